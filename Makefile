@@ -1,0 +1,38 @@
+# Every target makes .venv first, from pinned versions; `make` alone lists them.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: .venv/.ready ## train on clips it writes itself, then predict; a few minutes
+	$(BIN)/python examples/first_run.py
+
+test: .venv/.ready ## the test suite
+	$(BIN)/python -m pytest
+
+test-slow: .venv/.ready ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/.ready ## ruff (lint and format) and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.ready ## let ruff put the files in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/.ready ## ratios measured side by side, written to benchmarks/results/
+	$(BIN)/python benchmarks/step.py
+
+clean: ## remove what the other targets made
+	rm -rf .venv build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output
+
+.PHONY: help demo test test-slow lint format bench clean

@@ -1,0 +1,5 @@
+"""``python -m msta``."""
+
+from msta.cli import main
+
+main()

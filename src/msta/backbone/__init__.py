@@ -1,0 +1,1 @@
+"""The frozen foundation model: towers, checkpoints, tokenizers. Knows nothing of adaptation."""

@@ -1,0 +1,169 @@
+"""DualEncoder: both towers, the temperature, the tokenizer and the pixel statistics; the frozen foundation model."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+import os
+from collections.abc import Sequence
+
+import torch
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+
+from msta.backbone.architecture import ARCHITECTURES, Architecture
+from msta.backbone.text import TextTower
+from msta.backbone.tokenizer import Tokenizer, clip_tokenizer
+from msta.backbone.video import VideoTower
+from msta.errors import CheckpointError
+from msta.files import new_directory, write_bytes, write_json
+
+FORMAT = "msta-backbone-1"
+
+
+class DualEncoder(nn.Module):
+    """A video tower and a text tower with one embedding space.
+
+    Args:
+        architecture: the numbers.
+        tokenizer: None for CLIP's.
+        source: where it came from ("toy", a path, a Hub id); an adapter trained on it remembers this.
+
+    Attributes:
+        video: :class:`VideoTower`.
+        text: :class:`TextTower`.
+        logit_scale: logarithm of the factor on cosine similarities (1 / temperature).
+        pixel_mean: [3], statistics that pixels in 0..1 are normalised with.
+        pixel_std: [3].
+
+    Example:
+        >>> import msta
+        >>> backbone = msta.random_backbone("clip-b32")
+        >>> backbone.encode_video(torch.zeros(1, 2, 3, 224, 224)).shape
+        torch.Size([1, 512])
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, architecture: Architecture, tokenizer: Tokenizer | None = None, source: str = "unnamed") -> None:
+        super().__init__()
+        a = self.architecture = architecture
+        self.tokenizer = tokenizer or clip_tokenizer(a.vocab_size)
+        self.source = source
+        self.video = VideoTower(a.video, a.embed_dim, a.image_size, a.patch_size, a.frames, a.attention)
+        self.text = TextTower(a.text, a.embed_dim, a.vocab_size, a.context_length, a.eos_token_id)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(100.0)))
+        self.register_buffer("pixel_mean", torch.tensor(a.pixel_mean), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(a.pixel_std), persistent=False)
+
+    def encode_video(self, video: Tensor) -> Tensor:
+        """Float [B, T, 3, H, W], normalised with pixel_mean and pixel_std -> [B, D], not L2-normalised."""
+        return self.video(video)
+
+    def encode_text(self, token_ids: Tensor) -> Tensor:
+        """int64 [K, L], zero-padded -> [K, D], not L2-normalised."""
+        return self.text(token_ids)
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """K strings -> int64 [K, L], L the context length."""
+        return self.tokenizer(texts, self.text.context_length)
+
+    def view(self) -> DualEncoder:
+        """A dual encoder with the same weights whose blocks can be wrapped without touching this one."""
+        twin = copy.copy(self)
+        twin._modules = {**self._modules, "video": self.video.view(), "text": self.text.view()}
+        return twin
+
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits that tell these weights from others.
+
+        Up to 1,024 values of every tensor, evenly spread, go into it: any training moves nearly all values, and a
+        large backbone is read in milliseconds.
+        """
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            flat = tensor.detach().flatten()
+            sample = flat[:: max(1, flat.numel() // 1024)].to("cpu", torch.float32)
+            digest.update(f"{name}{list(tensor.shape)}".encode())
+            digest.update(sample.numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Write our own format: ``config.json``, ``model.safetensors`` and, if it has its own, ``tokenizer.json``.
+
+        Raises:
+            MSTAError: the directory exists with other contents.
+        """
+        with new_directory(directory) as folder:
+            own_tokenizer = self.tokenizer.source.startswith("{")
+            if own_tokenizer:
+                (folder / "tokenizer.json").write_text(self.tokenizer.source, encoding="utf-8")
+            state = {name: tensor.cpu().contiguous() for name, tensor in self.state_dict().items()}
+            write_bytes(folder / "model.safetensors", to_safetensors(state))
+            write_json(
+                folder / "config.json",
+                {
+                    "format": FORMAT,
+                    "architecture": self.architecture.to_dict(),
+                    "tokenizer": "tokenizer.json" if own_tokenizer else self.tokenizer.source,
+                },
+            )
+
+
+def random_backbone(name: str | Architecture, seed: int = 0) -> DualEncoder:
+    """A frozen dual encoder of the right shape with random weights, always the same for one seed.
+
+    Args:
+        name: "viclip-b16", "viclip-l14", "clip-b32", "clip-b16", "clip-l14", or an :class:`Architecture`.
+        seed: of the weights. The global random state is left alone.
+
+    Raises:
+        CheckpointError: unknown name.
+    """
+    if isinstance(name, str):
+        if name not in ARCHITECTURES:
+            raise CheckpointError(f"no architecture {name!r}; there are {', '.join(ARCHITECTURES)}")
+        architecture, source = ARCHITECTURES[name], f"random:{name}:{seed}"
+    else:
+        architecture = name
+        source = "random weights, kept nowhere"
+    with torch.device("meta"):
+        backbone = DualEncoder(architecture, source=source)
+    backbone.to_empty(device="cpu")
+    backbone.pixel_mean.copy_(torch.tensor(architecture.pixel_mean))
+    backbone.pixel_std.copy_(torch.tensor(architecture.pixel_std))
+    _initialise(backbone, torch.Generator().manual_seed(seed))
+    return freeze(backbone)
+
+
+@torch.no_grad()
+def _initialise(backbone: DualEncoder, generator: torch.Generator) -> None:
+    """CLIP's initialisation: normal, residual branches scaled down with depth (Radford et al. 2021, their code)."""
+
+    def normal(tensor: Tensor, std: float) -> None:
+        tensor.normal_(std=std, generator=generator)
+
+    for tower in (backbone.video, backbone.text):
+        width, layers = tower.shape.width, tower.shape.layers
+        for name, parameter in tower.named_parameters():
+            if ".ln_" in f".{name}":
+                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+            elif name.endswith(("attn.proj.weight", "mlp.fc2.weight")):
+                normal(parameter, width**-0.5 * (2 * layers) ** -0.5)
+            elif name.endswith("mlp.fc1.weight"):
+                normal(parameter, (2 * width) ** -0.5)
+            elif name.endswith(("qkv.weight", "proj", "class_embedding")):
+                normal(parameter, width**-0.5)
+            elif name.endswith("bias"):
+                parameter.zero_()
+            else:  # patch, token and positional embeddings
+                normal(parameter, 0.02)
+    backbone.logit_scale.fill_(math.log(100.0))
+
+
+def freeze(module: DualEncoder) -> DualEncoder:
+    """No gradients, evaluation mode: how every backbone starts."""
+    module.requires_grad_(False)
+    return module.eval()

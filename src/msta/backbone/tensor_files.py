@@ -1,0 +1,164 @@
+"""One file of weights -> {name: tensor}, whatever wrote it, without executing anything that is in it.
+
+Safetensors hold data alone. Pickles are read by torch with ``weights_only=True``. A TorchScript archive (how OpenAI
+publishes CLIP) is refused by torch in that mode, since ``torch.jit.load`` would compile the code it carries; we read
+the parameters out of its ``data.pkl`` with an unpickler that knows tensors and nothing else.
+"""
+
+from __future__ import annotations
+
+import collections
+import io
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from msta.errors import CheckpointError, in_short
+
+_WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state", "module")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All named tensors of a file, on the CPU, in the file's own precision.
+
+    Raises:
+        CheckpointError: unreadable, truncated, of no known format, or in need of code to be unpickled.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from error
+    if not head:
+        raise CheckpointError(f"{path}: the file is empty")
+    if path.suffix == ".safetensors" or head[8:9] == b"{":
+        looked_like = "safetensors"
+    elif head.startswith(b"PK\x03\x04"):
+        looked_like = "a TorchScript archive" if _is_torchscript(path) else "a PyTorch checkpoint"
+    elif head.startswith(b"\x80"):
+        looked_like = "a PyTorch checkpoint (old format)"
+    else:
+        raise CheckpointError(f"{path}: no checkpoint: neither safetensors nor a file written by torch.save")
+    try:
+        if looked_like == "safetensors":
+            return load_file(path)
+        if looked_like == "a TorchScript archive":
+            return _read_torchscript(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: looked like {looked_like}, but it holds more than tensors and plain values, or is damaged; "
+            f"nothing in it was executed ({in_short(error)})"
+        ) from error
+    except (
+        SafetensorError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        zipfile.BadZipFile,
+        OSError,
+    ) as error:
+        raise CheckpointError(
+            f"{path}: looked like {looked_like}, but is truncated or damaged ({in_short(error)})"
+        ) from error
+    return _named_tensors(content, path)
+
+
+def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict in what torch.load gave, which training scripts like to wrap: {"model": …, "epoch": …}."""
+    for _ in range(3):
+        if not isinstance(content, dict):
+            break
+        tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)}
+        if tensors:
+            return {str(k): v for k, v in tensors.items()}
+        inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)]
+        if not inner:
+            break
+        content = inner[0]
+    found = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
+    raise CheckpointError(f"{path}: a PyTorch file without a state dict; it holds: {found or 'nothing'}")
+
+
+# ---------------------------------------------------------------- TorchScript, without running it
+
+
+def _is_torchscript(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
+class _Module:
+    """Stands for any scripted module: unpickling fills its ``__dict__`` with parameters and sub-modules."""
+
+
+def _rebuild_tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
+    return torch.as_strided(storage, tuple(size), tuple(stride), offset)
+
+
+class _TensorUnpickler(pickle.Unpickler):
+    """Every name in the pickle resolves to one of four inert things, or is refused."""
+
+    def __init__(self, data: bytes, archive: zipfile.ZipFile, root: str) -> None:
+        super().__init__(io.BytesIO(data))
+        self.archive = archive
+        self.root = root
+        self.storages: dict[str, Tensor] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.startswith("__torch__"):
+            return _Module
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _rebuild_tensor
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if module == "torch" and name.endswith("Storage"):
+            return name  # arrives in persistent_load as the element type
+        if module == "torch.jit._pickle":  # typed lists and dicts: the values are enough
+            return lambda value, *_: value
+        raise pickle.UnpicklingError(f"refuses {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        _, element, key, _, numel = pid
+        dtypes = {"FloatStorage": torch.float32, "HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16,
+                  "DoubleStorage": torch.float64, "LongStorage": torch.int64, "IntStorage": torch.int32,
+                  "BoolStorage": torch.bool}  # fmt: skip
+        if key not in self.storages:
+            raw = bytearray(self.archive.read(f"{self.root}/data/{key}"))
+            storage = torch.frombuffer(raw, dtype=dtypes[element]) if raw else torch.empty(0, dtype=dtypes[element])
+            if len(storage) < numel:
+                raise ValueError(f"storage {key} holds {len(storage)} of {numel} values")
+            self.storages[key] = storage
+        return self.storages[key]
+
+
+def _read_torchscript(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    with zipfile.ZipFile(path) as archive:
+        name = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
+        root = name.rsplit("/", 1)[0]
+        module = _TensorUnpickler(archive.read(name), archive, root).load()
+
+    tensors: dict[str, Tensor] = {}
+
+    def collect(node: Any, prefix: str) -> None:
+        for key, value in vars(node).items():
+            if isinstance(value, Tensor):
+                tensors[prefix + key] = value
+            elif isinstance(value, _Module):
+                collect(value, f"{prefix}{key}.")
+
+    if not isinstance(module, _Module):
+        raise ValueError("its data is no module")
+    collect(module, "")
+    return tensors

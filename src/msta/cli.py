@@ -1,0 +1,200 @@
+"""The command line: parse, call one function, print. No logic."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from msta.errors import ConfigError, Interrupted, MSTAError, one_line
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Adapt video-language models (CLIP, ViCLIP) to your own actions with a few labelled clips.",
+    epilog="Start with: msta train --data FOLDER --backbone B --out RUN, where FOLDER has a sub-folder a class.",
+)
+console = Console(stderr=True)
+
+Backbone = Annotated[
+    str | None,
+    typer.Option(help="A directory, a file (.pt .pth .safetensors), a Hub id of a CLIP, or random:ARCHITECTURE."),
+]
+AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+
+
+@app.command(epilog="Example: msta train --data clips/ --backbone ViClip.pth --shots 8 --out runs/first train.lr=5e-4")
+def train(
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder with a sub-folder a class; CSV of path,label.")] = None,
+    backbone: Backbone = None,
+    method: Annotated[str | None, typer.Option(help="msta, zero-shot or full.")] = None,
+    shots: Annotated[int | None, typer.Option(help="Training clips a class. Default: all but those held out.")] = None,
+    preset: Annotated[str, typer.Option(help="small (a CPU, few clips) or paper (the authors' recipe).")] = "small",
+    out: Annotated[Path | None, typer.Option(help="The run's directory: adapter/, metrics.json, logs.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this directory.")] = None,
+) -> None:
+    """Train an adapter on your clips, test it, and save it.
+
+    Splits: train/ val/ test/ folders if the data has them, else made by a seed and written to RUN/split.csv.
+    RUN/metrics.json holds top-1 and top-5 in percent on the test clips.
+    """
+    from msta.config import make_config, read_config
+    from msta.training.loop import train as run
+
+    if resume is not None:
+        if overrides or data or backbone or method or shots or out:
+            raise ConfigError("--resume takes its settings from the run; give nothing else")
+        run(read_config(resume / "config.yaml"), resume, console, resume=True)
+        return
+    if data is None or backbone is None or out is None:
+        missing = [
+            name for name, value in (("--data", data), ("--backbone", backbone), ("--out", out)) if value is None
+        ]
+        raise ConfigError(f"missing {', '.join(missing)}")
+    settings = {"data.path": str(data), "data.shots": shots, "backbone": backbone}
+    run(make_config(preset, settings, overrides or [], method=method), out, console)
+
+
+@app.command(name="eval", epilog="Example: msta eval --data RUN/split.csv --adapter RUN/adapter --json")
+def eval_(
+    data: Annotated[Path, typer.Option(help="As for train. A run's split.csv measures on its test clips.")],
+    backbone: Backbone = None,
+    adapter: Annotated[Path | None, typer.Option(help="An adapter's directory. Without: zero-shot.")] = None,
+    split: Annotated[str | None, typer.Option(help="train, val, test or all. Default: test if there is one.")] = None,
+    clips: Annotated[int, typer.Option(min=1, help="Test clips a video.")] = 1,
+    crops: Annotated[int, typer.Option(help="Test crops a clip: 1 or 3.")] = 1,
+    new_classes: Annotated[bool, typer.Option(help="Measure on the data's classes, not the adapter's.")] = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Measure top-1 and top-5, in percent, of an adapter or of a backbone as it is."""
+    from msta.evaluation.run import evaluate_on
+
+    model = _load_model(backbone, adapter)
+    metrics = evaluate_on(model, data, split=split, clips=clips, crops=crops, new_classes=new_classes)
+    for path, reason in metrics["unreadable"].items():
+        console.print(one_line(f"left out: {path}: {reason}"), markup=False, highlight=False)
+    if as_json:
+        _print_json(metrics)
+    else:
+        accuracy = f"top-1 {metrics['top1']:.1f} %  top-5 {metrics['top5']:.1f} %"
+        print(f"{accuracy}  of {metrics['clips']} clips ({metrics['split']})")
+
+
+@app.command(epilog='Example: msta predict clip.mp4 --backbone ViClip.pth --labels "push,hug,shake hands"')
+def predict(
+    videos: Annotated[list[str], typer.Argument(help="Video files.")],
+    adapter: Annotated[Path | None, typer.Option(help="An adapter's directory.")] = None,
+    backbone: Backbone = None,
+    labels: Annotated[str | None, typer.Option(help="Classes, separated by commas; the adapter's if left out.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Classes to print for a video.")] = 3,
+    clips: Annotated[int, typer.Option(min=1, help="Test clips a video.")] = 1,
+    crops: Annotated[int, typer.Option(help="Test crops a clip: 1 or 3.")] = 1,
+    as_json: AsJSON = False,
+) -> None:
+    """Say what happens in each video. A file that cannot be read is reported in its place, and the exit code is 1."""
+    from msta.config import EvalSettings
+    from msta.data.decode import DecodeError
+    from msta.inference.predictor import Predictor
+
+    views = _checked(EvalSettings, clips=clips, crops=crops).views()
+    names = [name.strip() for name in labels.split(",")] if labels is not None else None
+    if adapter is None and names is None:
+        raise ConfigError("give --adapter, or --backbone and --labels")
+    predictor = Predictor(_load_model(backbone, adapter), names, views=views)
+    results: list[dict[str, Any]] = []
+    for video in videos:
+        try:
+            ranked = predictor(video)
+        except DecodeError as error:
+            results.append({"path": video, "error": error.reason})
+            line = str(error)
+        else:
+            results.append({"path": video, "predictions": [vars(p) for p in ranked]})
+            line = one_line(f"{video}: ") + ", ".join(f"{p.label} {100 * p.probability:.1f} %" for p in ranked[:top])
+        if not as_json:
+            print(line)
+    if as_json:
+        _print_json(results)
+    if any("error" in result for result in results):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: msta info runs/first/adapter")
+def info(
+    target: Annotated[str | None, typer.Argument(help="A backbone or an adapter's directory.")] = None,
+    backbone: Backbone = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Describe this installation, a backbone, or an adapter (what is trained, of what, for which classes)."""
+    from msta.inference.describe import describe
+
+    described = describe(target, backbone)
+    if as_json:
+        _print_json(described)
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in described.items():
+        table.add_row(name, f"{value:,}" if type(value) is int else str(value))
+    Console().print(table, markup=False, highlight=False)
+
+
+def _load_model(backbone: str | None, adapter: Path | None) -> Any:
+    import msta
+
+    loaded = msta.load_backbone(backbone) if backbone is not None else None
+    if adapter is not None:
+        return msta.load_adapter(adapter, loaded)
+    if loaded is None:
+        raise ConfigError("give --backbone, --adapter, or both")
+    return msta.attach(loaded, "zero-shot")
+
+
+def _checked(section: Any, **values: Any) -> Any:
+    from pydantic import ValidationError
+
+    from msta.config import explain
+
+    try:
+        return section(**values)
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from error
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, indent=2))
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
+    handler = RichHandler(console=console, show_time=False, show_path=False, show_level=False, highlighter=None)
+    logging.getLogger("msta").addHandler(handler)
+    try:
+        app()
+    except Interrupted as error:
+        _fail(error, 130)
+    except ConfigError as error:
+        _fail(error, 2)
+    except MSTAError as error:
+        _fail(error, 1)
+    except OSError as error:
+        _fail(f"{error.filename or 'error'}: {error.strerror or error}", 1)
+
+
+def _fail(message: object, code: int) -> NoReturn:
+    """One line on standard error."""
+    print(f"msta: {one_line(str(message))}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+"""RunConfig: one typed, validated description of a run, from a YAML preset and key=value changes."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from msta.data.clips import Augmentation, Views
+from msta.errors import ConfigError
+from msta.methods import method_config
+from msta.methods.base import DEFAULT_TEMPLATE, MethodConfig
+
+
+class Section(BaseModel):
+    """A group of settings; unknown names are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSettings(Section):
+    """What is read, and how.
+
+    - shots: training clips a class; None for all.
+    - val_fraction, test_fraction: of the clips, where the data has no such split and no shots are set.
+    - frames, size: None for what the backbone was trained with.
+    - template: the prompt of the trainable text branch.
+    - on_error: what to do about a file that cannot be read.
+    - workers: decoding processes.
+    - crop_area, jitter, greyscale, flip: see ``Augmentation``.
+    """
+
+    path: Path
+    shots: int | None = Field(None, ge=1)
+    val_fraction: float = Field(0.2, ge=0, lt=1)
+    test_fraction: float = Field(0.2, gt=0, lt=1)
+    frames: int | None = Field(None, ge=1)
+    size: int | None = Field(None, ge=1)
+    template: str = DEFAULT_TEMPLATE
+    on_error: Literal["skip", "fail"] = "skip"
+    workers: int = Field(1, ge=0)
+    crop_area: tuple[float, float] = (0.5, 1.0)
+    jitter: float = Field(0.8, ge=0, le=1)
+    greyscale: float = Field(0.2, ge=0, le=1)
+    flip: float = Field(0.5, ge=0, le=1)
+
+    @field_validator("path")
+    @classmethod
+    def _from_anywhere(cls, path: Path) -> Path:
+        return Path(os.path.abspath(path.expanduser()))  # a run may be resumed from another folder
+
+    @field_validator("template")
+    @classmethod
+    def _has_a_place(cls, template: str) -> str:
+        if "{}" not in template:
+            raise ValueError("has no {} for the class name")
+        return template
+
+    @field_validator("crop_area")
+    @classmethod
+    def _is_a_range(cls, area: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < area[0] <= area[1] <= 1:
+            raise ValueError("must be two shares, 0 < from <= to <= 1")
+        return area
+
+    def augmentation(self, flip: float) -> Augmentation:
+        """The training augmentation, with the flip that the classes allow."""
+        return Augmentation(self.crop_area, self.jitter, self.greyscale, flip)
+
+
+class DescriptionSettings(Section):
+    """The consistency term: files in the authors' format, and its weight ``alpha`` (not published; 1 is our guess)."""
+
+    spatial: Path | None = None
+    temporal: Path | None = None
+    alpha: float = Field(1.0, ge=0)
+
+
+class TrainSettings(Section):
+    """The optimisation.
+
+    - batch_size: a step's clips on one device, before ``accumulate``.
+    - eval_every: epochs between validations.
+    - select: which checkpoint becomes the adapter: the best on the validation clips, the last, or, under its honest
+      name, "test-leak": the best on the test clips, as the authors chose; its figure is optimistic.
+    """
+
+    epochs: int = Field(30, ge=0)
+    batch_size: int = Field(8, ge=1)
+    accumulate: int = Field(1, ge=1)
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-3, ge=0)
+    warmup_epochs: float = Field(3, ge=0)
+    clip_grad: float | None = Field(1.0, gt=0)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    seed: int = Field(2048, ge=0)
+    select: Literal["val", "last", "test-leak"] = "val"
+    eval_every: int = Field(1, ge=1)
+
+
+class EvalSettings(Section):
+    """Test views a video: ``clips`` in time x ``crops`` in space."""
+
+    clips: int = Field(1, ge=1)
+    crops: Literal[1, 3] = 1
+    batch_size: int = Field(8, ge=1)
+
+    def views(self) -> Views:
+        """As the data loader wants them."""
+        return Views(self.clips, self.crops)
+
+
+class RunConfig(Section):
+    """Everything that decides a run. ``method`` holds the method's name and its own settings."""
+
+    data: DataSettings
+    backbone: str = Field(min_length=1)
+    base: str | None = None
+    method: dict[str, Any] = {"name": "msta"}
+    descriptions: DescriptionSettings = DescriptionSettings()
+    train: TrainSettings = TrainSettings()
+    eval: EvalSettings = EvalSettings()
+
+    @field_validator("backbone", "base")
+    @classmethod
+    def _from_anywhere(cls, name: str | None) -> str | None:
+        return os.path.abspath(name) if name and os.path.exists(name) else name
+
+    def method_config(self) -> MethodConfig:
+        """The method's own config."""
+        settings = dict(self.method)
+        return method_config(settings.pop("name"), **settings)
+
+    def to_yaml(self) -> str:
+        """Complete and readable; :func:`read_config` takes it back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def presets() -> list[str]:
+    """Names of the presets that come with the package."""
+    folder = resources.files("msta") / "presets"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def make_config(
+    preset: str, settings: Mapping[str, Any], overrides: Sequence[str] = (), *, method: str | None = None
+) -> RunConfig:
+    """A preset, then ``settings`` (dotted name -> value, None left out), then ``overrides`` ("train.lr=1e-3").
+
+    Args:
+        preset: a name of :func:`presets`.
+        settings: from options of the command line.
+        overrides: key=value, the last word.
+        method: the method's name.
+
+    Raises:
+        ConfigError: one line that names the setting at fault.
+    """
+    if preset not in presets():
+        raise ConfigError(f"no preset {preset!r}; there are {', '.join(presets())}")
+    tree = yaml.safe_load((resources.files("msta") / "presets" / f"{preset}.yaml").read_text(encoding="utf-8"))
+    if method is not None and method != tree.get("method", {}).get("name", "msta"):
+        tree["method"] = {"name": method}  # a preset's settings are its own method's
+    for name, value in settings.items():
+        if value is not None:
+            _put(tree, name, value)
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        if not equals:
+            raise ConfigError(f"expected key=value, got {override!r}")
+        try:
+            _put(tree, name, yaml.safe_load(value) if value else None)
+        except yaml.YAMLError:
+            _put(tree, name, value)
+    return _validate(tree)
+
+
+def read_config(path: Path) -> RunConfig:
+    """A run's own ``config.yaml``.
+
+    Raises:
+        ConfigError: unreadable or not valid.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: no valid YAML") from error
+    return _validate(tree)
+
+
+def _put(tree: dict[str, Any], name: str, value: Any) -> None:
+    *parents, leaf = name.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"no setting {name}")
+    tree[leaf] = value
+
+
+def _validate(tree: Any) -> RunConfig:
+    try:
+        config = RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from error
+    try:
+        config.method_config()
+    except ValidationError as error:
+        raise ConfigError(explain(error, "method.")) from error
+    return config
+
+
+def explain(error: ValidationError, prefix: str = "") -> str:
+    """The first complaint, as a line: which setting, what is wrong, what was given."""
+    first = error.errors()[0]
+    name = prefix + ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, _setting_names(), n=1)
+        return f"no setting {name}" + (f"; did you mean {near[0]}?" if near else "; see msta train --help")
+    if first["type"] == "missing":
+        return f"{name} is not set"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{name}: {message[0].lower()}{message[1:]} (got {first['input']!r})"
+
+
+def _setting_names() -> list[str]:
+    from msta.methods import METHODS
+
+    names = [f"method.{field}" for method in METHODS.values() for field in method.model_fields]
+    for name, field in RunConfig.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            names += [f"{name}.{inner}" for inner in section.model_fields]
+        else:
+            names.append(name)
+    return names

@@ -1,0 +1,270 @@
+"""Catalog rows -> batches of clips: frame sampling, clip-consistent augmentation, the data loader.
+
+Everything random is a function of (seed, epoch, clip), whatever the number of workers: runs repeat, and an
+interrupted one goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from msta.data.catalog import Clip
+from msta.data.decode import DecodeError, read_frames
+from msta.errors import DataError
+from msta.notices import notice
+
+Key = tuple[int, int]
+"""(epoch, index of the clip)."""
+
+
+# ---------------------------------------------------------------- frames
+
+
+def segment_times(duration: float, frames: int, position: float | np.ndarray = 0.5) -> np.ndarray:
+    """TSN sampling (Wang et al. 2016): one time, in seconds, from each of ``frames`` equal segments.
+
+    Args:
+        duration: of the video, in seconds.
+        frames: T.
+        position: where in its segment each time lies, 0..1: 0.5 is the centre (testing), an array of T random numbers
+            is training.
+    """
+    return (np.arange(frames) + position) * (duration / frames)
+
+
+def view_times(duration: float, frames: int, clips: int) -> np.ndarray:
+    """Times of ``clips`` test clips, [clips, frames]: clip i takes position (i + 1/2) / clips in every segment."""
+    return np.stack([segment_times(duration, frames, (i + 0.5) / clips) for i in range(clips)])
+
+
+def crops(video: Tensor, size: int, count: int) -> Tensor:
+    """[..., H, W] -> [count, ..., size, size]: 1 from the centre, or 3 along the longer side."""
+    height, width = video.shape[-2:]
+    views = []
+    for i in range(count):
+        along = 0.5 if count == 1 else i / (count - 1)
+        top = round((height - size) * (along if height > width else 0.5))
+        left = round((width - size) * (along if width >= height else 0.5))
+        views.append(video[..., top : top + size, left : left + size])
+    return torch.stack(views)
+
+
+# ---------------------------------------------------------------- augmentation
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to a training clip, the same for all of its frames.
+
+    ``crop_area``: share of the frame that a random resized crop keeps, from..to. ``jitter``, ``greyscale`` and
+    ``flip`` are probabilities; the jitter's strengths (brightness 0.4, contrast 0.4, saturation 0.2, hue 0.1) are those
+    of the pipeline the authors started from.
+    """
+
+    crop_area: tuple[float, float] = (0.5, 1.0)
+    jitter: float = 0.8
+    greyscale: float = 0.2
+    flip: float = 0.5
+
+    def __call__(self, video: Tensor, size: int) -> Tensor:
+        """video [T, 3, H, W] in 0..1 -> [T, 3, size, size]; draws from torch's global generator."""
+        return _pipeline(self, size)(video)
+
+
+@functools.lru_cache(maxsize=4)
+def _pipeline(augmentation: Augmentation, size: int) -> Callable[[Tensor], Tensor]:
+    import kornia.augmentation as K
+
+    same = {"same_on_batch": True}
+    return torch.nn.Sequential(
+        K.RandomResizedCrop((size, size), scale=augmentation.crop_area, **same),
+        K.ColorJitter(0.4, 0.4, 0.2, 0.1, p=augmentation.jitter, **same),
+        K.RandomGrayscale(p=augmentation.greyscale, **same),
+        K.RandomHorizontalFlip(p=augmentation.flip, **same),
+    )
+
+
+def allowed_flip(flip: float, classes: Sequence[str]) -> float:
+    """The flip's probability: 0, with a notice, when a class is told by its side."""
+    sided = [name for name in classes if re.search(r"\b(left|right|(counter|anti)?[- ]?clockwise)", name.lower())]
+    if flip and sided:
+        notice(f"The horizontal flip is off: it would turn {sided[0]!r} into something else.")
+        return 0.0
+    return flip
+
+
+# ---------------------------------------------------------------- data set
+
+
+@dataclass(frozen=True)
+class ClipFormat:
+    """What a backbone wants to see: frames, side in pixels, and the statistics that normalise pixels."""
+
+    frames: int
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def normalise(self, video: Tensor) -> Tensor:
+        """[..., 3, H, W] in 0..1 -> normalised."""
+        mean, std = torch.tensor(self.mean)[:, None, None], torch.tensor(self.std)[:, None, None]
+        return (video - mean) / std
+
+
+@dataclass(frozen=True)
+class Views:
+    """Test views: ``clips`` in time x ``crops`` (1 or 3) in space; probabilities are averaged over them."""
+
+    clips: int = 1
+    crops: int = 1
+
+
+ONE_VIEW = Views()
+
+
+def read_views(path: str, form: ClipFormat, views: Views) -> Tensor:
+    """A video for testing: float [views, T, 3, size, size], normalised.
+
+    Raises:
+        DecodeError: the file cannot be read.
+    """
+    frames = read_frames(path, lambda d: view_times(d, form.frames, views.clips).ravel(), form.size)
+    video = _to_float(frames)
+    video = crops(video, form.size, views.crops)  # [crops, clips*T, 3, size, size]
+    return form.normalise(video).flatten(0, 1).unflatten(0, (-1, form.frames))
+
+
+def read_augmented(path: str, form: ClipFormat, augmentation: Augmentation, seed: int) -> Tensor:
+    """A video for training: float [1, T, 3, size, size], normalised; ``seed`` decides frames and augmentation.
+
+    Raises:
+        DecodeError: the file cannot be read.
+    """
+    position = np.random.default_rng(seed).random(form.frames)
+    short_side = round(form.size * 256 / 224)  # the field's margin for cropping
+    video = _to_float(read_frames(path, lambda d: segment_times(d, form.frames, position), short_side))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        video = augmentation(video, form.size)
+    return form.normalise(video)[None]
+
+
+def _to_float(frames: np.ndarray) -> Tensor:
+    """uint8 [T, H, W, 3] -> float [T, 3, H, W] in 0..1."""
+    return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous().float() / 255
+
+
+class ClipDataset(Dataset[dict[str, Any]]):
+    """Labelled clips, decoded on demand. A file that cannot be read becomes a failure in its batch, no exception."""
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        form: ClipFormat,
+        *,
+        augmentation: Augmentation | None = None,
+        views: Views = ONE_VIEW,
+        seed: int = 0,
+    ) -> None:
+        self.clips = clips
+        self.form = form
+        self.augmentation = augmentation
+        self.views = views
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        epoch, index = key
+        clip = self.clips[index]
+        try:
+            if self.augmentation is None:
+                video = read_views(clip.path, self.form, self.views)
+            else:
+                seed = int(np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0])
+                video = read_augmented(clip.path, self.form, self.augmentation, seed)
+        except DecodeError as error:
+            return {"failure": (clip.path, error.reason)}
+        return {"video": video, "label": clip.label, "index": index}
+
+
+def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Samples -> {"video": [B, views, T, 3, H, W] or None, "label": [B], "index": [B], "failures": [(path, why)]}."""
+    read = [s for s in samples if "failure" not in s]
+    return {
+        "video": torch.stack([s["video"] for s in read]) if read else None,
+        "label": torch.tensor([s["label"] for s in read], dtype=torch.int64),
+        "index": torch.tensor([s["index"] for s in read], dtype=torch.int64),
+        "failures": [s["failure"] for s in samples if "failure" in s],
+    }
+
+
+class EpochSampler(Sampler[Key]):
+    """Keys of one epoch: in order, or shuffled by (seed, epoch). ``skip`` clips at the start were seen already."""
+
+    def __init__(self, count: int, shuffle: bool, seed: int = 0) -> None:
+        self.count = count
+        self.shuffle = shuffle
+        self.seed = seed
+        self.epoch = 0
+        self.skip = 0
+
+    def __len__(self) -> int:
+        return self.count - self.skip
+
+    def __iter__(self) -> Iterator[Key]:
+        order = np.arange(self.count)
+        if self.shuffle:
+            np.random.default_rng((self.seed, self.epoch)).shuffle(order)
+        return iter([(self.epoch, int(i)) for i in order[self.skip :]])
+
+
+def make_loader(dataset: ClipDataset, batch_size: int, workers: int, *, shuffle: bool) -> DataLoader[Any]:
+    """A data loader whose ``sampler`` is an :class:`EpochSampler`."""
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=EpochSampler(len(dataset), shuffle, dataset.seed),  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=_leave_signals_to_the_main_process,
+        persistent_workers=workers > 0,
+    )
+
+
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; workers must live on while the loop saves its state."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class Failures:
+    """Files that could not be read: each is reported once when met, and all are listed at the end.
+
+    Args:
+        on_error: "skip" goes on without the file, "fail" raises a :class:`DataError`.
+    """
+
+    def __init__(self, on_error: Literal["skip", "fail"] = "skip") -> None:
+        self.on_error = on_error
+        self.reasons: dict[str, str] = {}
+
+    def add(self, failures: Sequence[tuple[str, str]]) -> None:
+        """Take note of a batch's failures."""
+        for path, reason in failures:
+            if path not in self.reasons:
+                self.reasons[path] = reason
+                if self.on_error == "fail":
+                    raise DataError(str(DecodeError(path, reason)))
+                notice(f"Left out, cannot be read: {DecodeError(path, reason)}")

@@ -1,0 +1,1 @@
+"""Per-class spatial and temporal sentences, and the anchors the frozen text tower makes of them."""

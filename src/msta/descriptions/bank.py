@@ -1,0 +1,101 @@
+"""DescriptionBank: for every class, sentences on what is seen (spatial) and on what happens (temporal).
+
+Read by the frozen text tower they become the anchors that the consistency term holds the adapted one to.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from msta.backbone.dual_encoder import DualEncoder
+from msta.errors import DataError
+from msta.notices import notice
+
+Sentences = dict[str, tuple[str, ...]]
+"""Class name -> sentences."""
+
+
+@dataclass(frozen=True)
+class DescriptionBank:
+    """Sentences of either kind by class name; a kind that is None was not given.
+
+    Attributes:
+        source: the files it came from.
+    """
+
+    source: str
+    spatial: Sentences | None = None
+    temporal: Sentences | None = None
+
+
+def load_descriptions(spatial: Path | None, temporal: Path | None, classes: Sequence[str]) -> DescriptionBank | None:
+    """Read one or two files in the authors' format: a JSON object, class index (or name) -> list of sentences.
+
+    Classes may have different numbers of sentences (in the authors' K400 file one has a single sentence, the others
+    eight): accepted, and said.
+
+    Args:
+        spatial: file of sentences on what is seen, or None.
+        temporal: file of sentences on what happens, or None.
+        classes: names in the order of the indices.
+
+    Returns:
+        None if neither file is given.
+
+    Raises:
+        DataError: unreadable, not that format, or a class without sentences.
+    """
+    if spatial is None and temporal is None:
+        return None
+    kinds = [None if path is None else _read(path, classes) for path in (spatial, temporal)]
+    return DescriptionBank(", ".join(str(p) for p in (spatial, temporal) if p is not None), *kinds)
+
+
+def _read(path: Path, classes: Sequence[str]) -> Sentences:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: no valid JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a JSON object, class index -> sentences")
+    sentences: Sentences = {}
+    for index, name in enumerate(classes):
+        found = content.get(str(index), content.get(name))
+        if not isinstance(found, list) or not found or not all(isinstance(s, str) and s.strip() for s in found):
+            raise DataError(f"{path}: no list of sentences for class {index}, {name!r}")
+        sentences[name] = tuple(found)
+    surplus = len(content) - len(classes)
+    if surplus:
+        raise DataError(f"{path}: has {len(content)} classes, the data {len(classes)}; indices would not match")
+    counts = [len(s) for s in sentences.values()]
+    usual = max(set(counts), key=counts.count)
+    odd = [f"{name!r} has {len(s)}" for name, s in sentences.items() if len(s) != usual]
+    if odd:
+        notice(f"{path}: {usual} sentences a class, but {', '.join(odd[:3])}{' …' if len(odd) > 3 else ''}. Accepted.")
+    return sentences
+
+
+@torch.no_grad()
+def anchors(backbone: DualEncoder, sentences: Sentences, classes: Sequence[str], batch: int = 256) -> Tensor:
+    """One anchor a class: the mean of its sentences' normalised embeddings, normalised again. [K, D], float32.
+
+    Args:
+        backbone: the frozen one, without adapters.
+        sentences: by class name.
+        classes: names, in the order of the anchors.
+        batch: sentences encoded at a time.
+    """
+    flat = [sentence for name in classes for sentence in sentences[name]]
+    ids = backbone.tokenize(flat).to(backbone.logit_scale.device)
+    embeddings = F.normalize(torch.cat([backbone.encode_text(part).float() for part in ids.split(batch)]), dim=-1)
+    per_class = embeddings.split([len(sentences[name]) for name in classes])
+    return F.normalize(torch.stack([e.mean(0) for e in per_class]), dim=-1)

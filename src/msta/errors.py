@@ -1,0 +1,33 @@
+"""The errors a user can meet. The command line prints each as one line."""
+
+from __future__ import annotations
+
+
+def one_line(text: str) -> str:
+    """``text`` with line breaks and whatever else cannot be printed escaped: file names may hold anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def in_short(error: BaseException) -> str:
+    """Another library's error as part of a line of ours."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+class MSTAError(Exception):
+    """Something the user can put right: the message names the file or the setting at fault (exit code 1)."""
+
+
+class ConfigError(MSTAError):
+    """Wrong usage: an unknown setting, a wrong type, a value out of range (exit code 2)."""
+
+
+class CheckpointError(MSTAError):
+    """A backbone or adapter file that cannot be read, or does not fit."""
+
+
+class Interrupted(MSTAError):
+    """A run was stopped and saved; the message says how to go on (exit code 130)."""
+
+
+class DataError(MSTAError):
+    """A data set that cannot be used as it is."""

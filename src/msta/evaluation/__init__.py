@@ -1,0 +1,1 @@
+"""Measuring: metrics and how they are computed over a data set."""

@@ -1,0 +1,74 @@
+"""A model and clips -> probabilities -> accuracy."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msta.data.clips import ClipFormat, Failures
+from msta.evaluation.metrics import accuracy
+from msta.methods.base import AdaptedModel, prompts
+from msta.training.losses import class_logits
+
+
+def clip_format(model: AdaptedModel) -> ClipFormat:
+    """What the model wants to see: frames and size of its task, else of its backbone."""
+    task, a = model.task, model.backbone.architecture
+    frames, size = (task.frames, task.size) if task else (None, None)
+    return ClipFormat(frames or a.frames, size or a.image_size, a.pixel_mean, a.pixel_std)
+
+
+@torch.no_grad()
+def class_embeddings(model: AdaptedModel, classes: Sequence[str], template: str) -> Tensor:
+    """[K, D]: the prompts of the classes, read by the adapted text tower."""
+    ids = model.tokenize(prompts(classes, template)).to(model.backbone.logit_scale.device)
+    return model.encode_text(ids)
+
+
+@torch.no_grad()
+def class_probabilities(model: AdaptedModel, video: Tensor, text: Tensor) -> Tensor:
+    """video [B, views, T, 3, H, W], text [K, D] -> [B, K], averaged over the views."""
+    embedding = model.encode_video(video.flatten(0, 1))
+    logits = class_logits(embedding, text, model.backbone.logit_scale)
+    return logits.softmax(-1).unflatten(0, (len(video), -1)).mean(1)
+
+
+def evaluate(
+    model: AdaptedModel,
+    batches: Iterable[dict[str, Any]],
+    text: Tensor,
+    failures: Failures,
+    *,
+    autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+    progress: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
+    """Accuracy of ``model`` over the clips that can be read.
+
+    Args:
+        model: adapted or zero-shot.
+        batches: from a loader of test views; called with its device's tensors.
+        text: class embeddings [K, D].
+        failures: collects the others.
+        autocast: context for mixed precision.
+        progress: called once a batch.
+
+    Returns:
+        See :func:`accuracy`, and "clips", how many were measured. Empty if none could be read.
+    """
+    device = model.backbone.logit_scale.device
+    probabilities, labels = [], []
+    for batch in batches:
+        failures.add(batch["failures"])
+        if batch["video"] is not None:
+            with autocast():
+                probabilities.append(class_probabilities(model, batch["video"].to(device), text).float().cpu())
+            labels.append(batch["label"].cpu())
+        progress()
+    if not labels:
+        return {}
+    every = torch.cat(labels)
+    return {**accuracy(torch.cat(probabilities), every), "clips": len(every)}

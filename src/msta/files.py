@@ -1,0 +1,70 @@
+"""Writing files so that a reader never meets half of one: write aside, then rename."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from msta.errors import MSTAError
+
+
+@contextlib.contextmanager
+def new_directory(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """A directory to fill; it appears as ``target`` when the block ends without an error, and not at all otherwise.
+
+    Raises:
+        MSTAError: ``target`` exists and is no empty directory.
+    """
+    target = Path(target)
+    refuse_existing(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield aside
+        os.chmod(aside, 0o777 & ~_umask())  # mkdtemp makes it private
+        if target.is_dir():
+            target.rmdir()
+        os.replace(aside, target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def refuse_existing(target: Path) -> None:
+    """Raise unless ``target`` is free: absent, or an empty directory."""
+    if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
+        kind = "a folder with other contents" if target.is_dir() else "a file"
+        raise MSTAError(f"{target}: exists already, as {kind}; choose another name or remove it")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A path to write one file to; it replaces ``target`` in one move when the block ends without an error."""
+    aside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        yield aside
+        os.replace(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_bytes(target: Path, content: bytes) -> None:
+    """``content``, written aside and renamed. Serialised before: a full disk is then an OSError that names the file."""
+    with replacing(target) as aside:
+        aside.write_bytes(content)
+
+
+def write_json(target: Path, data: Any) -> None:
+    """``data`` as indented JSON, written aside and renamed."""
+    write_bytes(target, (json.dumps(data, indent=2) + "\n").encode())

@@ -1,0 +1,68 @@
+"""What ``msta info`` tells: of the installation, a backbone, an adapter."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from msta._version import __version__
+from msta.backbone.checkpoints import load_backbone
+from msta.backbone.dual_encoder import DualEncoder
+from msta.methods.artefact import load_adapter
+
+
+def describe(target: str | None, backbone: str | None = None) -> dict[str, Any]:
+    """Facts by name.
+
+    Args:
+        target: a backbone, an adapter's directory or a run's; None for the installation, or for ``backbone``.
+        backbone: the backbone to load an adapter with, if it has moved.
+
+    Raises:
+        CheckpointError: neither, or unreadable.
+    """
+    if target is None and backbone is None:
+        return {
+            "msta": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+            "threads": torch.get_num_threads(),
+        }
+    folder = Path(target) if target is not None else None
+    if folder is not None and (folder / "adapter" / "adapter_config.json").exists():
+        folder = folder / "adapter"
+    if folder is None or not (folder / "adapter_config.json").exists():
+        return _describe_backbone(load_backbone(target or backbone or ""))
+    model = load_adapter(folder, load_backbone(backbone) if backbone else None)
+    total = sum(p.numel() for p in model.parameters())
+    trained = model.num_trainable()
+    facts: dict[str, Any] = {
+        "adapter": str(folder),
+        "method": model.config.name,
+        **model.config.model_dump(),
+        "trained": model.trains,
+        "trained parameters": trained,
+        "share": f"{100 * trained / total:.2f} %",
+    }
+    if model.task is not None:
+        facts |= {"classes": ", ".join(model.task.classes), "template": model.task.template}
+    return facts | {"backbone": model.origin["source"], "fingerprint": model.origin["fingerprint"][:12]}
+
+
+def _describe_backbone(backbone: DualEncoder) -> dict[str, Any]:
+    a = backbone.architecture
+    return {
+        "backbone": backbone.source,
+        "attention": a.attention,
+        "input": f"{a.frames} frames of {a.image_size} x {a.image_size} px, patches of {a.patch_size}",
+        "video tower": f"{a.video.layers} blocks of width {a.video.width}",
+        "text tower": f"{a.text.layers} blocks of width {a.text.width}, {a.context_length} tokens",
+        "embedding": a.embed_dim,
+        "backbone parameters": sum(p.numel() for p in backbone.parameters()),
+        "temperature": f"{(-backbone.logit_scale).exp().item():.4g}",
+        "fingerprint": backbone.fingerprint()[:12],
+    }

@@ -1,0 +1,125 @@
+"""What every method is: a config that says how, and an AdaptedModel that holds what trains."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from msta.backbone.dual_encoder import DualEncoder
+
+DEFAULT_TEMPLATE = "a video of {}."
+
+
+class MethodConfig(BaseModel, ABC):
+    """The settings of one way to adapt a backbone. Subclasses add fields and build the model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: ClassVar[str]
+
+    @abstractmethod
+    def attach(self, backbone: DualEncoder) -> AdaptedModel:
+        """Build the adapted model. ``backbone`` itself stays frozen and as it was."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """The classes an adapter was trained for, in the order of its outputs, and how they are put into words."""
+
+    classes: tuple[str, ...]
+    template: str = DEFAULT_TEMPLATE
+    frames: int | None = None
+    """Frames a clip it was trained with; None: as many as the backbone was."""
+    size: int | None = None
+    """Pixels a side it was trained with; None: as the backbone was."""
+    descriptions: str | None = None
+    """Where the anchors of the consistency term came from; None if it was off."""
+
+    def prompts(self) -> list[str]:
+        """One sentence a class."""
+        return prompts(self.classes, self.template)
+
+
+def prompts(classes: Sequence[str], template: str = DEFAULT_TEMPLATE) -> list[str]:
+    """The template filled with each class name; other braces in it stay as they are."""
+    return [template.replace("{}", name) for name in classes]
+
+
+class AdaptedModel(nn.Module):
+    """A backbone with something trainable in it.
+
+    Attributes:
+        adapter: all that trains and is saved, and nothing else.
+        backbone: the dual encoder the adapter acts in. It shares the frozen weights with the one it was made from.
+        config: the method's settings.
+        origin: source and fingerprint of the backbone it was made from.
+        trains: what trains, in words.
+        task: classes and template, once trained.
+    """
+
+    def __init__(
+        self, config: MethodConfig, adapter: nn.Module, backbone: DualEncoder, origin: DualEncoder, trains: str
+    ) -> None:
+        super().__init__()
+        self.adapter = adapter  # first: its parameters are known by their names here, "adapter.…"
+        self.backbone = backbone
+        self.config = config
+        self.origin: dict[str, Any] = {"source": origin.source, "fingerprint": origin.fingerprint()}
+        self.trains = trains
+        self.task: Task | None = None
+
+    def encode_video(self, video: Tensor) -> Tensor:
+        """Float [B, T, 3, H, W], normalised -> [B, D], not L2-normalised."""
+        return self.backbone.encode_video(video)
+
+    def encode_text(self, token_ids: Tensor) -> Tensor:
+        """int64 [K, L], zero-padded -> [K, D], not L2-normalised."""
+        return self.backbone.encode_text(token_ids)
+
+    def forward(self, video: Tensor, token_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Both encodings at once: one call for wrappers (mixed precision, many devices) that act on ``forward``."""
+        return self.encode_video(video), self.encode_text(token_ids)
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """K strings -> int64 [K, L]."""
+        return self.backbone.tokenize(texts)
+
+    @property
+    def frozen(self) -> str:
+        """What does not train, in words."""
+        return "nothing" if self.adapter is self.backbone else "both towers and the temperature"
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """The parameters an optimizer should get, each once."""
+        return [p for p in self.adapter.parameters() if p.requires_grad]
+
+    def num_trainable(self) -> int:
+        """How many numbers train."""
+        return sum(p.numel() for p in self.trainable_parameters())
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        """What is saved: name -> tensor, every name starting with "adapter."."""
+        return {f"adapter.{name}": tensor.detach() for name, tensor in self.adapter.state_dict().items()}
+
+    def load_adapter_state(self, state: dict[str, Tensor]) -> None:
+        """The inverse of :meth:`adapter_state`.
+
+        Raises:
+            RuntimeError: names or sizes that do not fit, listed.
+        """
+        self.adapter.load_state_dict({name.removeprefix("adapter."): tensor for name, tensor in state.items()})
+
+    def save(self, directory: str | os.PathLike[str], metrics: dict[str, Any] | None = None) -> None:
+        """Write the adapter's directory, see :mod:`msta.methods.artefact`.
+
+        Raises:
+            MSTAError: the directory exists with other contents.
+        """
+        from msta.methods.artefact import save_adapter
+
+        save_adapter(self, directory, metrics)

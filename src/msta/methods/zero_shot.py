@@ -1,0 +1,20 @@
+"""Zero-shot: the frozen backbone as it is. Nothing trains; the baseline every method has to beat."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import nn
+
+from msta.backbone.dual_encoder import DualEncoder
+from msta.methods.base import AdaptedModel, MethodConfig
+
+
+class ZeroShotConfig(MethodConfig):
+    """No settings."""
+
+    name: ClassVar[str] = "zero-shot"
+
+    def attach(self, backbone: DualEncoder) -> AdaptedModel:
+        """The backbone with an empty adapter."""
+        return AdaptedModel(self, nn.Module(), backbone, origin=backbone, trains="nothing")

@@ -1,0 +1,312 @@
+"""Training, from a config to an adapter on disk. Read it top to bottom: data, model, plan, steps, test."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from rich.console import Console
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from msta.backbone.checkpoints import load_backbone
+from msta.backbone.dual_encoder import DualEncoder
+from msta.config import RunConfig, TrainSettings
+from msta.data.catalog import Catalog, read_catalog, write_csv
+from msta.data.clips import ClipDataset, Failures, allowed_flip, make_loader
+from msta.data.splits import Split, make_split
+from msta.descriptions.bank import DescriptionBank, anchors, load_descriptions
+from msta.errors import ConfigError, DataError, Interrupted, MSTAError
+from msta.evaluation.evaluate import class_embeddings, clip_format, evaluate
+from msta.files import new_directory, refuse_existing, write_bytes, write_json
+from msta.methods import attach
+from msta.methods.base import AdaptedModel, Task
+from msta.notices import notice
+from msta.training.losses import objective
+from msta.training.report import Clock, RunLog, print_plan, print_result, progress_bar
+from msta.training.state import Progress, load_state, save_state
+
+_SETTLED = 3
+"""Steps after which the pace says something: the first ones pay for warming up."""
+
+
+def train(config: RunConfig, out: Path, console: Console, *, resume: bool = False) -> dict[str, Any]:
+    """Train, select, test, and save.
+
+    Args:
+        config: the run.
+        out: its directory: config.yaml, split.csv, log.jsonl, tensorboard/, checkpoints/, adapter/, metrics.json.
+        console: where the plan, the progress and the result are printed.
+        resume: go on with the run in ``out`` from its last saved step.
+
+    Returns:
+        What is written to metrics.json: "top1", "top5", "mean_class" in percent on the test clips, and more.
+
+    Raises:
+        MSTAError: wrong data, files or settings; :class:`Interrupted` after Ctrl-C.
+    """
+    if resume and (out / "metrics.json").exists():
+        console.print(f"{out} is finished already.")
+        metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+        return metrics
+    if not resume:
+        _refuse_run(out)
+
+    # ------------------------------------------------------------ data
+    settings = config.train
+    catalog = read_catalog(config.data.path)
+    split = make_split(
+        catalog,
+        shots=config.data.shots,
+        val_fraction=config.data.val_fraction,
+        test_fraction=config.data.test_fraction,
+        seed=settings.seed,
+    )
+    bank = load_descriptions(config.descriptions.spatial, config.descriptions.temporal, catalog.classes)
+    if bank is None:
+        notice("No descriptions are given: the consistency term is off.")
+
+    # ------------------------------------------------------------ model
+    torch.manual_seed(settings.seed)
+    backbone = load_backbone(config.backbone, base=config.base)
+    _check_size(config, backbone)
+    model = attach(backbone, config.method_config())
+    source = bank.source if bank else None
+    model.task = Task(catalog.classes, config.data.template, config.data.frames, config.data.size, source)
+    accelerator = _accelerator(settings)
+    device = accelerator.device
+    loaders = _loaders(config, model, catalog, split)
+    anchor_list = _anchors(bank, backbone.to(device), catalog) if model.num_trainable() else []
+    del backbone
+    model.to(device)
+    prompt_ids = model.tokenize(model.task.prompts()).to(device)
+    optimizer = torch.optim.AdamW(
+        # AdamW refuses an empty list; zero-shot trains nothing
+        model.trainable_parameters() or [torch.nn.Parameter(torch.zeros(0))],
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+    )
+    if resume:
+        _check_same_split(out, catalog, split)
+    else:
+        _open_run(out, config, catalog, split)
+    state_file, best_file = out / "checkpoints" / "last.pt", out / "checkpoints" / "best.safetensors"
+    progress = load_state(state_file, model, optimizer) if resume and state_file.exists() else Progress()
+    failures = Failures(config.data.on_error)
+    failures.reasons.update(progress.failures)
+    network, optimizer, loader = accelerator.prepare(model, optimizer, loaders["train"])
+
+    # ------------------------------------------------------------ plan
+    epochs = settings.epochs if model.num_trainable() else 0
+    steps_per_epoch = math.ceil(math.ceil(len(split.train) / settings.batch_size) / settings.accumulate)
+    steps = epochs * steps_per_epoch
+    warmup = round(settings.warmup_epochs * steps_per_epoch)
+    print_plan(console, config, model, catalog, split, epochs, steps_per_epoch, bool(anchor_list))
+
+    # ------------------------------------------------------------ steps
+    def select_split() -> str | None:
+        wanted = {"val": "val", "last": None, "test-leak": "test"}[settings.select]
+        return wanted if wanted and getattr(split, wanted) else None
+
+    def measure(part: str) -> dict[str, float]:
+        text = class_embeddings(model, catalog.classes, config.data.template)
+        return evaluate(model, loaders[part], text, failures, autocast=accelerator.autocast)
+
+    watched = select_split()
+    if settings.select == "test-leak":
+        notice("The checkpoint is selected on the test clips, as the authors did: the figure will be optimistic.")
+    sampler: Any = loaders["train"].sampler
+    clock = Clock(progress.seconds)
+    with RunLog(out) as log, _interruptible() as stop, progress_bar(console) as bar:
+        task = bar.add_task("training", total=steps, completed=progress.step, note="")
+        while progress.epoch < epochs:
+            sampler.epoch, sampler.skip = progress.epoch, progress.batches * settings.batch_size
+            for batch in loader:
+                progress.batches += 1
+                failures.add(batch["failures"])
+                if batch["video"] is None:
+                    continue
+                with accelerator.accumulate(network):
+                    _set_lr(optimizer, settings, progress.step, steps, warmup)
+                    video, text = network(batch["video"].flatten(0, 1), prompt_ids)
+                    loss, parts = objective(
+                        video,
+                        text,
+                        batch["label"],
+                        model.backbone.logit_scale,
+                        anchor_list,
+                        config.descriptions.alpha,
+                    )
+                    accelerator.backward(loss)
+                    if accelerator.sync_gradients and settings.clip_grad:
+                        accelerator.clip_grad_norm_(model.trainable_parameters(), settings.clip_grad)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                if not accelerator.sync_gradients:
+                    continue
+                progress.step += 1
+                clock.tick()
+                values = {"loss": loss.item(), **{name: value.item() for name, value in parts.items()}}
+                if not math.isfinite(values["loss"]):
+                    raise MSTAError(f"{out}: the loss is {values['loss']} at step {progress.step}; lower train.lr")
+                log.step(progress, lr=optimizer.param_groups[0]["lr"], **values)
+                bar.update(task, completed=progress.step, note=f"loss {values['loss']:.3f}")
+                if clock.ticks == _SETTLED + 1:
+                    console.print(clock.forecast(steps - progress.step, device))
+                if stop.is_set:
+                    break
+            if not stop.is_set:
+                progress.epoch += 1
+                progress.batches = 0
+                if watched and (progress.epoch % settings.eval_every == 0 or progress.epoch == epochs):
+                    measured = measure(watched)
+                    log.epoch(progress, watched, measured)
+                    if measured and _better(measured, progress.best):
+                        progress.best = {**measured, "epoch": progress.epoch}
+                        best_file.parent.mkdir(exist_ok=True)
+                        write_bytes(best_file, to_safetensors(_on_cpu(model.adapter_state())))
+                if len(failures.reasons) >= len(split.train) and not progress.step:
+                    raise DataError(f"{catalog.source}: not one of the training clips can be read")
+            progress.seconds, progress.failures = clock.seconds(), dict(failures.reasons)
+            save_state(state_file, model, optimizer, progress)
+            if stop.is_set:
+                raise Interrupted(
+                    f"Stopped at step {progress.step} of {steps}, saved. Go on with: msta train --resume {out}"
+                )
+
+    # ------------------------------------------------------------ test and save
+    if watched and progress.best:
+        model.load_adapter_state(load_file(best_file))
+    tested = measure("test")
+    if not tested:
+        raise DataError(f"{catalog.source}: not one of the test clips can be read")
+    metrics = {
+        **tested,
+        "split": "test",
+        "selected_by": settings.select if progress.best else "last",
+        "selected_at": progress.best,
+        "method": model.config.name,
+        "trainable_parameters": model.num_trainable(),
+        "steps": progress.step,
+        "seconds": round(clock.seconds(), 1),
+        "unreadable": failures.reasons,
+    }
+    print_result(console, out, metrics)
+    model.save(out / "adapter", metrics)
+    write_json(out / "metrics.json", metrics)
+    return metrics
+
+
+# ---------------------------------------------------------------- before the first step
+
+
+def _refuse_run(out: Path) -> None:
+    if (out / "config.yaml").exists() and (out / "split.csv").exists():
+        raise MSTAError(
+            f"{out}: holds a run already; go on with it by msta train --resume {out}, or choose another name"
+        )
+    refuse_existing(out)
+
+
+def _open_run(out: Path, config: RunConfig, catalog: Catalog, split: Split) -> None:
+    with new_directory(out) as folder:
+        (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+        write_csv(folder / "split.csv", catalog.classes, split.all())
+
+
+def _check_same_split(out: Path, catalog: Catalog, split: Split) -> None:
+    then = {(c.path, c.split) for c in read_catalog(out / "split.csv").clips}
+    now = {(str(Path(c.path).absolute()), c.split) for c in split.all()}
+    if then != now:
+        raise DataError(f"{catalog.source}: its clips are not those the run in {out} began with (see its split.csv)")
+
+
+def _check_size(config: RunConfig, backbone: DualEncoder) -> None:
+    size, patch = config.data.size, backbone.architecture.patch_size
+    if size and size % patch:
+        raise ConfigError(f"data.size: {size} is no multiple of the backbone's patch size {patch}")
+
+
+def _accelerator(settings: TrainSettings) -> Accelerator:
+    AcceleratorState._reset_state(reset_partial_state=True)  # one process may run several precisions, one by one
+    mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[settings.precision]
+    try:
+        return Accelerator(mixed_precision=mixed, gradient_accumulation_steps=settings.accumulate)
+    except ValueError as error:
+        raise ConfigError(f"train.precision: {settings.precision} does not work on this machine: {error}") from error
+
+
+def _loaders(config: RunConfig, model: AdaptedModel, catalog: Catalog, split: Split) -> dict[str, DataLoader[Any]]:
+    form = clip_format(model)
+    augmentation = config.data.augmentation(allowed_flip(config.data.flip, catalog.classes))
+    seed, workers = config.train.seed, config.data.workers
+    train = ClipDataset(split.train, form, augmentation=augmentation, seed=seed)
+    loaders = {"train": make_loader(train, config.train.batch_size, workers, shuffle=True)}
+    for part, clips in (("val", split.val), ("test", split.test)):
+        dataset = ClipDataset(clips, form, views=config.eval.views())
+        loaders[part] = make_loader(dataset, config.eval.batch_size, workers, shuffle=False)
+    return loaders
+
+
+def _anchors(bank: DescriptionBank | None, backbone: DualEncoder, catalog: Catalog) -> list[Tensor]:
+    if bank is None:
+        return []
+    return [anchors(backbone, kind, catalog.classes) for kind in (bank.spatial, bank.temporal) if kind is not None]
+
+
+# ---------------------------------------------------------------- during the steps
+
+
+def _set_lr(optimizer: torch.optim.Optimizer, settings: TrainSettings, step: int, steps: int, warmup: int) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = settings.lr * lr_factor(step, steps, warmup)
+
+
+def lr_factor(step: int, steps: int, warmup: int) -> float:
+    """Linear warm-up, then half a cosine to zero; per step, from 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def _better(measured: dict[str, float], best: dict[str, float]) -> bool:
+    """Higher top-1; among equals, which few validation clips make many, lower negative log likelihood."""
+    return not best or (measured["top1"], -measured["nll"]) > (best["top1"], -best["nll"])
+
+
+def _on_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+
+
+@dataclass
+class _Stop:
+    is_set: bool = False
+
+
+@contextmanager
+def _interruptible() -> Iterator[_Stop]:
+    """Ctrl-C or a scheduler's SIGTERM asks the loop to stop after its step; a second one stops it at once."""
+    stop = _Stop()
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.is_set:
+            raise KeyboardInterrupt
+        stop.is_set = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

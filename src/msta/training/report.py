@@ -1,0 +1,142 @@
+"""What a run tells: its plan, its pace, its log, its result."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
+
+from msta.config import RunConfig
+from msta.data.catalog import Catalog
+from msta.data.splits import Split
+from msta.errors import one_line
+from msta.evaluation.evaluate import clip_format
+from msta.methods.base import AdaptedModel
+from msta.training.state import Progress
+
+
+def print_plan(
+    console: Console,
+    config: RunConfig,
+    model: AdaptedModel,
+    catalog: Catalog,
+    split: Split,
+    epochs: int,
+    steps_per_epoch: int,
+    consistent: bool,
+) -> None:
+    """Before the first step: what is frozen and what trains, on which clips, for how many steps."""
+    total = sum(p.numel() for p in model.parameters())
+    trained = model.num_trainable()
+    a = model.backbone.architecture
+    form = clip_format(model)
+    lines = [
+        ("backbone", f"{config.backbone}: {a.attention} attention, {form.frames} frames of {form.size} px"),
+        ("frozen", f"{total - trained:,} parameters ({100 * (total - trained) / total:.2f} %): {model.frozen}"),
+        ("trained", f"{trained:,} parameters ({100 * trained / total:.2f} %): {model.trains}"),
+        ("clips", f"{len(split.train)} train, {len(split.val)} val, {len(split.test)} test; "
+                  f"{len(catalog.classes)} classes of {catalog.source}"),
+        ("prompts", f'"{config.data.template}", consistency with descriptions '
+                    + (f"at alpha {config.descriptions.alpha:g}" if consistent else "off")),
+        ("steps", f"{epochs} epochs x {steps_per_epoch} = {epochs * steps_per_epoch}, "
+                  f"{config.train.batch_size * config.train.accumulate} clips each, {config.train.precision}"),
+    ]  # fmt: skip
+    for name, text in lines:
+        console.print(f"[bold]{name:>9}[/bold]  ", end="")
+        console.print(text, markup=False, highlight=False)
+
+
+def progress_bar(console: Console) -> ProgressBar:
+    """Steps done, time to go, the loss. Vanishes at the end."""
+    return ProgressBar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        transient=True,
+    )
+
+
+class Clock:
+    """Time in the loop, and what it promises for the rest."""
+
+    def __init__(self, seconds_before: float) -> None:
+        self.before = seconds_before
+        self.start = time.perf_counter()
+        self.ticks = 0
+        self.first_tick = self.start
+
+    def tick(self) -> None:
+        """A step is done."""
+        self.ticks += 1
+        if self.ticks == 1:
+            self.first_tick = time.perf_counter()
+
+    def seconds(self) -> float:
+        """In the loop so far, earlier sessions of a resumed run included."""
+        return self.before + time.perf_counter() - self.start
+
+    def forecast(self, steps_left: int, device: torch.device) -> str:
+        """The pace without the first step, which pays for warming up, and the peak of memory."""
+        pace = (time.perf_counter() - self.first_tick) / (self.ticks - 1)
+        if device.type == "cuda":
+            memory = torch.cuda.max_memory_allocated(device)
+        else:
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        left = time.strftime("%H:%M:%S", time.gmtime(pace * steps_left))
+        return f"{pace:.2f} s a step: about {left} to go, plus validation; {memory / 2**30:.1f} GB of memory so far"
+
+
+class RunLog:
+    """log.jsonl, a line a step and one a validation; the same figures for TensorBoard."""
+
+    def __init__(self, out: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.file = (out / "log.jsonl").open("a", encoding="utf-8")
+        self.board = SummaryWriter(str(out / "tensorboard"))  # type: ignore[no-untyped-call]
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+        self.board.close()  # type: ignore[no-untyped-call]
+
+    def step(self, progress: Progress, **values: float) -> None:
+        """A training step's figures."""
+        self._write({"step": progress.step, "epoch": progress.epoch, **values}, "train", values, progress.step)
+
+    def epoch(self, progress: Progress, part: str, values: dict[str, float]) -> None:
+        """What a validation measured; ``part`` is its split."""
+        self._write({"step": progress.step, "epoch": progress.epoch, part: values}, part, values, progress.step)
+
+    def _write(self, line: dict[str, Any], group: str, values: dict[str, float], step: int) -> None:
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+        for name, value in values.items():
+            self.board.add_scalar(f"{group}/{name}", value, step)  # type: ignore[no-untyped-call]
+
+
+def print_result(console: Console, out: Path, metrics: dict[str, Any]) -> None:
+    """At the end: the files left out, the accuracy, where the adapter is."""
+    unreadable = metrics["unreadable"]
+    if unreadable:
+        console.print(f"{len(unreadable)} file(s) could not be read and were left out:", highlight=False)
+        for path, reason in unreadable.items():
+            console.print(one_line(f"  {path}: {reason}"), markup=False, highlight=False)
+    console.print(
+        f"Test: top-1 {metrics['top1']:.1f} %, top-5 {metrics['top5']:.1f} % of {metrics['clips']} clips. "
+        f"Adapter: {out / 'adapter'}",
+        markup=False,
+        highlight=False,
+    )

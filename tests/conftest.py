@@ -1,0 +1,45 @@
+"""What the tests share: small random backbones, and where the given files are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import msta
+from msta.backbone.architecture import Architecture
+from msta.backbone.blocks import TowerShape
+
+DATA = Path(__file__).parent / "data"
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Largest absolute difference over largest absolute value."""
+    return ((a - b).abs().max() / b.abs().max()).item()
+
+
+def tiny(attention: str = "joint", *, video_layers: int = 3, text_layers: int = 3, **changes) -> Architecture:
+    """32 px in patches of 16, 4 frames, CLIP's vocabulary: small enough to train in a test."""
+    numbers = dict(
+        attention=attention,
+        image_size=32,
+        patch_size=16,
+        frames=4,
+        embed_dim=24,
+        video=TowerShape(48, video_layers, 3, 96),
+        text=TowerShape(32, text_layers, 2, 64),
+        context_length=16,
+    )
+    return Architecture(**{**numbers, **changes})
+
+
+@pytest.fixture(params=["joint", "frame-wise"])
+def backbone(request) -> msta.DualEncoder:
+    return msta.random_backbone(tiny(request.param))
+
+
+@pytest.fixture
+def joint_backbone() -> msta.DualEncoder:
+    return msta.random_backbone(tiny("joint"))

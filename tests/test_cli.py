@@ -1,0 +1,217 @@
+"""The commands as a user meets them: another process, its output, its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SHARED, tiny
+from video_files import write_video
+
+import msta
+
+
+def run(*command: object, cwd: Path | None = None, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "msta", *map(str, command)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=120,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    """clips/ of two classes, and a small random backbone."""
+    root = tmp_path_factory.mktemp("world")
+    for k, name in enumerate(("push_it", "pull_it")):
+        (root / "clips" / name).mkdir(parents=True)
+        for i in range(5):
+            frames = (
+                np.random.default_rng(10 * k + i).integers(0, 256, (8, 5, 5, 3), np.uint8).repeat(8, 1).repeat(8, 2)
+            )
+            write_video(root / "clips" / name / f"{i}.mp4", frames)
+    msta.random_backbone(tiny()).save(root / "backbone")
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(world) -> Path:
+    done = run("train", "--data", world / "clips", "--backbone", world / "backbone", "--shots", 2, "--preset", "small",
+               "--out", world / "run", "train.epochs=2", "method.dim=8")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return world / "run"
+
+
+def one_line(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    """The command failed with this code and one clear line on standard error."""
+    assert done.returncode == code, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert last.startswith("msta: ")
+    for word in words:
+        assert word in last
+
+
+def test_train_then_predict_then_eval_then_info(world, trained):
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert {"top1", "top5"} <= set(metrics)
+    video = world / "clips" / "pull_it" / "3.mp4"
+
+    predicted = run("predict", video, "--adapter", trained / "adapter", "--json")
+    assert predicted.returncode == 0, predicted.stderr
+    (result,) = json.loads(predicted.stdout)
+    assert result["path"] == str(video)
+    assert {p["label"] for p in result["predictions"]} == {"push it", "pull it"}
+    assert sum(p["probability"] for p in result["predictions"]) == pytest.approx(1)
+    plain = run("predict", video, "--adapter", trained / "adapter")
+    assert plain.stdout.startswith(f"{video}: {result['predictions'][0]['label']}")
+
+    measured = run("eval", "--data", trained / "split.csv", "--adapter", trained / "adapter", "--json")
+    assert json.loads(measured.stdout)["top1"] == pytest.approx(metrics["top1"])
+    assert json.loads(measured.stdout)["clips"] == metrics["clips"] == 4
+
+    for target in (trained, trained / "adapter"):
+        told = json.loads(run("info", target, "--json").stdout)
+        assert told["method"] == "msta"
+        assert told["trained parameters"] == metrics["trainable_parameters"]
+    assert json.loads(run("info", world / "backbone", "--json").stdout)["attention"] == "joint"
+    assert "torch" in run("info").stdout
+
+
+def test_zero_shot_with_any_labels(world):
+    video = world / "clips" / "pull_it" / "0.mp4"
+    done = run("predict", video, "--backbone", world / "backbone", "--labels", "run, jump,sit", "--json")
+    assert {p["label"] for p in json.loads(done.stdout)[0]["predictions"]} == {"run", "jump", "sit"}
+    done = run("eval", "--data", world / "clips", "--backbone", world / "backbone", "--json")
+    assert json.loads(done.stdout)["clips"] == 10
+
+
+def test_predict_reports_an_unreadable_file_in_its_place_and_exits_1(world, trained, tmp_path):
+    good = world / "clips" / "pull_it" / "0.mp4"
+    (bad := tmp_path / "new\nline.mp4").write_text("no video")
+    done = run("predict", good, bad, tmp_path / "gone.mp4", good, "--adapter", trained / "adapter", "--json")
+    assert done.returncode == 1
+    results = json.loads(done.stdout)
+    assert [r["path"] for r in results] == [str(good), str(bad), str(tmp_path / "gone.mp4"), str(good)]
+    assert results[0]["predictions"] == results[3]["predictions"]
+    assert results[1]["error"] == "not a video file FFmpeg can read"
+    assert results[2]["error"] == "no such file"
+    plain = run("predict", bad, good, "--adapter", trained / "adapter")
+    assert plain.returncode == 1
+    assert len(plain.stdout.splitlines()) == 2
+    assert "new\\nline.mp4: not a video" in plain.stdout
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(world, tmp_path):
+    command = ["train", "--data", world / "clips", "--backbone", world / "backbone", "--shots", 2, "--out", tmp_path / "run",
+               "train.epochs=400", "train.eval_every=400", "data.workers=1"]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "msta", *map(str, command)], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    log = tmp_path / "run" / "log.jsonl"
+    while not (log.exists() and len(log.read_text().splitlines()) > 3):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the workers too
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"Go on with: msta train --resume {tmp_path / 'run'}" in said.strip().splitlines()[-1]
+    assert "Traceback" not in said
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("epochs: 400", "epochs: 60"))  # so that the rest is short
+    done = run("train", "--resume", tmp_path / "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines() if "loss" in line]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["train"], 2, ["--data", "--backbone", "--out"]),
+        (["train", *"--data clips --backbone backbone --out r trian.lr=1".split()], 2, ["no setting trian"]),
+        (["train", *"--data clips --backbone backbone --out r train.lr_=1".split()], 2, ["no setting train.lr_", "train.lr?"]),
+        (["train", *"--data clips --backbone backbone --out r train.lr=fast".split()], 2, ["train.lr:", "'fast'"]),
+        (["train", *"--data clips --backbone backbone --out r train.batch_size=-1".split()], 2, ["train.batch_size", "-1"]),
+        (["train", *"--data clips --backbone backbone --out r data.size=-32".split()], 2, ["data.size", "-32"]),
+        (["train", *"--data clips --backbone backbone --out r data.size=33".split()], 2, ["data.size: 33", "patch size 16"]),
+        (["train", *"--data clips --backbone backbone --out r method.dim=0".split()], 2, ["method.dim", "0"]),
+        (["train", *"--data clips --backbone backbone --out r method.rank=1".split()], 2, ["no setting method.rank"]),
+        (["train", *"--data clips --backbone backbone --out r method.first_block=9".split()], 2, ["blocks 9..3"]),
+        (["train", *"--data clips --backbone backbone --out r lr".split()], 2, ["key=value", "'lr'"]),
+        (["train", *"--data clips --backbone backbone --out r --preset big".split()], 2, ["'big'", "paper, small"]),
+        (["train", *"--data clips --backbone backbone --out r --method magic".split()], 2, ["'magic'", "zero-shot"]),
+        (["train", *"--data clips --backbone backbone --out r --shots 0".split()], 2, ["data.shots", "0"]),
+        (["train", *"--data clips --backbone backbone --out r --shots 9".split()], 1, ["clips", "'pull it' has 5 clips", "9"]),
+        (["train", *"--data nowhere --backbone backbone --out r".split()], 1, ["nowhere: no such folder"]),
+        (["train", *"--data clips --backbone nothing.pt --out r".split()], 1, ["nothing.pt: no such file"]),
+        (["train", *"--data clips --backbone backbone --out clips".split()], 1, ["clips: exists already"]),
+        (["train", *"--resume nowhere".split()], 2, ["nowhere/config.yaml"]),
+        (["train", *"--resume nowhere --shots 2".split()], 2, ["--resume takes its settings from the run"]),
+        (["predict", "clips/pull_it/0.mp4"], 2, ["--adapter", "--labels"]),
+        (["predict", "clips/pull_it/0.mp4", "--adapter", "clips"], 1, ["clips: no adapter directory"]),
+        (["predict", "clips/pull_it/0.mp4", *"--backbone backbone --labels a,a".split()], 1, ["'a'", "twice"]),
+        (["predict", "clips/pull_it/0.mp4", *"--backbone backbone --labels a,b --crops 2".split()], 2, ["crops"]),
+        (["eval", "--data", "clips"], 2, ["--backbone"]),
+        (["eval", *"--data clips --backbone backbone --split dev".split()], 2, ["'dev'"]),
+        (["info", "clips"], 1, ["clips", "config.json"]),
+    ],
+    ids=lambda x: " ".join(x[-2:]) if isinstance(x, list) else None,
+)  # fmt: skip
+def test_wrong_usage_exits_2_and_failure_1_with_one_line(world, arguments, code, words):
+    before = sorted(p.name for p in world.iterdir())
+    one_line(run(*arguments, cwd=world), code, *words)
+    assert sorted(p.name for p in world.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["train", "--nonsense"], ["predict"], ["predict", "a.mp4", "--top", "0"]]
+)
+def test_the_parser_itself_exits_2(arguments):
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "predict", "info"])
+def test_every_command_has_help_with_an_example(command):
+    done = run(command, "--help")
+    assert done.returncode == 0
+    assert f"Example: msta {command}" in done.stdout
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_adapter(world, tmp_path):
+    # a limit on the size of files stands in for a full disk: the same error path, from the same write
+    def small_files():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    done = run("train", "--data", world / "clips", "--backbone", world / "backbone", "--shots", 2, "--out", tmp_path / "run",
+               "train.epochs=1", "method.dim=256", "data.workers=0", preexec_fn=small_files)  # fmt: skip
+    one_line(done, 1, "File too large")
+    left = [p.name for p in (tmp_path / "run").rglob("*") if p.is_file() and "tfevents" not in p.name]
+    assert sorted(left) == ["config.yaml", "log.jsonl", "split.csv"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (SHARED / "clips").exists(), reason="the real clips are not at ../shared/clips")
+def test_the_real_clips_end_to_end(tmp_path):
+    msta.random_backbone(tiny()).save(tmp_path / "backbone")
+    done = run("train", "--data", SHARED / "clips" / "ut_interaction", "--backbone", tmp_path / "backbone", "--shots", 4,
+               "--preset", "small", "--out", tmp_path / "run")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    videos = sorted(p for p in (SHARED / "clips").rglob("*.*") if p.suffix in (".mp4", ".avi"))
+    predicted = run("predict", *videos, "--adapter", tmp_path / "run" / "adapter", "--json")
+    assert predicted.returncode == 0, predicted.stderr
+    assert len(json.loads(predicted.stdout)) == len(videos) == 169

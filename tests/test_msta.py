@@ -1,0 +1,235 @@
+"""The method: parity with MMA, the published parameter count, and what is mixed with what."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from conftest import DATA, relative, tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from safetensors.torch import load_file
+
+import msta
+from msta.backbone.video import VideoLayout
+from msta.errors import ConfigError
+from msta.methods.msta import Bottleneck, TemporalConv
+from msta.training.losses import objective
+
+
+def stir(model: msta.AdaptedModel, std: float = 0.1) -> msta.AdaptedModel:
+    """Away from the zero start, so that every part of the adapter has a say."""
+    with torch.no_grad():
+        for p in model.trainable_parameters():
+            p.add_(std * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+    return model
+
+
+@pytest.mark.parametrize("kernel", [0, 1, None])
+def test_without_the_temporal_convolution_it_is_mma(kernel):
+    io = load_file(DATA / "openai_clip_tiny_io.safetensors")
+    config = msta.MSTAConfig(first_block=3, last_block=4, dim=16, scale=0.05, temporal_kernel=kernel)
+    model = msta.attach(msta.load_backbone(DATA / "openai_clip_tiny.pt"), config)
+    model.load_adapter_state({name: t for name, t in io.items() if name.startswith("adapter.")})
+    assert relative(model.encode_video(io["video"]), io["adapted_frame_embedding"].mean(1)) < 1e-5
+    assert relative(model.encode_text(io["token_ids"]), io["adapted_text_embedding"]) < 1e-5
+    assert relative(io["adapted_text_embedding"], io["text_embedding"]) > 1e-3  # the adapter matters
+
+
+@pytest.mark.parametrize(("name", "count"), [("viclip-b16", 1_744_000), ("clip-b32", 1_744_000)])
+def test_the_count_in_the_authors_logs(name, count):
+    assert msta.attach(msta.random_backbone(name), msta.MSTAConfig()).num_trainable() == count
+
+
+def test_every_setting_is_effective(backbone):
+    def count(**settings) -> int:
+        return msta.attach(backbone, msta.MSTAConfig(**{"dim": 8, **settings})).num_trainable()
+
+    # one block of the tiny towers: video width 48, text width 32
+    per_tower = {w: w * 8 + 8 + 8 * w + w for w in (48, 32)}
+    block = sum(per_tower.values()) + (8 * 8 + 8) + 48 * (3 + 1)
+    assert count() == 2 * block  # blocks 2..3 of 3
+    assert count(first_block=1) == 3 * block
+    assert count(last_block=2) == block
+    assert count(first_block=3, temporal_kernel=5) == block + 2 * 48
+    assert count(first_block=3, temporal_kernel=0) == block - 48 * 4
+    assert count(first_block=3, shared=False) == block + (8 * 8 + 8)
+    assert count(first_block=3, dim=16) > block
+    video = torch.randn(1, 4, 3, 32, 32)
+    outputs = [stir(msta.attach(backbone, msta.MSTAConfig(dim=8, scale=s))).encode_video(video) for s in (0, 0.1, 1)]
+    assert torch.equal(outputs[0], backbone.encode_video(video))
+    assert relative(outputs[1], outputs[0]) > 1e-5
+    assert relative(outputs[2], outputs[1]) > 1e-5
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    attention=st.sampled_from(["joint", "frame-wise"]),
+    layers=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    kernel=st.sampled_from([0, 3, 5]),
+    shared=st.booleans(),
+    frames=st.integers(1, 5),
+)
+def test_it_starts_as_the_frozen_model_to_the_last_bit(attention, layers, kernel, shared, frames):
+    backbone = msta.random_backbone(tiny(attention, video_layers=layers[0], text_layers=layers[1]))
+    model = msta.attach(backbone, msta.MSTAConfig(dim=4, temporal_kernel=kernel, shared=shared))
+    video, ids = torch.randn(2, frames, 3, 32, 32), backbone.tokenize(["push", "a hug"])
+    assert torch.equal(model.encode_video(video), backbone.encode_video(video))
+    assert torch.equal(model.encode_text(ids), backbone.encode_text(ids))
+
+
+def test_one_step_changes_the_adapter_and_nothing_else(backbone):
+    model = stir(msta.attach(backbone, msta.MSTAConfig(dim=8)))
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    optimizer = torch.optim.AdamW(model.trainable_parameters(), lr=0.1, weight_decay=0)
+    ids, video = model.tokenize(["push", "hug"]), torch.randn(4, 4, 3, 32, 32)
+    for _ in range(2):  # Down and Shared move once Up has left zero
+        loss, _ = objective(*model(video, ids), torch.tensor([0, 1, 0, 1]), model.backbone.logit_scale, [], 0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    unread = {f"adapter.3.video.temporal.{n}" for n in ("weight", "bias")}  # ViCLIP's last block: class token only
+    assert changed == trainable - (unread if model.backbone.architecture.attention == "joint" else set())
+    assert all(name.startswith("adapter.") for name in trainable)
+
+
+@pytest.mark.parametrize("modality", ["video", "text"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_either_modality_reaches_the_shared_projection(backbone, modality, shared):
+    model = stir(msta.attach(backbone, msta.MSTAConfig(dim=8, shared=shared)))
+    if modality == "video":
+        output = model.encode_video(torch.randn(2, 4, 3, 32, 32))
+    else:
+        output = model.encode_text(model.tokenize(["push", "hug"]))
+    output.square().sum().backward()
+    reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    if shared:
+        assert {f"adapter.{b}.shared.weight" for b in (2, 3)} <= reached
+    else:
+        other = {"video": "text", "text": "video"}[modality]
+        assert f"adapter.3.{modality}_projection.weight" in reached
+        assert f"adapter.3.{other}_projection.weight" not in reached
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    frames=st.integers(2, 7),
+    patches=st.integers(1, 4),
+    kernel=st.sampled_from([3, 5]),
+    shared=st.booleans(),
+    data=st.data(),
+)
+def test_the_temporal_convolution_mixes_neighbouring_frames_and_nothing_else(frames, patches, kernel, shared, data):
+    layout = VideoLayout(frames, patches, "shared" if shared else "per_frame")
+    bottleneck = Bottleneck(6, 4, kernel)
+    torch.nn.init.normal_(bottleneck.up.weight)
+    torch.nn.init.uniform_(bottleneck.temporal.weight, 0.5, 1.5)
+    projection = torch.nn.Linear(4, 4)
+    torch.nn.init.eye_(projection.weight)
+    for layer in (bottleneck.down, projection):
+        torch.nn.init.constant_(layer.bias, 5.0)  # past the ReLUs, so that no change is cut off
+    x = torch.randn(2, 1 + patches * frames, 6) if shared else torch.randn(2 * frames, 1 + patches, 6)
+    frame, token = data.draw(st.integers(0, frames - 1)), data.draw(st.integers(0, patches - 1 if shared else patches))
+    over_time = layout.over_time(x).clone()
+    over_time[0, frame, token] += 1
+    moved = bottleneck(layout.put_back(x, over_time), projection, layout) - bottleneck(x, projection, layout)
+    reached = layout.over_time(moved).abs().amax(-1) > 1e-6
+    expected = torch.zeros_like(reached)
+    expected[0, max(0, frame - kernel // 2) : frame + kernel // 2 + 1, token] = True
+    assert torch.equal(reached, expected)
+    if shared:
+        assert not moved[:, 0].any()
+
+
+@given(b=st.integers(1, 2), t=st.integers(1, 6), m=st.integers(1, 4), kernel=st.sampled_from([3, 5, 7]))
+def test_the_temporal_convolution_equals_torchs(b, t, m, kernel):
+    conv = TemporalConv(5, kernel)
+    x = torch.randn(b, t, m, 5)
+    assert torch.equal(conv(x), x)
+    torch.nn.init.normal_(conv.weight)
+    torch.nn.init.normal_(conv.bias)
+    theirs = torch.nn.functional.conv1d(
+        x.permute(0, 2, 3, 1).flatten(0, 1), conv.weight[:, None], conv.bias, padding=kernel // 2, groups=5
+    )
+    assert torch.allclose(conv(x), theirs.unflatten(0, (b, m)).permute(0, 3, 1, 2), atol=1e-5)
+
+
+def test_a_shared_class_token_skips_the_convolution_and_others_do_not():
+    for attention, expect_equal in (("joint", True), ("frame-wise", False)):
+        layout = VideoLayout(4, 4, "shared" if attention == "joint" else "per_frame")
+        x = torch.randn(1, 17, 6) if attention == "joint" else torch.randn(4, 5, 6)
+        bottleneck, projection = Bottleneck(6, 4, 3), torch.nn.Linear(4, 4)
+        torch.nn.init.normal_(bottleneck.up.weight)
+        before = bottleneck(x, projection, layout)
+        torch.nn.init.normal_(bottleneck.temporal.weight)
+        assert torch.equal(bottleneck(x, projection, layout)[:, 0], before[:, 0]) == expect_equal
+
+
+def test_unequal_towers_share_from_the_top():
+    assert msta.MSTAConfig().block_pairs(12, 12) == [(n, n - 1, n - 1) for n in range(8, 13)]
+    assert msta.MSTAConfig().block_pairs(6, 6) == [(n, n - 1, n - 1) for n in range(4, 7)]
+    viclip_l = msta.MSTAConfig().block_pairs(24, 12)
+    assert viclip_l == [(n, n - 1, n - 13 if n >= 20 else None) for n in range(15, 25)]
+    assert msta.MSTAConfig(first_block=11).block_pairs(24, 12)[:3] == [(11, 10, None), (12, 11, None), (13, 12, 0)]
+    model = msta.attach(msta.random_backbone(tiny(video_layers=4, text_layers=2)), msta.MSTAConfig(dim=4))
+    video, text = model.backbone.video.blocks, model.backbone.text.blocks
+    assert video[3].projection is text[1].projection
+    assert video[2].projection is not video[3].projection
+    assert not hasattr(text[0], "projection")
+
+
+@pytest.mark.parametrize("blocks", [dict(first_block=4), dict(last_block=9), dict(first_block=3, last_block=2)])
+def test_blocks_the_towers_do_not_have(backbone, blocks):
+    with pytest.raises(ConfigError, match=r"blocks \d\.\.\d: the towers have blocks 1\.\.3"):
+        msta.attach(backbone, msta.MSTAConfig(**blocks))
+
+
+@pytest.mark.parametrize(
+    "bad", [dict(dim=0), dict(temporal_kernel=2), dict(temporal_kernel=-1), dict(rank=4), dict(first_block=0)]
+)
+def test_impossible_settings_are_refused(bad):
+    with pytest.raises(ValidationError):
+        msta.MSTAConfig(**bad)
+
+
+def test_the_backbone_stays_as_it_was(backbone):
+    before, video = backbone.fingerprint(), torch.randn(1, 4, 3, 32, 32)
+    expected = backbone.encode_video(video)
+    for method in ("msta", "full"):
+        stir(msta.attach(backbone, method))
+        assert torch.equal(backbone.encode_video(video), expected)
+    assert backbone.fingerprint() == before
+    assert not any(p.requires_grad for p in backbone.parameters())
+
+
+def test_zero_shot_and_full_are_the_two_ends(backbone):
+    zero, full = msta.attach(backbone, "zero-shot"), msta.attach(backbone, "full")
+    assert zero.num_trainable() == 0
+    assert full.num_trainable() == sum(p.numel() for p in backbone.parameters())
+    video = torch.randn(1, 4, 3, 32, 32)
+    for model in (zero, full):
+        assert torch.equal(model.encode_video(video), backbone.encode_video(video))
+    loss, _ = objective(
+        *full(video, full.tokenize(["push", "hug"])), torch.tensor([1]), full.backbone.logit_scale, [], 0
+    )
+    loss.backward()
+    untouched = [name for name, p in full.named_parameters() if p.grad is None or not p.grad.abs().sum()]
+    assert untouched == []
+
+
+def test_an_unknown_method_is_named(backbone):
+    with pytest.raises(ConfigError, match="no method 'prompt'; there are msta, zero-shot, full"):
+        msta.attach(backbone, "prompt")
+
+
+def test_gradients_reach_adapters_through_the_frozen_blocks_above(backbone):
+    model = stir(msta.attach(backbone, msta.MSTAConfig(first_block=1, last_block=1, dim=8)))
+    model.encode_video(torch.randn(1, 4, 3, 32, 32)).sum().backward()
+    gradient = dict(model.named_parameters())["adapter.1.video.down.weight"].grad
+    assert gradient is not None
+    assert math.isfinite(gradient.sum())
+    assert gradient.abs().sum() > 0

@@ -1,0 +1,282 @@
+"""The loop: it learns, it repeats, it goes on where it stopped, and it says what it does."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from safetensors.torch import load_file
+from video_files import write_video
+
+import msta
+from msta.config import make_config
+from msta.errors import CheckpointError, DataError, Interrupted, MSTAError
+from msta.evaluation.metrics import accuracy
+from msta.evaluation.run import evaluate_on
+from msta.training.loop import lr_factor, train
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    """Two classes of 9 clips: a square that moves left, one that moves right, before patches that tell clips apart."""
+    root = tmp_path_factory.mktemp("clips")
+    random = np.random.default_rng(0)
+    for name, sign in (("go_there", -1), ("go_back", 1)):
+        for i in range(9):
+            frames = random.integers(0, 150, (1, 5, 5, 3), np.uint8).repeat(8, 1).repeat(8, 2).repeat(12, 0)
+            for t in range(12):
+                x = 16 + sign * 2 * (t - 6) + random.integers(-1, 2)
+                frames[t, 14:26, max(0, x) : x + 10] = 220
+            (root / name).mkdir(exist_ok=True)
+            write_video(root / name / f"{i}.mp4", frames)
+    return root
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("backbone") / "tiny"
+    msta.random_backbone(tiny()).save(path)
+    return path
+
+
+def config(clips: Path, backbone: Path, *overrides: str, method: str = "msta", shots: int | None = 4):
+    quick = ["train.epochs=2", "train.batch_size=4", "data.workers=0", "method.dim=8"]
+    quick = quick if method == "msta" else quick[:3]
+    settings = {"data.path": str(clips), "data.shots": shots, "backbone": str(backbone)}
+    return make_config("small", settings, [*quick, *overrides], method=method)
+
+
+def log(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def test_the_loss_on_eight_clips_falls_to_near_zero(clips, backbone, tmp_path):
+    # no augmentation: random times alone remain; and steps large enough for a random backbone
+    plain = ["data.jitter=0", "data.greyscale=0", "data.flip=0", "data.crop_area=[1,1]", "train.epochs=25"]
+    quick = ["method.dim=32", "method.scale=1", "train.lr=3e-3", "train.eval_every=25", "train.warmup_epochs=1"]
+    train(config(clips, backbone, *plain, *quick), tmp_path / "run", QUIET)
+    losses = [line["loss"] for line in log(tmp_path / "run") if "loss" in line]
+    assert losses[0] > 0.4
+    assert np.mean(losses[-4:]) < 0.05
+
+
+@pytest.mark.parametrize("method", ["msta", "zero-shot", "full"])
+def test_a_run_leaves_what_it_promises(clips, backbone, tmp_path, method):
+    metrics = train(config(clips, backbone, method=method), tmp_path / "run", QUIET)
+    names = {p.name for p in (tmp_path / "run").iterdir()}
+    assert {"adapter", "config.yaml", "split.csv", "log.jsonl", "metrics.json", "tensorboard"} <= names
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == metrics
+    assert 0 <= metrics["top1"] <= metrics["top5"] == 100
+    assert metrics["clips"] == 2 * (9 - 4 - 1)
+    steps = [line for line in log(tmp_path / "run") if "loss" in line]
+    assert len(steps) == metrics["steps"] == (0 if method == "zero-shot" else 2 * 2)
+    adapter = msta.load_adapter(tmp_path / "run" / "adapter")
+    assert adapter.task.classes == ("go back", "go there")
+    again = evaluate_on(adapter, tmp_path / "run" / "split.csv")
+    assert {k: again[k] for k in ("top1", "nll", "clips", "split")} == {
+        k: pytest.approx(metrics[k]) for k in ("top1", "nll", "clips")
+    } | {"split": "test"}
+
+
+def test_the_same_seed_gives_the_same_run_and_another_another(clips, backbone, tmp_path):
+    runs = {
+        name: train(config(clips, backbone, f"train.seed={seed}"), tmp_path / name, QUIET)
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    }
+    losses = {name: [line["loss"] for line in log(tmp_path / name) if "loss" in line] for name in runs}
+    assert losses["a"] == losses["b"] != losses["c"]
+    assert runs["a"]["nll"] == runs["b"]["nll"]
+
+
+class _StopAt:
+    """Sends this process a Ctrl-C once the log shows the wanted step."""
+
+    def __init__(self, run: Path, step: int, number: int = signal.SIGINT) -> None:
+        self.thread = threading.Thread(target=self._wait, args=(run, step, number), daemon=True)
+        self.thread.start()
+
+    def _wait(self, run: Path, step: int, number: int) -> None:
+        while not ((run / "log.jsonl").exists() and len([x for x in log(run) if "loss" in x]) >= step):
+            time.sleep(0.002)
+        os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize(("step", "number"), [(1, signal.SIGINT), (5, signal.SIGINT), (3, signal.SIGTERM)])
+def test_an_interrupted_run_goes_on_to_the_same_end(clips, backbone, tmp_path, step, number):
+    settings = config(clips, backbone, "train.epochs=4", "train.batch_size=3")
+    whole = train(settings, tmp_path / "whole", QUIET)
+    _StopAt(tmp_path / "run", step, number)
+    with pytest.raises(Interrupted, match=r"Stopped at step \d+ of 12, saved. Go on with: msta train --resume .*run"):
+        train(settings, tmp_path / "run", QUIET)
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    resumed = train(settings, tmp_path / "run", QUIET, resume=True)
+    same = ("top1", "nll", "steps", "selected_at")
+    assert {k: resumed[k] for k in same} == {k: whole[k] for k in same}
+    steps = [[x["loss"] for x in log(tmp_path / name) if "loss" in x] for name in ("whole", "run")]
+    assert steps[0] == steps[1]
+    ours, theirs = (load_file(tmp_path / n / "adapter" / "adapter_model.safetensors") for n in ("run", "whole"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert train(settings, tmp_path / "run", QUIET, resume=True) == resumed  # finished: nothing happens
+
+
+def test_resuming_on_other_clips_or_a_damaged_state_is_refused(clips, backbone, tmp_path):
+    mine = tmp_path / "clips"
+    shutil.copytree(clips, mine)
+    settings = config(mine, backbone, "train.epochs=3")
+    _StopAt(tmp_path / "run", 1)
+    with pytest.raises(Interrupted):
+        train(settings, tmp_path / "run", QUIET)
+    state = tmp_path / "run" / "checkpoints" / "last.pt"
+    content = state.read_bytes()
+    state.write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match=r"last\.pt: cannot go on"):
+        train(settings, tmp_path / "run", QUIET, resume=True)
+    state.write_bytes(content)
+    shutil.copy(mine / "go_back" / "0.mp4", mine / "go_back" / "new.mp4")
+    with pytest.raises(DataError, match=r"not those the run in .* began with"):
+        train(settings, tmp_path / "run", QUIET, resume=True)
+
+
+def test_descriptions_switch_the_consistency_term_on(clips, backbone, tmp_path):
+    for kind in "st":
+        (tmp_path / f"{kind}.json").write_text(json.dumps({"0": [f"{kind} one"], "1": [f"{kind} two", "more"]}))
+    files = [f"descriptions.spatial={tmp_path / 's.json'}", f"descriptions.temporal={tmp_path / 't.json'}"]
+    train(config(clips, backbone, *files, "descriptions.alpha=2"), tmp_path / "on", QUIET)
+    train(config(clips, backbone), tmp_path / "off", QUIET)
+    on, off = ([x for x in log(tmp_path / name) if "loss" in x] for name in ("on", "off"))
+    assert all(x["consistency"] > 0 for x in on)
+    assert all(x["loss"] == pytest.approx(x["cross_entropy"] + 2 * x["consistency"], rel=1e-5) for x in on)
+    assert all(x["consistency"] == 0 for x in off)
+    assert on[0]["cross_entropy"] == off[0]["cross_entropy"]  # both start from the frozen model
+    assert "t.json" in (tmp_path / "on" / "adapter" / "classes.json").read_text()
+
+
+def test_unreadable_clips_are_left_out_and_listed_or_stop_the_run(clips, backbone, tmp_path):
+    mine = tmp_path / "clips"
+    shutil.copytree(clips, mine)
+    for name in ("go_back", "go_there"):
+        (mine / name / "bad 0.mp4").write_text("no video")
+    metrics = train(config(mine, backbone, shots=8), tmp_path / "run", QUIET)
+    assert set(metrics["unreadable"].values()) == {"not a video file FFmpeg can read"}
+    assert len(metrics["unreadable"]) == 2
+    with pytest.raises(DataError, match=r"bad 0\.mp4: not a video"):
+        train(config(mine, backbone, "data.on_error=fail", shots=8), tmp_path / "strict", QUIET)
+    for file in mine.rglob("*.mp4"):
+        file.write_text("no video")
+    with pytest.raises(DataError, match="not one of the training clips can be read"):
+        train(config(mine, backbone), tmp_path / "none", QUIET)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+def test_precision_and_accumulation(clips, backbone, tmp_path, precision):
+    settings = [f"train.precision={precision}", "train.batch_size=2", "train.accumulate=2"]
+    train(config(clips, backbone, *settings), tmp_path / "run", QUIET)
+    halves = [x["loss"] for x in log(tmp_path / "run") if "loss" in x]
+    assert len(halves) == 4
+    assert all(math.isfinite(x) for x in halves)
+
+
+def test_accumulated_steps_move_the_adapter_as_whole_batches_do(clips, backbone, tmp_path):
+    plain = ["train.epochs=1", "train.eval_every=9", "train.select=last", "train.clip_grad=null"]
+    for name, batch, accumulate in (("whole", 4, 1), ("parts", 2, 2)):
+        overrides = [*plain, f"train.batch_size={batch}", f"train.accumulate={accumulate}"]
+        train(config(clips, backbone, *overrides), tmp_path / name, QUIET)
+    whole, parts = (load_file(tmp_path / n / "adapter" / "adapter_model.safetensors") for n in ("whole", "parts"))
+    assert all(torch.allclose(whole[name], parts[name], atol=2e-4) for name in whole)
+
+
+def test_the_plan_says_what_is_frozen_and_trained(clips, backbone, tmp_path):
+    console = Console(record=True, width=200, quiet=False, file=open(os.devnull, "w"))  # noqa: SIM115
+    train(config(clips, backbone, "train.epochs=3"), tmp_path / "run", console)
+    text = console.export_text()
+    model = msta.load_adapter(tmp_path / "run" / "adapter")
+    total = sum(p.numel() for p in model.parameters())
+    assert f"{model.num_trainable():,} parameters" in text
+    assert f"{total - model.num_trainable():,} parameters" in text
+    assert "blocks 2..3 of the video tower" in text
+    assert "8 train, 2 val, 8 test; 2 classes" in text
+    assert "3 epochs x 2 = 6" in text
+    assert "s a step: about 00:00:" in text
+    assert "GB of memory" in text
+
+
+def test_selection_by_validation_by_test_or_not_at_all(clips, backbone, tmp_path):
+    chosen = {}
+    for select in ("val", "last", "test-leak"):
+        chosen[select] = train(config(clips, backbone, f"train.select={select}"), tmp_path / select, QUIET)
+    assert [chosen[s]["selected_by"] for s in chosen] == ["val", "last", "test-leak"]
+    assert chosen["last"]["selected_at"] == {}
+    seen = [x["test"] for x in log(tmp_path / "test-leak") if "test" in x]
+    assert chosen["test-leak"]["nll"] in [pytest.approx(s["nll"]) for s in seen]
+    assert not any("test" in x for x in log(tmp_path / "val"))
+
+
+def test_an_existing_folder_is_not_touched(clips, backbone, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(MSTAError, match="mine: exists already, as a folder with other contents"):
+        train(config(clips, backbone), tmp_path / "mine", QUIET)
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+    train(config(clips, backbone), tmp_path / "run", QUIET)
+    with pytest.raises(MSTAError, match="holds a run already; go on with it by msta train --resume"):
+        train(config(clips, backbone), tmp_path / "run", QUIET)
+
+
+def test_evaluation_fits_the_classes_or_says_so(clips, backbone, tmp_path):
+    train(config(clips, backbone), tmp_path / "run", QUIET)
+    adapter = msta.load_adapter(tmp_path / "run" / "adapter")
+    assert evaluate_on(adapter, clips)["clips"] == 18
+    renamed = tmp_path / "renamed"
+    shutil.copytree(clips, renamed)
+    (renamed / "go_back").rename(renamed / "return")
+    with pytest.raises(DataError, match=r"'return' is not among the adapter's 2 .*--new-classes"):
+        evaluate_on(adapter, renamed)
+    assert evaluate_on(adapter, renamed, new_classes=True)["clips"] == 18
+    shutil.rmtree(renamed / "go_there")
+    (renamed / "return").rename(renamed / "go_back")
+    alone = evaluate_on(adapter, renamed)  # a subset of the classes, still told from all of them
+    assert alone["clips"] == 9
+    with pytest.raises(DataError, match="no clips in the split 'val'"):
+        evaluate_on(adapter, renamed, split="val")
+
+
+# ---------------------------------------------------------------- small parts
+
+
+@given(steps=st.integers(2, 500), share=st.floats(0, 0.9))
+def test_the_learning_rate_warms_up_then_falls(steps, share):
+    warmup = int(steps * share)
+    factors = [lr_factor(s, steps, warmup) for s in range(steps)]
+    assert max(factors) == pytest.approx(1, abs=1e-6)
+    assert all(0 < f <= 1 for f in factors)
+    assert factors[:warmup] == sorted(factors[:warmup])
+    assert factors[warmup:] == sorted(factors[warmup:], reverse=True)
+
+
+@given(n=st.integers(1, 30), k=st.integers(2, 9), seed=st.integers(0, 99))
+def test_accuracy_equals_counting(n, k, seed):
+    generator = torch.Generator().manual_seed(seed)
+    probabilities = torch.rand(n, k, generator=generator).softmax(-1)
+    labels = torch.randint(k, (n,), generator=generator)
+    ranks = [int((p > p[y]).sum()) for p, y in zip(probabilities, labels, strict=True)]
+    result = accuracy(probabilities, labels)
+    assert result["top1"] == pytest.approx(100 * sum(r == 0 for r in ranks) / n)
+    assert result["top5"] == pytest.approx(100 * sum(r < 5 for r in ranks) / n)
+    classes = sorted(set(labels.tolist()))
+    means = [np.mean([r == 0 for r, y in zip(ranks, labels, strict=True) if y == c]) for c in classes]
+    assert result["mean_class"] == pytest.approx(100 * np.mean(means))
