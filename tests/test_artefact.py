@@ -85,7 +85,7 @@ def edit(path, **changes):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: (f / "adapter_config.json").unlink(), "no adapter directory: adapter_config.json"),
+        (lambda f: (f / "adapter_config.json").unlink(), "no adapter directory: there is no adapter_config.json"),
         (lambda f: (f / "adapter_config.json").write_text("{"), "adapter_config.json: no valid JSON"),
         (lambda f: edit(f / "adapter_config.json", format="other"), "format 'other'"),
         (lambda f: edit(f / "adapter_config.json", method="other"), "adapter_config.json: damaged"),

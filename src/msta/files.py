@@ -59,6 +59,23 @@ def replacing(target: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def read_json(path: Path, error: type[MSTAError]) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        error: one line that names the file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as cause:
+        raise error(f"{path}: {cause.strerror}") from cause
+    except ValueError as cause:
+        raise error(f"{path}: no valid JSON ({cause})") from cause
+    if not isinstance(content, dict):
+        raise error(f"{path}: expected a JSON object")
+    return content
+
+
 def write_bytes(target: Path, content: bytes) -> None:
     """``content``, written aside and renamed. Serialised before: a full disk is then an OSError that names the file."""
     with replacing(target) as aside:

@@ -6,7 +6,6 @@ of heads, activation, which token ends a text, pixel statistics) comes from a co
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable
@@ -24,6 +23,7 @@ from msta.backbone.dual_encoder import FORMAT, DualEncoder, freeze, random_backb
 from msta.backbone.tensor_files import read_tensors
 from msta.backbone.tokenizer import Tokenizer, clip_tokenizer, tokenizer_from_directory, tokenizer_from_json
 from msta.errors import CheckpointError, in_short
+from msta.files import read_json
 
 Tensors = dict[str, Tensor]
 
@@ -119,13 +119,9 @@ def _download(hub_id: str) -> Path:
 
 
 def _load_directory(path: Path) -> DualEncoder:
-    config_file = path / "config.json"
-    try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path}: no backbone directory: config.json: {error.strerror}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{config_file}: no valid JSON ({error})") from error
+    if not (config_file := path / "config.json").exists():
+        raise CheckpointError(f"{path}: no backbone directory: there is no config.json in it")
+    config = read_json(config_file, CheckpointError)
     if config.get("format") == FORMAT:
         return _load_own(path, config)
     if config.get("model_type") == "clip":
@@ -178,7 +174,7 @@ def _load_hugging_face(path: Path, config: dict[str, Any]) -> DualEncoder:
     eos = sides["text"].get("eos_token_id", 49407)
     pixels: dict[str, Any] = {}
     if (path / "preprocessor_config.json").is_file():
-        pixels = json.loads((path / "preprocessor_config.json").read_text(encoding="utf-8"))
+        pixels = read_json(path / "preprocessor_config.json", CheckpointError)
     architecture = replace(
         architecture,
         eos_token_id=None if eos == 2 else eos,  # 2 is the old configs' mistake; transformers reads the highest id then
@@ -201,10 +197,10 @@ def _read_sharded(path: Path) -> Tensors:
     for stem in ("model.safetensors", "pytorch_model.bin"):
         index = path / f"{stem}.index.json"
         if index.is_file():
-            try:
-                shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            except (ValueError, KeyError, AttributeError) as error:
-                raise CheckpointError(f"{index}: no valid index of shards ({error!r})") from error
+            weight_map = read_json(index, CheckpointError).get("weight_map")
+            if not isinstance(weight_map, dict):
+                raise CheckpointError(f"{index}: no index of shards: it has no weight_map")
+            shards = sorted(set(weight_map.values()))
             tensors: Tensors = {}
             for shard in shards:
                 tensors.update(read_tensors(path / shard))

@@ -90,8 +90,10 @@ class DualEncoder(nn.Module):
             digest.update(sample.numpy().tobytes())
         return digest.hexdigest()
 
-    def save(self, directory: str | os.PathLike[str]) -> None:
+    def save(self, directory: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
         """Write our own format: ``config.json``, ``model.safetensors`` and, if it has its own, ``tokenizer.json``.
+
+        ``dtype`` is what the weights are stored in; loading gives float32 again.
 
         Raises:
             MSTAError: the directory exists with other contents.
@@ -100,7 +102,7 @@ class DualEncoder(nn.Module):
             own_tokenizer = self.tokenizer.source.startswith("{")
             if own_tokenizer:
                 (folder / "tokenizer.json").write_text(self.tokenizer.source, encoding="utf-8")
-            state = {name: tensor.cpu().contiguous() for name, tensor in self.state_dict().items()}
+            state = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in self.state_dict().items()}
             write_bytes(folder / "model.safetensors", to_safetensors(state))
             write_json(
                 folder / "config.json",

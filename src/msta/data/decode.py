@@ -31,7 +31,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from msta.errors import MSTAError
+from msta.errors import MSTAError, one_line
 
 VIDEO_EXTENSIONS = frozenset(
     ".3g2 .3gp .asf .avi .divx .f4v .flv .gif .m2ts .m2v .m4v .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogm .ogv "  # noqa: SIM905
@@ -56,8 +56,7 @@ class DecodeError(MSTAError):
         self.reason = reason
 
     def __str__(self) -> str:
-        text = f"{self.path}: {self.reason}"
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        return one_line(f"{self.path}: {self.reason}")
 
 
 class _BadIndex(Exception):
@@ -117,7 +116,8 @@ def read_frames(
         choose: T times in seconds after the first frame, in any order, or a function from the video's duration in
             seconds to such times. Earlier times give the first frame, times past the end the last.
         short_side: the shorter displayed side in pixels; the aspect ratio is kept. None: the size as displayed.
-        threads: the decoder's. One suits data-loader workers, which fill the cores already.
+        threads: the decoder's. One suits data-loader workers, which fill the cores already, and small pictures: with
+            two cores free, a second thread takes a third off 720p, nothing off 320x240.
 
     Returns:
         uint8 [T, H, W, 3], RGB, contiguous; rotation and sample aspect ratio are applied.
@@ -362,9 +362,8 @@ def _opened(path: str, threads: int = 1) -> Iterator[_Video]:
         with _open_file(path) as file, _open_container(path, file) as container:
             container.flags &= ~_GEN_PTS  # a time FFmpeg makes up is worse than none
             stream = _video_stream(path, container)
-            stream.thread_count = threads
-            if threads != 1:
-                stream.thread_type = "AUTO"
+            stream.codec_context.thread_count = threads
+            stream.codec_context.thread_type = "AUTO"
             yield _Video(path, container, stream)
     except av.FFmpegError as error:
         raise DecodeError(path, f"FFmpeg: {error.strerror}") from None

@@ -5,7 +5,6 @@ Read by the frozen text tower they become the anchors that the consistency term 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from msta.backbone.dual_encoder import DualEncoder
 from msta.errors import DataError
+from msta.files import read_json
 from msta.notices import notice
 
 Sentences = dict[str, tuple[str, ...]]
@@ -59,14 +59,7 @@ def load_descriptions(spatial: Path | None, temporal: Path | None, classes: Sequ
 
 
 def _read(path: Path, classes: Sequence[str]) -> Sentences:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"{path}: no valid JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a JSON object, class index -> sentences")
+    content = read_json(path, DataError)
     sentences: Sentences = {}
     for index, name in enumerate(classes):
         found = content.get(str(index), content.get(name))

@@ -9,7 +9,6 @@ README.md                   a model card
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +24,7 @@ from msta._version import __version__
 from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
 from msta.errors import CheckpointError, ConfigError, in_short
-from msta.files import new_directory, write_bytes, write_json
+from msta.files import new_directory, read_json, write_bytes, write_json
 from msta.methods import attach, method_config
 from msta.methods.base import AdaptedModel, Task
 
@@ -70,7 +69,9 @@ def load_adapter(directory: str | os.PathLike[str], backbone: DualEncoder | None
         CheckpointError: no adapter, damaged, or trained on another backbone.
     """
     folder = Path(directory)
-    config = _read_json(folder / "adapter_config.json")
+    if not (folder / "adapter_config.json").exists():
+        raise CheckpointError(f"{folder}: no adapter directory: there is no adapter_config.json in it")
+    config = read_json(folder / "adapter_config.json", CheckpointError)
     try:
         if config["format"] != FORMAT:
             raise CheckpointError(f"{folder}: an adapter of format {config['format']!r}, expected {FORMAT}")
@@ -102,20 +103,8 @@ def load_adapter(directory: str | os.PathLike[str], backbone: DualEncoder | None
     return model.eval()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path.parent}: no adapter directory: {path.name}: {error.strerror}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: no valid JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected a JSON object")
-    return content
-
-
 def _read_task(path: Path) -> Task:
-    content = _read_json(path)
+    content = read_json(path, CheckpointError)
     names, template = content.get("names"), content.get("template")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
         raise CheckpointError(f"{path}: names: expected a list of class names")
