@@ -13,7 +13,7 @@ from video_files import write_video
 import msta
 from msta.errors import CheckpointError, MSTAError
 from msta.inference import Predictor
-from msta.methods.base import Task
+from msta.methods.task import Task
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_another_backbone_is_refused(saved, tmp_path):
     with pytest.raises(CheckpointError, match=r"adapter: was trained on the backbone .*other weights"):
         msta.load_adapter(folder, msta.random_backbone(tiny(), seed=1))
     (tmp_path / "backbone").rename(tmp_path / "moved")
-    with pytest.raises(CheckpointError, match="cannot be loaded; give it as backbone"):
+    with pytest.raises(CheckpointError, match="cannot be loaded; if it moved, give it as backbone"):
         msta.load_adapter(folder)
     msta.load_adapter(folder, msta.load_backbone(tmp_path / "moved"))
 
@@ -88,9 +88,10 @@ def edit(path, **changes):
         (lambda f: (f / "adapter_config.json").unlink(), "no adapter directory: there is no adapter_config.json"),
         (lambda f: (f / "adapter_config.json").write_text("{"), "adapter_config.json: no valid JSON"),
         (lambda f: edit(f / "adapter_config.json", format="other"), "format 'other'"),
-        (lambda f: edit(f / "adapter_config.json", method="other"), "adapter_config.json: damaged"),
-        (lambda f: edit(f / "adapter_config.json", settings={"dim": 4}), "adapter_model.safetensors: damaged, or of another"),
-        (lambda f: edit(f / "adapter_config.json", settings={"rank": 4}), "adapter_config.json: damaged"),
+        (lambda f: edit(f / "adapter_config.json", method="other"), "do not fit: no method 'other'"),
+        (lambda f: edit(f / "adapter_config.json", settings={"dim": 4}), "do not fit: .*size mismatch"),
+        (lambda f: edit(f / "adapter_config.json", settings={"rank": 4}), "do not fit: .*rank"),
+        (lambda f: edit(f / "adapter_config.json", backbone={}), "adapter_config.json: damaged or not ours"),
         (lambda f: (f / "adapter_model.safetensors").unlink(), "adapter_model.safetensors: damaged"),
         (lambda f: (f / "adapter_model.safetensors").write_bytes(b"x" * 100), "adapter_model.safetensors: damaged"),
         (lambda f: edit(f / "classes.json", names=["push", "push"]), "classes.json: names: a class is there twice"),

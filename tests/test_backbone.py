@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import msta
 from msta.backbone.architecture import ARCHITECTURES, Architecture
-from msta.backbone.video import VideoLayout
+from msta.backbone.layout import VideoLayout
 from msta.notices import notice
 
 

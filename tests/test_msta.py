@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 import msta
-from msta.backbone.video import VideoLayout
+from msta.backbone.layout import VideoLayout
 from msta.errors import ConfigError
 from msta.methods.msta import Bottleneck, TemporalConv
 from msta.training.losses import objective

@@ -3,8 +3,7 @@
 from msta._version import __version__
 from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder, random_backbone
-from msta.methods import attach
-from msta.methods.artefact import load_adapter
+from msta.methods import attach, load_adapter
 from msta.methods.base import AdaptedModel
 from msta.methods.full import FullConfig
 from msta.methods.msta import MSTAConfig

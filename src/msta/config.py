@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from msta.data.clips import Augmentation, Views
 from msta.errors import ConfigError
 from msta.methods import method_config
-from msta.methods.base import DEFAULT_TEMPLATE, MethodConfig
+from msta.methods.base import MethodConfig
+from msta.methods.task import DEFAULT_TEMPLATE
 
 
 class Section(BaseModel):

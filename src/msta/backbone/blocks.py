@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from msta.backbone.layout import VideoLayout
+
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from msta.backbone.video import VideoLayout
 
 Activation = Literal["quick_gelu", "gelu"]
 

@@ -6,7 +6,6 @@ all frames attend to each other ("joint"), with one class token for the clip.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -14,35 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msta.backbone.blocks import Tower, TowerShape
+from msta.backbone.layout import VideoLayout
 from msta.notices import notice
 
 VideoAttention = Literal["frame-wise", "joint"]
-
-
-@dataclass(frozen=True)
-class VideoLayout:
-    """How a clip's tokens are ordered, and the only code that knows it.
-
-    With a ``shared`` class token (joint attention) tokens are [b, 1 + n*t, d]: the class token, then patch 0 of all
-    frames, patch 1 of all frames, … With a class token ``per_frame`` they are [b*t, 1 + n, d]: each frame a sequence
-    of its own.
-    """
-
-    frames: int
-    patches: int
-    class_token: Literal["shared", "per_frame"]
-
-    def over_time(self, x: Tensor) -> Tensor:
-        """The tokens that exist once a frame, as [b, t, m, d]: m = n patches, or class token and n patches."""
-        if self.class_token == "shared":
-            return x[:, 1:].unflatten(1, (self.patches, self.frames)).transpose(1, 2)
-        return x.unflatten(0, (-1, self.frames))
-
-    def put_back(self, x: Tensor, over_time: Tensor) -> Tensor:
-        """``x`` with the tokens of ``over_time(x)`` replaced; a shared class token stays as it is in ``x``."""
-        if self.class_token == "shared":
-            return torch.cat((x[:, :1], over_time.transpose(1, 2).flatten(1, 2)), dim=1)
-        return over_time.flatten(0, 1)
 
 
 class VideoTower(Tower):

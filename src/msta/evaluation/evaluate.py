@@ -11,7 +11,8 @@ from torch import Tensor
 
 from msta.data.clips import ClipFormat, Failures
 from msta.evaluation.metrics import accuracy
-from msta.methods.base import AdaptedModel, prompts
+from msta.methods.base import AdaptedModel
+from msta.methods.task import prompts
 from msta.training.losses import class_logits
 
 

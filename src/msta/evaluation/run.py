@@ -9,7 +9,8 @@ from msta.data.catalog import SPLITS, Catalog, read_catalog
 from msta.data.clips import ClipDataset, Failures, Views, make_loader
 from msta.errors import ConfigError, DataError
 from msta.evaluation.evaluate import class_embeddings, clip_format, evaluate
-from msta.methods.base import DEFAULT_TEMPLATE, AdaptedModel
+from msta.methods.base import AdaptedModel
+from msta.methods.task import DEFAULT_TEMPLATE
 from msta.notices import notice
 
 

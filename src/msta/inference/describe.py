@@ -11,7 +11,7 @@ import torch
 from msta._version import __version__
 from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
-from msta.methods.artefact import load_adapter
+from msta.methods import load_adapter
 
 
 def describe(target: str | None, backbone: str | None = None) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import torch
 from msta.data.clips import ONE_VIEW, Views, read_views
 from msta.errors import MSTAError
 from msta.evaluation.evaluate import class_embeddings, class_probabilities, clip_format
-from msta.methods.base import DEFAULT_TEMPLATE, AdaptedModel
+from msta.methods.base import AdaptedModel
+from msta.methods.task import DEFAULT_TEMPLATE
 
 
 @dataclass(frozen=True)

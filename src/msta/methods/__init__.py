@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
+from pydantic import ValidationError
+
+from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
-from msta.errors import ConfigError
+from msta.errors import CheckpointError, ConfigError, in_short
+from msta.methods.artefact import Artefact
 from msta.methods.base import AdaptedModel, MethodConfig
 from msta.methods.full import FullConfig
 from msta.methods.msta import MSTAConfig
@@ -30,3 +36,36 @@ def method_config(name: str, **settings: object) -> MethodConfig:
     if name not in METHODS:
         raise ConfigError(f"no method {name!r}; there are {', '.join(METHODS)}")
     return METHODS[name].model_validate(settings)
+
+
+def load_adapter(directory: str | os.PathLike[str], backbone: DualEncoder | None = None) -> AdaptedModel:
+    """Read an adapter's directory and attach it, ready to predict.
+
+    Args:
+        directory: what :meth:`AdaptedModel.save` wrote.
+        backbone: the backbone it was trained on. None: loaded from where it came from then.
+
+    Raises:
+        CheckpointError: no adapter, damaged, or trained on another backbone.
+    """
+    artefact = Artefact.read(directory)
+    source, fingerprint = artefact.backbone["source"], artefact.backbone["fingerprint"]
+    if backbone is None:
+        try:
+            backbone = load_backbone(source)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{directory}: its backbone {source} cannot be loaded; if it moved, give it as backbone ({error})"
+            ) from error
+    if backbone.fingerprint() != fingerprint:
+        raise CheckpointError(
+            f"{directory}: was trained on the backbone {source} (fingerprint {fingerprint[:12]}); "
+            f"{backbone.source} has other weights (fingerprint {backbone.fingerprint()[:12]})"
+        )
+    try:
+        model = attach(backbone, method_config(artefact.method, **artefact.settings))
+        model.load_adapter_state(artefact.state)
+    except (ConfigError, ValidationError, RuntimeError) as error:
+        raise CheckpointError(f"{directory}: its settings and weights do not fit: {in_short(error)}") from error
+    model.task = artefact.task
+    return model.eval()

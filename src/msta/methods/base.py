@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from msta.backbone.dual_encoder import DualEncoder
-
-DEFAULT_TEMPLATE = "a video of {}."
+from msta.methods.artefact import Artefact
+from msta.methods.task import Task
 
 
 class MethodConfig(BaseModel, ABC):
@@ -25,29 +24,6 @@ class MethodConfig(BaseModel, ABC):
     @abstractmethod
     def attach(self, backbone: DualEncoder) -> AdaptedModel:
         """Build the adapted model. ``backbone`` itself stays frozen and as it was."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """The classes an adapter was trained for, in the order of its outputs, and how they are put into words."""
-
-    classes: tuple[str, ...]
-    template: str = DEFAULT_TEMPLATE
-    frames: int | None = None
-    """Frames a clip it was trained with; None: as many as the backbone was."""
-    size: int | None = None
-    """Pixels a side it was trained with; None: as the backbone was."""
-    descriptions: str | None = None
-    """Where the anchors of the consistency term came from; None if it was off."""
-
-    def prompts(self) -> list[str]:
-        """One sentence a class."""
-        return prompts(self.classes, self.template)
-
-
-def prompts(classes: Sequence[str], template: str = DEFAULT_TEMPLATE) -> list[str]:
-    """The template filled with each class name; other braces in it stay as they are."""
-    return [template.replace("{}", name) for name in classes]
 
 
 class AdaptedModel(nn.Module):
@@ -120,6 +96,12 @@ class AdaptedModel(nn.Module):
         Raises:
             MSTAError: the directory exists with other contents.
         """
-        from msta.methods.artefact import save_adapter
-
-        save_adapter(self, directory, metrics)
+        Artefact(
+            method=self.config.name,
+            settings=self.config.model_dump(),
+            backbone=self.origin,
+            state=self.adapter_state(),
+            trained=self.num_trainable(),
+            total=sum(p.numel() for p in self.parameters()),
+            task=self.task,
+        ).write(directory, metrics or {})

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from msta.backbone.blocks import Block
 from msta.backbone.dual_encoder import DualEncoder
-from msta.backbone.video import VideoLayout
+from msta.backbone.layout import VideoLayout
 from msta.errors import ConfigError
 from msta.methods.base import AdaptedModel, MethodConfig
 

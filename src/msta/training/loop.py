@@ -31,7 +31,8 @@ from msta.errors import ConfigError, DataError, Interrupted, MSTAError
 from msta.evaluation.evaluate import class_embeddings, clip_format, evaluate
 from msta.files import new_directory, refuse_existing, write_bytes, write_json
 from msta.methods import attach
-from msta.methods.base import AdaptedModel, Task
+from msta.methods.base import AdaptedModel
+from msta.methods.task import Task
 from msta.notices import notice
 from msta.training.losses import objective
 from msta.training.report import Clock, RunLog, print_plan, print_result, progress_bar
