@@ -7,9 +7,12 @@ import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import DATA, relative, tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -85,7 +88,9 @@ def test_fine_tuned_files_in_the_manner_of_vifi_clip(tmp_path, outer, token_embe
         renamed[outer + key] = value
     renamed[outer + "prompt_learner.complete_text_embeddings"] = torch.zeros(5, 16, 64)
     torch.save({"model": renamed, "max_accuracy": 1.0}, tmp_path / "vifi.pth")
-    check(msta.load_backbone(tmp_path / "vifi.pth"), "openai_clip_tiny.pt")
+    backbone = msta.load_backbone(tmp_path / "vifi.pth")
+    check(backbone, "openai_clip_tiny.pt")
+    assert torch.allclose(backbone.pixel_mean, torch.tensor([0.485, 0.456, 0.406]))  # as X-CLIP's pipeline has it
 
 
 def test_vifi_clip_without_its_token_embedding_takes_it_from_the_base(tmp_path):
@@ -335,10 +340,36 @@ def test_missing_paths_and_directories(tmp_path):
         msta.load_backbone(tmp_path)
 
 
-def test_a_damaged_own_directory_is_named(tmp_path):
+@pytest.mark.parametrize(
+    "change", [{"colour": "red"}, {"image_size": 33}, {"image_size": "32"}, {"context_length": -1}, {"pixel_mean": [0, 0]},
+               {"attention": "both"}, {"video": 3}],
+)  # fmt: skip
+def test_a_damaged_own_directory_is_named(tmp_path, change):
     msta.random_backbone(tiny()).save(tmp_path / "mine")
     config = json.loads((tmp_path / "mine" / "config.json").read_text())
-    config["architecture"]["colour"] = "red"
+    config["architecture"].update(change)
     (tmp_path / "mine" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match=r"config\.json.*colour"):
+    with pytest.raises(CheckpointError, match="mine"):
         msta.load_backbone(tmp_path / "mine")
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 10**6), kind=st.sampled_from(["pt", "safetensors", "old"]))
+def test_a_file_with_bytes_changed_loads_or_is_named(tmp_path_factory, seed, kind):
+    file = tmp_path_factory.mktemp("fuzz") / ("f.safetensors" if kind == "safetensors" else "f.pt")
+    tensors = {"visual.proj": torch.zeros(4, 4), "visual.conv1.weight": torch.zeros(2, 3, 2, 2)}
+    if kind == "safetensors":
+        save_file(tensors, file)
+    else:
+        torch.save(tensors, file, _use_new_zipfile_serialization=kind == "pt")
+    content, random = bytearray(file.read_bytes()), np.random.default_rng(seed)
+    for _ in range(random.integers(1, 20)):
+        content[random.integers(len(content))] = random.integers(256)
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match="fuzz"):  # what is intact is no whole CLIP
+        msta.load_backbone(file)
+
+
+def test_a_backbone_can_be_pickled_for_another_process(joint_backbone):
+    again = pickle.loads(pickle.dumps(joint_backbone))
+    assert torch.equal(again.tokenize(["a push"]), joint_backbone.tokenize(["a push"]))

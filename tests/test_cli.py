@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHARED, tiny
+import torch
+from conftest import DATA, SHARED, tiny
 from video_files import write_video
 
 import msta
@@ -89,6 +90,36 @@ def test_train_then_predict_then_eval_then_info(world, trained):
     assert "torch" in run("info").stdout
 
 
+def test_a_method_chosen_by_a_setting_leaves_the_presets_own_behind(world, tmp_path):
+    done = run("train", "--data", world / "clips", "--backbone", world / "backbone", "--out", tmp_path / "run", "--shots", 2,
+               "method.name=zero-shot", "data.template=a {} with {braces}")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["method"] == "zero-shot"
+    assert msta.load_adapter(tmp_path / "run" / "adapter").task.prompts()[0] == "a pull it with {braces}"
+
+
+def test_a_completed_fine_tuned_backbone_is_found_again(world, tmp_path):
+    tensors = torch.load(DATA / "openai_clip_tiny.pt", weights_only=True)
+    torch.save(
+        {k.replace("visual.", "image_encoder."): v for k, v in tensors.items() if "token_emb" not in k},
+        tmp_path / "vifi.pth",
+    )
+    done = run("train", "--data", world / "clips", "--backbone", tmp_path / "vifi.pth", "--base", DATA / "openai_clip_tiny.pt",
+               "--out", tmp_path / "run", "--shots", 2, "train.epochs=1")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    video = world / "clips" / "pull_it" / "0.mp4"
+    plain = run("predict", video, "--adapter", tmp_path / "run" / "adapter", "--json")
+    given = run("predict", video, "--adapter", tmp_path / "run" / "adapter", "--json", "--backbone", tmp_path / "vifi.pth",
+                "--base", DATA / "openai_clip_tiny.pt")  # fmt: skip
+    assert plain.returncode == 0, plain.stderr
+    assert plain.stdout == given.stdout
+
+
+def test_version_and_no_arguments():
+    assert run("--version").stdout.strip() == msta.__version__
+    assert "train" in run().stdout
+
+
 def test_zero_shot_with_any_labels(world):
     video = world / "clips" / "pull_it" / "0.mp4"
     done = run("predict", video, "--backbone", world / "backbone", "--labels", "run, jump,sit", "--json")
@@ -150,6 +181,18 @@ def test_ctrl_c_saves_and_says_how_to_go_on(world, tmp_path):
         (["train", *"--data clips --backbone backbone --out r method.rank=1".split()], 2, ["no setting method.rank"]),
         (["train", *"--data clips --backbone backbone --out r method.first_block=9".split()], 2, ["blocks 9..3"]),
         (["train", *"--data clips --backbone backbone --out r lr".split()], 2, ["key=value", "'lr'"]),
+        (["train", *"--data clips --backbone backbone --out r train=5".split()], 2, ["train"]),
+        (["train", *"--data clips --backbone backbone --out r data.path.x=1".split()], 2, ["data.path.x"]),
+        (["train", *"--data clips --backbone backbone --out r train.lr=inf".split()], 2, ["train.lr"]),
+        (["train", *"--data clips --backbone backbone --out r train.lr=".split()], 2, ["train.lr"]),
+        (["train", *"--data clips --backbone backbone --out r data.crop_area=5".split()], 2, ["data.crop_area"]),
+        (["train", *"--data clips --backbone backbone --out r data.template={}{".split(), "data.template=no place"], 2, ["data.template"]),
+        (["train", *"--data clips --backbone backbone --out r method=magic".split()], 2, ["'magic'"]),
+        (["train", *"--data clips --backbone backbone --out r method={}".split()], 2, ["'{}'"]),
+        (["train", *"--data clips --backbone backbone --out clips/r".split()], 2, ["clips/r lies inside the data"]),
+        (["eval", *"--data clips --backbone backbone --crops 2".split()], 2, ["crops"]),
+        (["info", "random:viclip-b16:abc"], 1, ["random:ARCHITECTURE:SEED"]),
+        (["predict", "clips/pull_it/0.mp4", *"--backbone backbone --labels a,,b".split()], 2, ["--labels: an empty one"]),
         (["train", *"--data clips --backbone backbone --out r --preset big".split()], 2, ["'big'", "paper, small"]),
         (["train", *"--data clips --backbone backbone --out r --method magic".split()], 2, ["'magic'", "zero-shot"]),
         (["train", *"--data clips --backbone backbone --out r --shots 0".split()], 2, ["data.shots", "0"]),
@@ -201,7 +244,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_adapter(world, tmp_path):
                "train.epochs=1", "method.dim=256", "data.workers=0", preexec_fn=small_files)  # fmt: skip
     one_line(done, 1, "File too large")
     left = [p.name for p in (tmp_path / "run").rglob("*") if p.is_file() and "tfevents" not in p.name]
-    assert sorted(left) == ["config.yaml", "log.jsonl", "split.csv"]
+    assert sorted(left) == ["classes.csv", "config.yaml", "log.jsonl", "split.csv"]
 
 
 @pytest.mark.slow

@@ -23,9 +23,11 @@ from video_files import write_video
 
 import msta
 from msta.config import make_config
-from msta.errors import CheckpointError, DataError, Interrupted, MSTAError
+from msta.data.catalog import read_catalog
+from msta.errors import CheckpointError, ConfigError, DataError, Interrupted, MSTAError
 from msta.evaluation.metrics import accuracy
 from msta.evaluation.run import evaluate_on
+from msta.notices import notice
 from msta.training.loop import lr_factor, train
 
 QUIET = Console(quiet=True)
@@ -211,16 +213,119 @@ def test_the_plan_says_what_is_frozen_and_trained(clips, backbone, tmp_path):
     assert "blocks 2..3 of the video tower" in text
     assert "8 train, 2 val, 8 test; 2 classes" in text
     assert "3 epochs x 2 = 6" in text
-    assert "s a step: about 00:00:" in text
+    assert "s a step: about 0:00:" in text
     assert "GB of memory" in text
 
 
-def test_selection_by_validation_by_test_or_not_at_all(clips, backbone, tmp_path):
+@pytest.fixture
+def spy(monkeypatch):
+    """Every call of evaluate in the loop: the clips it measured; the figures it gives fall from call to call."""
+    import msta.training.loop as loop
+
+    calls, real = [], loop.evaluate
+
+    def evaluate(model, batches, *rest, **options):
+        calls.append(batches.dataset)
+        result = real(model, batches, *rest, **options)
+        return {**result, "top1": 100.0 - len(calls)}
+
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+    return calls
+
+
+def test_the_best_checkpoint_is_what_is_saved(clips, backbone, tmp_path, spy):
+    metrics = train(config(clips, backbone, "train.epochs=4"), tmp_path / "run", QUIET)
+    assert metrics["selected_at"]["epoch"] == 1
+    saved = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
+    best = load_file(tmp_path / "run" / "checkpoints" / "best.safetensors")
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["adapter"]
+    assert all(torch.equal(saved[name], best[name]) for name in saved)
+    assert not all(torch.equal(saved[name], last[name]) for name in saved)
+
+
+def test_validation_sees_the_validation_clips_and_test_the_test_clips_once(clips, backbone, tmp_path, spy):
+    options = ["train.epochs=4", "train.eval_every=2", "eval.clips=2", "eval.crops=3", "data.frames=3", "data.size=16"]
+    train(config(clips, backbone, *options), tmp_path / "run", QUIET)
+    assert [{c.split for c in read_catalog(tmp_path / "run" / "split.csv").clips if c.path in paths(d)} for d in spy] == [
+        {"val"}, {"val"}, {"test"},
+    ]  # fmt: skip
+    video = spy[0][0, 0]["video"]
+    assert video.shape == (6, 3, 3, 16, 16)
+    task = msta.load_adapter(tmp_path / "run" / "adapter").task
+    assert (task.frames, task.size) == (3, 16)
+
+
+def paths(dataset) -> set[str]:
+    return {os.path.abspath(c.path) for c in dataset.clips}
+
+
+def test_the_flip_is_off_in_the_loop_when_a_class_is_told_by_its_side(clips, backbone, tmp_path, monkeypatch):
+    import msta.training.loop as loop
+
+    seen, real = [], loop.ClipDataset
+    monkeypatch.setattr(loop, "ClipDataset", lambda *a, **k: seen.append(k.get("augmentation")) or real(*a, **k))
+    train(config(clips, backbone, "data.greyscale=0.3"), tmp_path / "plain", QUIET)
+    sided = tmp_path / "sided"
+    shutil.copytree(clips, sided)
+    (sided / "go_back").rename(sided / "go_left")
+    train(config(sided, backbone), tmp_path / "run", QUIET)
+    training = [a for a in seen if a is not None]
+    assert [a.flip for a in training] == [0.5, 0]
+    assert training[0].greyscale == 0.3
+
+
+def test_the_optimizer_gets_the_rate_the_decay_and_clipped_gradients(clips, backbone, tmp_path, monkeypatch):
+    norms, real = [], torch.optim.AdamW.step
+
+    def step(self, *a, **k):
+        group = self.param_groups[0]
+        gradients = [p.grad for p in group["params"] if p.grad is not None]
+        norms.append((torch.stack([g.norm() for g in gradients]).norm().item(), group["weight_decay"]))
+        return real(self, *a, **k)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    options = [
+        "train.epochs=6",
+        "train.warmup_epochs=2",
+        "train.clip_grad=0.01",
+        "train.weight_decay=0.07",
+        "train.lr=2e-3",
+    ]
+    train(config(clips, backbone, *options), tmp_path / "run", QUIET)
+    assert all(norm <= 0.0101 and decay == 0.07 for norm, decay in norms)
+    rates = [x["lr"] for x in log(tmp_path / "run") if "loss" in x]
+    assert rates == pytest.approx([2e-3 * lr_factor(s, 12, 4) for s in range(12)])
+
+
+def test_a_run_may_not_lie_inside_its_data(clips, backbone):
+    with pytest.raises(ConfigError, match="inside the data"):
+        train(config(clips, backbone), clips / "run", QUIET)
+    assert not (clips / "run").exists()
+
+
+def test_a_run_stopped_before_its_metrics_were_written_can_be_finished(clips, backbone, tmp_path):
+    settings = config(clips, backbone)
+    first = train(settings, tmp_path / "run", QUIET)
+    (tmp_path / "run" / "metrics.json").unlink()
+    again = train(settings, tmp_path / "run", QUIET, resume=True)
+    assert again["nll"] == first["nll"]
+
+
+def test_the_split_has_a_seed_of_its_own(clips, backbone, tmp_path):
+    for name, options in (("a", []), ("b", ["train.seed=7"]), ("c", ["data.seed=7"])):
+        train(config(clips, backbone, "train.epochs=1", *options), tmp_path / name, QUIET)
+    a, b, c = ((tmp_path / name / "split.csv").read_text() for name in "abc")
+    assert a == b != c
+
+
+def test_selection_by_validation_by_test_or_not_at_all(clips, backbone, tmp_path, caplog):
+    notice.cache_clear()
     chosen = {}
     for select in ("val", "last", "test-leak"):
         chosen[select] = train(config(clips, backbone, f"train.select={select}"), tmp_path / select, QUIET)
     assert [chosen[s]["selected_by"] for s in chosen] == ["val", "last", "test-leak"]
     assert chosen["last"]["selected_at"] == {}
+    assert "selected on the test clips" in caplog.text
     seen = [x["test"] for x in log(tmp_path / "test-leak") if "test" in x]
     assert chosen["test-leak"]["nll"] in [pytest.approx(s["nll"]) for s in seen]
     assert not any("test" in x for x in log(tmp_path / "val"))

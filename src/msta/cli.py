@@ -10,10 +10,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
-from rich.table import Table
 
-from msta.errors import ConfigError, Interrupted, MSTAError, one_line
+from msta.errors import ConfigError, Interrupted, MSTAError, in_short, one_line
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,7 +27,19 @@ Backbone = Annotated[
     str | None,
     typer.Option(help="A directory, a file (.pt .pth .safetensors), a Hub id of a CLIP, or random:ARCHITECTURE."),
 ]
+Base = Annotated[
+    str | None, typer.Option(help="The CLIP that a fine-tuned backbone without token embedding (ViFi-CLIP) began as.")
+]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from msta._version import __version__
+
+        print(__version__)
+        raise typer.Exit
 
 
 @app.command(epilog="Example: msta train --data clips/ --backbone ViClip.pth --shots 8 --out runs/first train.lr=5e-4")
@@ -37,6 +47,7 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder with a sub-folder a class; CSV of path,label.")] = None,
     backbone: Backbone = None,
+    base: Base = None,
     method: Annotated[str | None, typer.Option(help="msta, zero-shot or full.")] = None,
     shots: Annotated[int | None, typer.Option(help="Training clips a class. Default: all but those held out.")] = None,
     preset: Annotated[str, typer.Option(help="small (a CPU, few clips) or paper (the authors' recipe).")] = "small",
@@ -52,7 +63,7 @@ def train(
     from msta.training.loop import train as run
 
     if resume is not None:
-        if overrides or data or backbone or method or shots or out:
+        if overrides or data or backbone or base or method or shots or out:
             raise ConfigError("--resume takes its settings from the run; give nothing else")
         run(read_config(resume / "config.yaml"), resume, console, resume=True)
         return
@@ -61,7 +72,7 @@ def train(
             name for name, value in (("--data", data), ("--backbone", backbone), ("--out", out)) if value is None
         ]
         raise ConfigError(f"missing {', '.join(missing)}")
-    settings = {"data.path": str(data), "data.shots": shots, "backbone": backbone}
+    settings = {"data.path": str(data), "data.shots": shots, "backbone": backbone, "base": base}
     run(make_config(preset, settings, overrides or [], method=method), out, console)
 
 
@@ -69,6 +80,7 @@ def train(
 def eval_(
     data: Annotated[Path, typer.Option(help="As for train. A run's split.csv measures on its test clips.")],
     backbone: Backbone = None,
+    base: Base = None,
     adapter: Annotated[Path | None, typer.Option(help="An adapter's directory. Without: zero-shot.")] = None,
     split: Annotated[str | None, typer.Option(help="train, val, test or all. Default: test if there is one.")] = None,
     clips: Annotated[int, typer.Option(min=1, help="Test clips a video.")] = 1,
@@ -77,12 +89,15 @@ def eval_(
     as_json: AsJSON = False,
 ) -> None:
     """Measure top-1 and top-5, in percent, of an adapter or of a backbone as it is."""
+    from msta.config import EvalSettings
     from msta.evaluation.run import evaluate_on
 
-    model = _load_model(backbone, adapter)
-    metrics = evaluate_on(model, data, split=split, clips=clips, crops=crops, new_classes=new_classes)
+    views = _checked(EvalSettings, clips=clips, crops=crops).views()
+    metrics = evaluate_on(
+        _load_model(backbone, base, adapter), data, split=split, views=views, new_classes=new_classes, console=console
+    )
     for path, reason in metrics["unreadable"].items():
-        console.print(one_line(f"left out: {path}: {reason}"), markup=False, highlight=False)
+        _say(one_line(f"left out: {path}: {reason}"))
     if as_json:
         _print_json(metrics)
     else:
@@ -95,6 +110,7 @@ def predict(
     videos: Annotated[list[str], typer.Argument(help="Video files.")],
     adapter: Annotated[Path | None, typer.Option(help="An adapter's directory.")] = None,
     backbone: Backbone = None,
+    base: Base = None,
     labels: Annotated[str | None, typer.Option(help="Classes, separated by commas; the adapter's if left out.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes to print for a video.")] = 3,
     clips: Annotated[int, typer.Option(min=1, help="Test clips a video.")] = 1,
@@ -108,9 +124,11 @@ def predict(
 
     views = _checked(EvalSettings, clips=clips, crops=crops).views()
     names = [name.strip() for name in labels.split(",")] if labels is not None else None
+    if names is not None and not all(names):
+        raise ConfigError(f"--labels: an empty one in {labels!r}")
     if adapter is None and names is None:
         raise ConfigError("give --adapter, or --backbone and --labels")
-    predictor = Predictor(_load_model(backbone, adapter), names, views=views)
+    predictor = Predictor(_load_model(backbone, base, adapter), names, views=views)
     results: list[dict[str, Any]] = []
     for video in videos:
         try:
@@ -133,30 +151,34 @@ def predict(
 def info(
     target: Annotated[str | None, typer.Argument(help="A backbone or an adapter's directory.")] = None,
     backbone: Backbone = None,
+    base: Base = None,
     as_json: AsJSON = False,
 ) -> None:
     """Describe this installation, a backbone, or an adapter (what is trained, of what, for which classes)."""
     from msta.inference.describe import describe
 
-    described = describe(target, backbone)
+    described = describe(target, backbone, base)
     if as_json:
         _print_json(described)
         return
-    table = Table(show_header=False, box=None)
+    width = max(map(len, described))
     for name, value in described.items():
-        table.add_row(name, f"{value:,}" if type(value) is int else str(value))
-    Console().print(table, markup=False, highlight=False)
+        print(f"{name:>{width}}  " + (f"{value:,}" if type(value) is int else str(value)))
 
 
-def _load_model(backbone: str | None, adapter: Path | None) -> Any:
+def _load_model(backbone: str | None, base: str | None, adapter: Path | None) -> Any:
+    import torch
+
     import msta
 
-    loaded = msta.load_backbone(backbone) if backbone is not None else None
+    loaded = msta.load_backbone(backbone, base=base) if backbone is not None else None
     if adapter is not None:
-        return msta.load_adapter(adapter, loaded)
-    if loaded is None:
+        model = msta.load_adapter(adapter, loaded)
+    elif loaded is not None:
+        model = msta.attach(loaded, "zero-shot")
+    else:
         raise ConfigError("give --backbone, --adapter, or both")
-    return msta.attach(loaded, "zero-shot")
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _checked(section: Any, **values: Any) -> Any:
@@ -176,8 +198,7 @@ def _print_json(data: Any) -> None:
 
 def main() -> None:
     """Run the command line. Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
-    handler = RichHandler(console=console, show_time=False, show_path=False, show_level=False, highlighter=None)
-    logging.getLogger("msta").addHandler(handler)
+    logging.getLogger("msta").addHandler(_Notices())
     try:
         app()
     except Interrupted as error:
@@ -186,8 +207,26 @@ def main() -> None:
         _fail(error, 2)
     except MSTAError as error:
         _fail(error, 1)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
     except OSError as error:
         _fail(f"{error.filename or 'error'}: {error.strerror or error}", 1)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        _fail(f"a decoding process died, perhaps for want of memory; try data.workers=0 ({in_short(error)})", 1)
+
+
+class _Notices(logging.Handler):
+    """Notices go above the progress bar, each on a line of its own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One notice."""
+        _say(one_line(record.getMessage()))
+
+
+def _say(text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _fail(message: object, code: int) -> NoReturn:

@@ -22,14 +22,16 @@ from msta.methods.task import DEFAULT_TEMPLATE
 class Section(BaseModel):
     """A group of settings; unknown names are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataSettings(Section):
     """What is read, and how.
 
     - shots: training clips a class; None for all.
-    - val_fraction, test_fraction: of the clips, where the data has no such split and no shots are set.
+    - val_fraction, test_fraction: of the clips, where the data has no such split and no shots are set. With shots, a
+      val_fraction of 0 keeps all left-over clips for testing.
+    - seed: of the split, apart from the training's, so that several trainings can share one test set.
     - frames, size: None for what the backbone was trained with.
     - template: the prompt of the trainable text branch.
     - on_error: what to do about a file that cannot be read.
@@ -41,6 +43,7 @@ class DataSettings(Section):
     shots: int | None = Field(None, ge=1)
     val_fraction: float = Field(0.2, ge=0, lt=1)
     test_fraction: float = Field(0.2, gt=0, lt=1)
+    seed: int = Field(0, ge=0)
     frames: int | None = Field(None, ge=1)
     size: int | None = Field(None, ge=1)
     template: str = DEFAULT_TEMPLATE
@@ -82,6 +85,11 @@ class DescriptionSettings(Section):
     temporal: Path | None = None
     alpha: float = Field(1.0, ge=0)
 
+    @field_validator("spatial", "temporal")
+    @classmethod
+    def _from_anywhere(cls, path: Path | None) -> Path | None:
+        return path and Path(os.path.abspath(path.expanduser()))
+
 
 class TrainSettings(Section):
     """The optimisation.
@@ -100,7 +108,7 @@ class TrainSettings(Section):
     warmup_epochs: float = Field(3, ge=0)
     clip_grad: float | None = Field(1.0, gt=0)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    seed: int = Field(2048, ge=0)
+    seed: int = Field(2048, ge=0, lt=2**32)
     select: Literal["val", "last", "test-leak"] = "val"
     eval_every: int = Field(1, ge=1)
 
@@ -127,6 +135,13 @@ class RunConfig(Section):
     descriptions: DescriptionSettings = DescriptionSettings()
     train: TrainSettings = TrainSettings()
     eval: EvalSettings = EvalSettings()
+
+    @field_validator("method")
+    @classmethod
+    def _has_a_name(cls, method: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(method.get("name"), str):
+            raise ValueError("has no name")
+        return method
 
     @field_validator("backbone", "base")
     @classmethod
@@ -166,19 +181,19 @@ def make_config(
     if preset not in presets():
         raise ConfigError(f"no preset {preset!r}; there are {', '.join(presets())}")
     tree = yaml.safe_load((resources.files("msta") / "presets" / f"{preset}.yaml").read_text(encoding="utf-8"))
-    if method is not None and method != tree.get("method", {}).get("name", "msta"):
-        tree["method"] = {"name": method}  # a preset's settings are its own method's
+    if method is not None:
+        _choose_method(tree, method)
     for name, value in settings.items():
         if value is not None:
             _put(tree, name, value)
     for override in overrides:
         name, equals, value = override.partition("=")
-        if not equals:
+        if not equals or not name:
             raise ConfigError(f"expected key=value, got {override!r}")
-        try:
-            _put(tree, name, yaml.safe_load(value) if value else None)
-        except yaml.YAMLError:
-            _put(tree, name, value)
+        if name in ("method", "method.name"):
+            _choose_method(tree, value)
+        else:
+            _put(tree, name, _value(value))
     return _validate(tree)
 
 
@@ -195,6 +210,21 @@ def read_config(path: Path) -> RunConfig:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: no valid YAML") from error
     return _validate(tree)
+
+
+def _choose_method(tree: dict[str, Any], name: str) -> None:
+    if name != tree["method"]["name"]:
+        tree["method"] = {"name": name}  # the preset's settings are those of its own method
+
+
+def _value(text: str) -> Any:
+    """Lists, whole numbers and null are read as YAML; all else is text, which the settings' types make sense of."""
+    if text.startswith("[") or text.removeprefix("-").isdecimal() or text.lower() in ("null", "none", ""):
+        try:
+            return None if text.lower() == "none" else yaml.safe_load(text)
+        except yaml.YAMLError:
+            return text
+    return text
 
 
 def _put(tree: dict[str, Any], name: str, value: Any) -> None:
@@ -223,12 +253,12 @@ def explain(error: ValidationError, prefix: str = "") -> str:
     first = error.errors()[0]
     name = prefix + ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, _setting_names(), n=1)
+        near = [n for n in difflib.get_close_matches(name, _setting_names(), n=2) if n != name]
         return f"no setting {name}" + (f"; did you mean {near[0]}?" if near else "; see msta train --help")
     if first["type"] == "missing":
         return f"{name} is not set"
     message = first["msg"].removeprefix("Value error, ")
-    return f"{name}: {message[0].lower()}{message[1:]} (got {first['input']!r})"
+    return f"{name}: {message[0].lower()}{message[1:]}, got {first['input']!r}"
 
 
 def _setting_names() -> list[str]:

@@ -8,6 +8,15 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def is_text(name: str) -> bool:
+    """False for a name with bytes that are no UTF-8, as a file system may hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def in_short(error: BaseException) -> str:
     """Another library's error as part of a line of ours."""
     return " ".join(str(error).split())[:200] or type(error).__name__

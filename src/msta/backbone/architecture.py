@@ -33,6 +33,17 @@ class Architecture:
     pixel_mean: tuple[float, float, float] = CLIP_MEAN
     pixel_std: tuple[float, float, float] = CLIP_STD
 
+    def __post_init__(self) -> None:
+        if self.attention not in ("joint", "frame-wise"):
+            raise ValueError(f"attention {self.attention!r} is neither joint nor frame-wise")
+        for name in ("image_size", "patch_size", "frames", "embed_dim", "vocab_size", "context_length"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected a positive whole number, got {getattr(self, name)!r}")
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image size {self.image_size} is no multiple of the patch size {self.patch_size}")
+        if len(self.pixel_mean) != 3 or len(self.pixel_std) != 3:
+            raise ValueError("pixel statistics are three numbers each, for red, green and blue")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
         return asdict(self)

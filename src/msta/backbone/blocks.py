@@ -38,6 +38,8 @@ class TowerShape:
     def __post_init__(self) -> None:
         if min(self.width, self.layers, self.heads, self.mlp_width) < 1 or self.width % self.heads:
             raise ValueError(f"a tower needs positive sizes and a width divisible by its heads, got {self}")
+        if self.activation not in ("quick_gelu", "gelu"):
+            raise ValueError(f"activation {self.activation!r} is neither quick_gelu nor gelu")
 
 
 class QuickGELU(nn.Module):

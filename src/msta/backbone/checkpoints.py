@@ -88,19 +88,22 @@ def load_backbone(name: str | os.PathLike[str], *, base: str | os.PathLike[str] 
     name = os.fspath(name)
     path = Path(name).expanduser()
     if name.startswith("random:"):
-        _, architecture, *seed = name.split(":")
-        return random_backbone(architecture, int(seed[0]) if seed else 0)
+        _, architecture, seed = f"{name}:0".split(":")[:3]
+        if not seed.isdecimal():
+            raise CheckpointError(f"{name}: expected random:ARCHITECTURE or random:ARCHITECTURE:SEED")
+        return random_backbone(architecture, int(seed))
     if path.is_dir():
         backbone = _load_directory(path)
     elif os.path.lexists(path):
         backbone = _load_file(path, load_backbone(base) if base is not None else None)
-    elif re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not path.suffix:
+    elif re.fullmatch(r"[\w.-]+/[\w.-]+", name) and path.suffix not in (".pt", ".pth", ".bin", ".safetensors"):
         backbone = _load_directory(_download(name))
         backbone.source = name
         return backbone
     else:
         raise CheckpointError(f"{name}: no such file or directory, nor a Hub id (owner/model) or random:ARCHITECTURE")
     backbone.source = str(path.absolute())
+    backbone.base = os.path.abspath(base) if base is not None and os.path.exists(base) else base
     return backbone
 
 
@@ -122,10 +125,17 @@ def _load_directory(path: Path) -> DualEncoder:
     if not (config_file := path / "config.json").exists():
         raise CheckpointError(f"{path}: no backbone directory: there is no config.json in it")
     config = read_json(config_file, CheckpointError)
-    if config.get("format") == FORMAT:
-        return _load_own(path, config)
-    if config.get("model_type") == "clip":
-        return _load_hugging_face(path, config)
+    for is_it, load in (
+        (config.get("format") == FORMAT, _load_own),
+        (config.get("model_type") == "clip", _load_hugging_face),
+    ):
+        if is_it:
+            try:
+                return load(path, config)
+            except CheckpointError:
+                raise
+            except Exception as error:  # configs and tokenizers can be damaged in any way
+                raise CheckpointError(f"{path}: damaged: {in_short(error)}") from error
     kind = config.get("format") or config.get("model_type") or "unknown"
     raise CheckpointError(f"{config_file}: a model of type {kind!r}, neither a CLIP by Hugging Face nor our own format")
 
@@ -166,7 +176,7 @@ def _load_hugging_face(path: Path, config: dict[str, Any]) -> DualEncoder:
     shapes = {
         side: replace(
             getattr(architecture, side),
-            activation=_activation(c.get("hidden_act", "quick_gelu"), path),
+            activation=c.get("hidden_act", "quick_gelu"),
             layer_norm_eps=c.get("layer_norm_eps", 1e-5),
         )
         for side, c in sides.items()
@@ -184,12 +194,6 @@ def _load_hugging_face(path: Path, config: dict[str, Any]) -> DualEncoder:
     )
     tokenizer = tokenizer_from_directory(path, architecture.vocab_size)
     return _build(architecture, tensors, tokenizer, path, "a Hugging Face CLIP")
-
-
-def _activation(name: str, path: Path) -> Any:
-    if name not in ("quick_gelu", "gelu"):
-        raise CheckpointError(f"{path / 'config.json'}: activation {name!r} is neither quick_gelu nor gelu")
-    return name
 
 
 def _read_sharded(path: Path) -> Tensors:
@@ -246,6 +250,8 @@ def _load_file(path: Path, base: DualEncoder | None) -> DualEncoder:
     if "text.token_embedding.weight" not in tensors and base is not None:
         tensors["text.token_embedding.weight"] = base.text.token_embedding.weight
     architecture = _infer(tensors, path, kind, {"video": None, "text": None})
+    if kind == "a fine-tuned CLIP":  # X-CLIP's data pipeline, which ViFi-CLIP and TC-CLIP took over, has ImageNet's
+        architecture = replace(architecture, pixel_mean=IMAGENET_MEAN, pixel_std=IMAGENET_STD)
     return _build(architecture, tensors, None, path, kind)
 
 

@@ -28,11 +28,12 @@ class DualEncoder(nn.Module):
     Args:
         architecture: the numbers.
         tokenizer: None for CLIP's.
-        source: where it came from ("toy", a path, a Hub id); an adapter trained on it remembers this.
+        source: where it came from (a path, a Hub id); an adapter trained on it remembers this.
 
     Attributes:
         video: :class:`VideoTower`.
         text: :class:`TextTower`.
+        base: what a fine-tuned file was completed from, see :func:`load_backbone`.
         logit_scale: logarithm of the factor on cosine similarities (1 / temperature).
         pixel_mean: [3], statistics that pixels in 0..1 are normalised with.
         pixel_std: [3].
@@ -52,6 +53,7 @@ class DualEncoder(nn.Module):
         a = self.architecture = architecture
         self.tokenizer = tokenizer or clip_tokenizer(a.vocab_size)
         self.source = source
+        self.base: str | os.PathLike[str] | None = None
         self.video = VideoTower(a.video, a.embed_dim, a.image_size, a.patch_size, a.frames, a.attention)
         self.text = TextTower(a.text, a.embed_dim, a.vocab_size, a.context_length, a.eos_token_id)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(100.0)))

@@ -80,16 +80,28 @@ def clip_tokenizer(vocab_size: int = CLIP_VOCAB_SIZE) -> Tokenizer:
     staying distinct. That is enough for tests and tiny random models and means nothing to trained weights.
     """
     if vocab_size == CLIP_VOCAB_SIZE:
-        return Tokenizer(lambda text: _clip_encode()(text), vocab_size - 2, vocab_size - 1, "clip")
+        return Tokenizer(_encode_clip, vocab_size - 2, vocab_size - 1, "clip")
+    return Tokenizer(functools.partial(_encode_folded, vocab_size), vocab_size - 2, vocab_size - 1, "folded")
 
-    def folded(text: str) -> list[int]:
-        notice(
-            f"This backbone has {vocab_size} tokens, not CLIP's {CLIP_VOCAB_SIZE}, and brings no tokenizer: "
-            "CLIP's ids are folded into its vocabulary."
-        )
-        return [1 + i % (vocab_size - 3) for i in _clip_encode()(text)]
 
-    return Tokenizer(folded, vocab_size - 2, vocab_size - 1, "folded")
+# Functions with names, so that a model that holds one can be pickled for another process.
+
+
+def _encode_clip(text: str) -> list[int]:
+    return _clip_encode()(text)
+
+
+def _encode_folded(vocab_size: int, text: str) -> list[int]:
+    notice(
+        f"This backbone has {vocab_size} tokens, not CLIP's {CLIP_VOCAB_SIZE}, and brings no tokenizer: "
+        "CLIP's ids are folded into its vocabulary."
+    )
+    return [1 + i % (vocab_size - 3) for i in _clip_encode()(text)]
+
+
+def _encode_hf(tokenizer: HFTokenizer, text: str) -> list[int]:
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    return ids
 
 
 def tokenizer_from_json(content: str) -> Tokenizer:
@@ -100,7 +112,7 @@ def tokenizer_from_json(content: str) -> Tokenizer:
         raise CheckpointError("the tokenizer lacks <|startoftext|> or <|endoftext|>")
     hf.no_padding()
     hf.no_truncation()
-    return Tokenizer(lambda text: hf.encode(text, add_special_tokens=False).ids, start, end, hf.to_str())
+    return Tokenizer(functools.partial(_encode_hf, hf), start, end, hf.to_str())
 
 
 def tokenizer_from_directory(directory: Path, vocab_size: int) -> Tokenizer:

@@ -41,8 +41,6 @@ class VideoTower(Tower):
         attention: VideoAttention,
     ) -> None:
         super().__init__(shape)
-        if image_size % patch_size:
-            raise ValueError(f"image size {image_size} is no multiple of the patch size {patch_size}")
         self.patch_size = patch_size
         self.grid = image_size // patch_size
         self.attention = attention

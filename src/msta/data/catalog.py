@@ -6,12 +6,12 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from msta.data.decode import VIDEO_EXTENSIONS
-from msta.errors import DataError
+from msta.errors import DataError, is_text
 from msta.notices import notice
 
 SPLITS = ("train", "val", "test")
@@ -75,6 +75,8 @@ def read_catalog(path: str | os.PathLike[str]) -> Catalog:
             raise DataError(f"{path}: no such folder or CSV file")
     except OSError as error:
         raise DataError(f"{error.filename or path}: {error.strerror}") from error
+    except UnicodeError as error:
+        raise DataError(f"{path}: no UTF-8 text") from error
     _check(catalog)
     return catalog
 
@@ -93,9 +95,13 @@ def _check(catalog: Catalog) -> None:
         if name.casefold() in seen:
             raise DataError(f"{catalog.source}: two classes are called {name!r}; text could not tell them apart")
         seen.add(name.casefold())
-    empty = [name for name, count in zip(catalog.classes, catalog.counts(), strict=True) if not count]
-    if empty:
-        raise DataError(f"{catalog.source}: no clips for the class {', '.join(map(repr, empty[:3]))}")
+        if not is_text(name):
+            raise DataError(f"{catalog.source}: the class {name!r} is no valid text; rename its folder")
+    paths: set[str] = set()
+    for clip in catalog.clips:
+        if (path := os.path.abspath(clip.path)) in paths:
+            raise DataError(f"{catalog.source}: {path} is listed twice")
+        paths.add(path)
 
 
 # ---------------------------------------------------------------- folders
@@ -124,6 +130,9 @@ def _read_folder(root: Path) -> Catalog:
         classes = tuple(names.values())
         labels = _match_folders(names, ids, root / "classes.csv")
     clips = [Clip(str(file), labels[folder.name], split) for folder, split in folders for file in _videos(folder)]
+    empty = sorted({labels[i] for i in ids} - {clip.label for clip in clips})
+    if clips and empty:
+        raise DataError(f"{root}: no clips for the class {classes[empty[0]]!r}: its folder has no video files")
     return Catalog(str(root), classes, tuple(clips))
 
 
@@ -196,16 +205,19 @@ def _read_classes(path: Path) -> dict[str, str] | None:
 
 def _read_csv(path: Path) -> Catalog:
     names = _read_classes(path.parent / "classes.csv") if path.name != "classes.csv" else None
-    columns = ["path", "label", "split"]
+    columns = ["path", "label", "split"]  # split may be missing
     rows: list[tuple[int, dict[str, str]]] = []
     for line, row in _rows(path):
         header = [cell.strip().lower() for cell in row]
         if not rows and "path" in header and "label" in header:
             columns = header
             continue
-        if len(row) < 2 or len(row) > len(columns):
-            raise DataError(f"{path}, line {line}: expected {','.join(columns)}, got {','.join(row)!r}")
-        rows.append((line, dict(zip(columns, row, strict=False))))
+        if not rows and len(header) > 1 and header[1] in ("label", "class"):
+            raise DataError(f"{path}, line {line}: expected the columns path,label, found {','.join(row)!r}")
+        cells = dict(zip(columns, row, strict=False))
+        if len(row) > len(columns) or not {"path", "label"} <= cells.keys():
+            raise DataError(f"{path}, line {line}: expected {','.join(columns)}, separated by commas, got {row}")
+        rows.append((line, cells))
     if not rows:
         raise DataError(f"{path}: no clips in it")
     if names is None:
@@ -238,9 +250,12 @@ def _numbers_in_order(label: str) -> tuple[int, str]:
     return (int(label), "") if label.isdecimal() else (1 << 62, label)
 
 
-def write_csv(path: Path, classes: Sequence[str], clips: Sequence[Clip]) -> None:
-    """The inverse of reading a CSV: path (absolute), label (name), split."""
-    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "label", "split"])
-        writer.writerows([os.path.abspath(clip.path), classes[clip.label], clip.split or ""] for clip in clips)
+def write_catalog(path: Path, classes: Sequence[str], clips: Sequence[Clip]) -> None:
+    """Write what :func:`read_catalog` takes back: a CSV with absolute paths, and ``classes.csv`` beside it."""
+
+    def write(file: Path, rows: Iterable[Sequence[object]]) -> None:
+        with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
+            csv.writer(stream).writerows(rows)
+
+    write(path.with_name("classes.csv"), [("id", "name"), *enumerate(classes)])
+    write(path, [("path", "label", "split"), *((os.path.abspath(c.path), c.label, c.split or "") for c in clips)])

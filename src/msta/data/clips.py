@@ -200,14 +200,23 @@ class ClipDataset(Dataset[dict[str, Any]]):
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Samples -> {"video": [B, views, T, 3, H, W] or None, "label": [B], "index": [B], "failures": [(path, why)]}."""
+    """Samples -> {"video": [B, views, T, 3, H, W] or None, "label": [B], "index": [B], "failures": [(path, why)]}.
+
+    The video is a NumPy array, so that a worker sends it through its pipe: tensors go by way of shared memory, of which
+    containers have little (64 MB by Docker's default), and a worker that finds it full hangs.
+    """
     read = [s for s in samples if "failure" not in s]
     return {
-        "video": torch.stack([s["video"] for s in read]) if read else None,
+        "video": torch.stack([s["video"] for s in read]).numpy() if read else None,
         "label": torch.tensor([s["label"] for s in read], dtype=torch.int64),
         "index": torch.tensor([s["index"] for s in read], dtype=torch.int64),
         "failures": [s["failure"] for s in samples if "failure" in s],
     }
+
+
+def batch_video(batch: dict[str, Any], device: torch.device) -> Tensor | None:
+    """A batch's video on a device; None if none of its files could be read."""
+    return None if batch["video"] is None else torch.from_numpy(batch["video"]).to(device)
 
 
 class EpochSampler(Sampler[Key]):

@@ -30,7 +30,8 @@ def make_split(catalog: Catalog, *, shots: int | None, val_fraction: float, test
     Splits that the data brings are kept: ``val`` or ``test`` that it lacks are taken from its training clips. With
     ``shots`` K every class trains on K clips, the same first K of a seeded order, so that the 2-shot set lies inside
     the 4-shot set; of the clips left over a third validates and the rest tests. If the data has a test set, up to K of
-    the left-over clips a class validate. Without ``shots`` the fractions decide.
+    the left-over clips a class validate. Without ``shots`` the fractions decide. No clip validates if
+    ``val_fraction`` is 0.
 
     Raises:
         DataError: fewer than two classes, a class with fewer than K clips, or nothing left to test on.
@@ -44,7 +45,7 @@ def make_split(catalog: Catalog, *, shots: int | None, val_fraction: float, test
     for label, name in enumerate(catalog.classes):
         pool = sorted((c for c in given["train"] if c.label == label), key=lambda c: c.path)
         random.Random(f"{seed}/{name}").shuffle(pool)
-        needed = shots or 1
+        needed = shots or (1 if given["test"] else 2)
         if len(pool) < needed:
             raise DataError(f"{catalog.source}: the class {name!r} has {len(pool)} clips to train on, {needed} needed")
         divided = _divide(pool, shots, val_fraction, test_fraction, bool(given["val"]), bool(given["test"]))
@@ -53,7 +54,7 @@ def make_split(catalog: Catalog, *, shots: int | None, val_fraction: float, test
     for part in ("val", "test"):
         parts[part] = given[part] or parts[part]
     if not parts["test"]:
-        raise DataError(f"{catalog.source}: with {shots} shots no clips are left to test on")
+        raise DataError(f"{catalog.source}: no clips are left to test on; take fewer shots")
     if not parts["val"]:
         notice(f"{catalog.source}: no clips are left to validate on; the last checkpoint is taken, not the best.")
     untrained = {c.label for c in parts["test"]} - {c.label for c in parts["train"]}
@@ -73,17 +74,16 @@ def _divide(
     """One class's shuffled clips -> train, val, test; the latter two empty where the data has its own."""
     if shots is None:
         val = 0 if has_val else _share(len(pool), val_fraction)
-        test = 0 if has_test else _share(len(pool), test_fraction)
+        test = 0 if has_test else max(1, _share(len(pool), test_fraction))
         train = len(pool) - val - test
     else:
         train, rest = shots, len(pool) - shots
-        val = 0 if has_val else min(shots, rest) if has_test else rest // 3 or int(rest > 1)
+        val = min(shots, rest) if has_test else rest // 3 or int(rest > 1)
+        val = 0 if has_val or not val_fraction else val
         test = 0 if has_test else rest - val
     return pool[:train], pool[train : train + val], pool[train + val : train + val + test]
 
 
 def _share(count: int, fraction: float) -> int:
-    """A fraction of the clips: at least one of three or more (unless the fraction is 0), never all."""
-    if not fraction or count < 3:
-        return 0
-    return min(max(1, round(count * fraction)), (count - 1) // 2)
+    """A fraction of the clips: at least one of three or more (unless the fraction is 0), never half."""
+    return min(max(1, round(count * fraction)), (count - 1) // 2) if fraction else 0

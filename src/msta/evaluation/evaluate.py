@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from msta.data.clips import ClipFormat, Failures
+from msta.data.clips import ClipFormat, Failures, batch_video
 from msta.evaluation.metrics import accuracy
 from msta.methods.base import AdaptedModel
 from msta.methods.task import prompts
@@ -32,10 +32,9 @@ def class_embeddings(model: AdaptedModel, classes: Sequence[str], template: str)
 
 @torch.no_grad()
 def class_probabilities(model: AdaptedModel, video: Tensor, text: Tensor) -> Tensor:
-    """video [B, views, T, 3, H, W], text [K, D] -> [B, K], averaged over the views."""
-    embedding = model.encode_video(video.flatten(0, 1))
-    logits = class_logits(embedding, text, model.backbone.logit_scale)
-    return logits.softmax(-1).unflatten(0, (len(video), -1)).mean(1)
+    """video [B, views, T, 3, H, W], text [K, D] -> [B, K], averaged over the views, which are read one by one."""
+    views = [class_logits(model.encode_video(v), text, model.backbone.logit_scale) for v in video.unbind(1)]
+    return torch.stack([logits.softmax(-1) for logits in views]).mean(0)
 
 
 def evaluate(
@@ -51,7 +50,7 @@ def evaluate(
 
     Args:
         model: adapted or zero-shot.
-        batches: from a loader of test views; called with its device's tensors.
+        batches: from a loader of test views.
         text: class embeddings [K, D].
         failures: collects the others.
         autocast: context for mixed precision.
@@ -64,9 +63,10 @@ def evaluate(
     probabilities, labels = [], []
     for batch in batches:
         failures.add(batch["failures"])
-        if batch["video"] is not None:
+        video = batch_video(batch, device)
+        if video is not None:
             with autocast():
-                probabilities.append(class_probabilities(model, batch["video"].to(device), text).float().cpu())
+                probabilities.append(class_probabilities(model, video, text).float().cpu())
             labels.append(batch["label"].cpu())
         progress()
     if not labels:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.progress import Progress as ProgressBar
+
 from msta.data.catalog import SPLITS, Catalog, read_catalog
-from msta.data.clips import ClipDataset, Failures, Views, make_loader
+from msta.data.clips import ONE_VIEW, ClipDataset, Failures, Views, make_loader
 from msta.errors import ConfigError, DataError
 from msta.evaluation.evaluate import class_embeddings, clip_format, evaluate
 from msta.methods.base import AdaptedModel
@@ -19,11 +22,11 @@ def evaluate_on(
     data: Path,
     *,
     split: str | None = None,
-    clips: int = 1,
-    crops: int = 1,
+    views: Views = ONE_VIEW,
     new_classes: bool = False,
     batch_size: int = 8,
-    workers: int = 0,
+    workers: int = 1,
+    console: Console | None = None,
 ) -> dict[str, Any]:
     """Accuracy of ``model`` on a folder or CSV.
 
@@ -31,11 +34,11 @@ def evaluate_on(
         model: an adapter, or a backbone with "zero-shot" attached.
         data: see :func:`read_catalog`.
         split: "train", "val", "test" or "all"; None: "test" if the data has one, else all clips.
-        clips: test clips a video.
-        crops: test crops a clip.
+        views: test views a video.
         new_classes: choose among the data's classes even if the adapter was trained for others.
         batch_size: videos at a time.
         workers: decoding processes.
+        console: where progress is shown; None: nowhere.
 
     Returns:
         See :func:`accuracy`; also "clips" (measured), "split", and "unreadable", path -> reason.
@@ -57,12 +60,16 @@ def evaluate_on(
         raise DataError(f"{data}: no clips in the split {split!r}")
     classes = _classes(model, catalog, new_classes)
     relabelled = {label: classes.index(name) for label, name in enumerate(catalog.classes) if name in classes}
-    dataset = ClipDataset(chosen, clip_format(model), views=Views(clips, crops))
+    dataset = ClipDataset(chosen, clip_format(model), views=views)
     failures = Failures()
     template = model.task.template if model.task else DEFAULT_TEMPLATE
     batches = make_loader(dataset, batch_size, workers, shuffle=False)
     moved = ({**b, "label": b["label"].apply_(lambda label: relabelled[label])} for b in batches)
-    metrics = evaluate(model, moved, class_embeddings(model, classes, template), failures)
+    with ProgressBar(console=console or Console(quiet=True), transient=True) as bar:
+        task = bar.add_task("measuring", total=len(batches))
+        metrics = evaluate(
+            model, moved, class_embeddings(model, classes, template), failures, progress=lambda: bar.advance(task)
+        )
     if not metrics:
         raise DataError(f"{data}: not one of its {len(chosen)} clips can be read")
     return {**metrics, "split": split, "unreadable": failures.reasons}

@@ -14,12 +14,13 @@ from msta.backbone.dual_encoder import DualEncoder
 from msta.methods import load_adapter
 
 
-def describe(target: str | None, backbone: str | None = None) -> dict[str, Any]:
+def describe(target: str | None, backbone: str | None = None, base: str | None = None) -> dict[str, Any]:
     """Facts by name.
 
     Args:
         target: a backbone, an adapter's directory or a run's; None for the installation, or for ``backbone``.
         backbone: the backbone to load an adapter with, if it has moved.
+        base: see :func:`load_backbone`.
 
     Raises:
         CheckpointError: neither, or unreadable.
@@ -36,8 +37,8 @@ def describe(target: str | None, backbone: str | None = None) -> dict[str, Any]:
     if folder is not None and (folder / "adapter" / "adapter_config.json").exists():
         folder = folder / "adapter"
     if folder is None or not (folder / "adapter_config.json").exists():
-        return _describe_backbone(load_backbone(target or backbone or ""))
-    model = load_adapter(folder, load_backbone(backbone) if backbone else None)
+        return _describe_backbone(load_backbone(target or backbone or "", base=base))
+    model = load_adapter(folder, load_backbone(backbone, base=base) if backbone else None)
     total = sum(p.numel() for p in model.parameters())
     trained = model.num_trainable()
     facts: dict[str, Any] = {

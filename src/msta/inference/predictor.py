@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from msta.data.clips import ONE_VIEW, Views, read_views
-from msta.errors import MSTAError
+from msta.errors import MSTAError, is_text
 from msta.evaluation.evaluate import class_embeddings, class_probabilities, clip_format
 from msta.methods.base import AdaptedModel
 from msta.methods.task import DEFAULT_TEMPLATE
@@ -53,6 +53,8 @@ class Predictor:
         names = tuple(classes) if classes is not None else task.classes if task else ()
         if not names or not all(name.strip() for name in names):
             raise MSTAError("no classes to choose from: the adapter names none, give labels")
+        if not all(map(is_text, names)):
+            raise MSTAError(f"a label is no valid text: {next(n for n in names if not is_text(n))!r}")
         if len(set(names)) < len(names):
             raise MSTAError(f"a label is given twice: {next(n for n in names if names.count(n) > 1)!r}")
         self.model = model.eval()

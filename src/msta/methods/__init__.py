@@ -21,6 +21,8 @@ METHODS: dict[str, type[MethodConfig]] = {c.name: c for c in (MSTAConfig, ZeroSh
 def attach(backbone: DualEncoder, method: MethodConfig | str) -> AdaptedModel:
     """Adapt ``backbone``, which itself stays frozen and unchanged.
 
+    The weights are shared, not copied (but for "full"): moving the model to a device or precision moves them for both.
+
     Args:
         backbone: from :func:`msta.load_backbone` or :func:`msta.random_backbone`.
         method: a config such as ``MSTAConfig(dim=64)``, or a name for its defaults: "msta", "zero-shot", "full".
@@ -52,7 +54,7 @@ def load_adapter(directory: str | os.PathLike[str], backbone: DualEncoder | None
     source, fingerprint = artefact.backbone["source"], artefact.backbone["fingerprint"]
     if backbone is None:
         try:
-            backbone = load_backbone(source)
+            backbone = load_backbone(source, base=artefact.backbone.get("base"))
         except CheckpointError as error:
             raise CheckpointError(
                 f"{directory}: its backbone {source} cannot be loaded; if it moved, give it as backbone ({error})"

@@ -36,7 +36,7 @@ class Artefact:
     Attributes:
         method: name of the method.
         settings: of the method's config.
-        backbone: "source" and "fingerprint" of the frozen backbone.
+        backbone: "source", "fingerprint" and perhaps "base" of the frozen backbone.
         state: what trained, by name.
         trained: number of trained parameters.
         total: number of all parameters, the backbone's included.
@@ -97,7 +97,7 @@ class Artefact:
             return cls(
                 method=str(config["method"]),
                 settings=dict(config["settings"]),
-                backbone={name: str(config["backbone"][name]) for name in ("source", "fingerprint")},
+                backbone=_texts(config["backbone"]),
                 state=state,
                 trained=int(config["trained_parameters"]),
                 total=int(config["total_parameters"]),
@@ -129,6 +129,12 @@ class Artefact:
         lines += ["## Measured", "", *(measured or ["Nothing yet."]), ""]
         lines += ["## Use", "", "```", "msta predict VIDEO --adapter THIS_DIRECTORY", "```", ""]
         return "\n".join(lines)
+
+
+def _texts(content: dict[str, Any]) -> dict[str, str]:
+    if not {"source", "fingerprint"} <= content.keys():
+        raise KeyError("backbone: source and fingerprint")
+    return {name: str(value) for name, value in content.items()}
 
 
 def _read_task(path: Path) -> Task:

@@ -18,7 +18,7 @@ from msta.methods.task import Task
 class MethodConfig(BaseModel, ABC):
     """The settings of one way to adapt a backbone. Subclasses add fields and build the model."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: ClassVar[str]
 
     @abstractmethod
@@ -33,7 +33,7 @@ class AdaptedModel(nn.Module):
         adapter: all that trains and is saved, and nothing else.
         backbone: the dual encoder the adapter acts in. It shares the frozen weights with the one it was made from.
         config: the method's settings.
-        origin: source and fingerprint of the backbone it was made from.
+        origin: source, fingerprint and, if it had one, base of the backbone it was made from.
         trains: what trains, in words.
         task: classes and template, once trained.
     """
@@ -45,7 +45,9 @@ class AdaptedModel(nn.Module):
         self.adapter = adapter  # first: its parameters are known by their names here, "adapter.…"
         self.backbone = backbone
         self.config = config
-        self.origin: dict[str, Any] = {"source": origin.source, "fingerprint": origin.fingerprint()}
+        self.origin = {"source": origin.source, "fingerprint": origin.fingerprint()}
+        if origin.base is not None:
+            self.origin["base"] = os.fspath(origin.base)
         self.trains = trains
         self.task: Task | None = None
 

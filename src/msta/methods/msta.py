@@ -61,7 +61,7 @@ class MSTAConfig(MethodConfig):
     @classmethod
     def _odd(cls, kernel: int | None) -> int | None:
         if kernel and kernel % 2 == 0:
-            raise ValueError(f"must be odd, so that it has a centre (or 0 for none), got {kernel}")
+            raise ValueError("must be odd, so that it has a centre, or 0 for none")
         return kernel
 
     def attach(self, backbone: DualEncoder) -> AdaptedModel:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,11 +26,11 @@ from torch.utils.data import DataLoader
 from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
 from msta.config import RunConfig, TrainSettings
-from msta.data.catalog import Catalog, read_catalog, write_csv
-from msta.data.clips import ClipDataset, Failures, allowed_flip, make_loader
+from msta.data.catalog import Catalog, read_catalog, write_catalog
+from msta.data.clips import ClipDataset, Failures, allowed_flip, batch_video, make_loader
 from msta.data.splits import Split, make_split
 from msta.descriptions.bank import DescriptionBank, anchors, load_descriptions
-from msta.errors import ConfigError, DataError, Interrupted, MSTAError
+from msta.errors import ConfigError, DataError, Interrupted, MSTAError, is_text
 from msta.evaluation.evaluate import class_embeddings, clip_format, evaluate
 from msta.files import new_directory, refuse_existing, write_bytes, write_json
 from msta.methods import attach
@@ -62,7 +65,7 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
         metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
         return metrics
     if not resume:
-        _refuse_run(out)
+        _refuse_run(out, config.data.path)
 
     # ------------------------------------------------------------ data
     settings = config.train
@@ -72,7 +75,7 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
         shots=config.data.shots,
         val_fraction=config.data.val_fraction,
         test_fraction=config.data.test_fraction,
-        seed=settings.seed,
+        seed=config.data.seed,
     )
     bank = load_descriptions(config.descriptions.spatial, config.descriptions.temporal, catalog.classes)
     if bank is None:
@@ -113,6 +116,9 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
     steps_per_epoch = math.ceil(math.ceil(len(split.train) / settings.batch_size) / settings.accumulate)
     steps = epochs * steps_per_epoch
     warmup = round(settings.warmup_epochs * steps_per_epoch)
+    if warmup > steps // 2:
+        warmup = steps // 2
+        notice(f"The warm-up is longer than half of the run: it is cut to {warmup} steps.")
     print_plan(console, config, model, catalog, split, epochs, steps_per_epoch, bool(anchor_list))
 
     # ------------------------------------------------------------ steps
@@ -129,18 +135,21 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
         notice("The checkpoint is selected on the test clips, as the authors did: the figure will be optimistic.")
     sampler: Any = loaders["train"].sampler
     clock = Clock(progress.seconds)
-    with RunLog(out) as log, _interruptible() as stop, progress_bar(console) as bar:
+    with RunLog(out, progress.step) as log, _interruptible() as stop, progress_bar(console) as bar:
         task = bar.add_task("training", total=steps, completed=progress.step, note="")
         while progress.epoch < epochs:
             sampler.epoch, sampler.skip = progress.epoch, progress.batches * settings.batch_size
             for batch in loader:
                 progress.batches += 1
                 failures.add(batch["failures"])
-                if batch["video"] is None:
+                clips = batch_video(batch, device)
+                if clips is None:
+                    if stop.is_set:
+                        break
                     continue
                 with accelerator.accumulate(network):
                     _set_lr(optimizer, settings, progress.step, steps, warmup)
-                    video, text = network(batch["video"].flatten(0, 1), prompt_ids)
+                    video, text = network(clips.flatten(0, 1), prompt_ids)
                     loss, parts = objective(
                         video,
                         text,
@@ -204,6 +213,8 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
         "unreadable": failures.reasons,
     }
     print_result(console, out, metrics)
+    if resume:
+        shutil.rmtree(out / "adapter", ignore_errors=True)  # of this run, stopped before it wrote its metrics
     model.save(out / "adapter", metrics)
     write_json(out / "metrics.json", metrics)
     return metrics
@@ -212,23 +223,28 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
 # ---------------------------------------------------------------- before the first step
 
 
-def _refuse_run(out: Path) -> None:
+def _refuse_run(out: Path, data: Path) -> None:
+    """Raise unless a run may be made in ``out``: new, and outside the data."""
+    if not is_text(str(out)):
+        raise ConfigError(f"--out: {str(out)!r} is no valid text")
     if (out / "config.yaml").exists() and (out / "split.csv").exists():
         raise MSTAError(
             f"{out}: holds a run already; go on with it by msta train --resume {out}, or choose another name"
         )
     refuse_existing(out)
+    if Path(os.path.abspath(out)).is_relative_to(data):
+        raise ConfigError(f"--out: {out} lies inside the data, where it would be taken for a class")
 
 
 def _open_run(out: Path, config: RunConfig, catalog: Catalog, split: Split) -> None:
     with new_directory(out) as folder:
         (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-        write_csv(folder / "split.csv", catalog.classes, split.all())
+        write_catalog(folder / "split.csv", catalog.classes, split.all())
 
 
 def _check_same_split(out: Path, catalog: Catalog, split: Split) -> None:
     then = {(c.path, c.split) for c in read_catalog(out / "split.csv").clips}
-    now = {(str(Path(c.path).absolute()), c.split) for c in split.all()}
+    now = {(os.path.abspath(c.path), c.split) for c in split.all()}
     if then != now:
         raise DataError(f"{catalog.source}: its clips are not those the run in {out} began with (see its split.csv)")
 
@@ -304,6 +320,7 @@ def _interruptible() -> Iterator[_Stop]:
         if stop.is_set:
             raise KeyboardInterrupt
         stop.is_set = True
+        print("Stopping after this step …", file=sys.stderr)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

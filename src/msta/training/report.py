@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import resource
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -18,6 +19,7 @@ from msta.data.catalog import Catalog
 from msta.data.splits import Split
 from msta.errors import one_line
 from msta.evaluation.evaluate import clip_format
+from msta.files import write_bytes
 from msta.methods.base import AdaptedModel
 from msta.training.state import Progress
 
@@ -49,8 +51,7 @@ def print_plan(
                   f"{config.train.batch_size * config.train.accumulate} clips each, {config.train.precision}"),
     ]  # fmt: skip
     for name, text in lines:
-        console.print(f"[bold]{name:>9}[/bold]  ", end="")
-        console.print(text, markup=False, highlight=False)
+        console.print(f"{name:>9}  {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def progress_bar(console: Console) -> ProgressBar:
@@ -86,22 +87,29 @@ class Clock:
         return self.before + time.perf_counter() - self.start
 
     def forecast(self, steps_left: int, device: torch.device) -> str:
-        """The pace without the first step, which pays for warming up, and the peak of memory."""
+        """The pace without the first step, which pays for warming up, and the memory, decoding processes included."""
         pace = (time.perf_counter() - self.first_tick) / (self.ticks - 1)
         if device.type == "cuda":
             memory = torch.cuda.max_memory_allocated(device)
         else:
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        left = time.strftime("%H:%M:%S", time.gmtime(pace * steps_left))
-        return f"{pace:.2f} s a step: about {left} to go, plus validation; {memory / 2**30:.1f} GB of memory so far"
+            here = psutil.Process()
+            memory = sum(p.memory_info().rss for p in (here, *here.children(recursive=True)))
+        left = timedelta(seconds=round(pace * steps_left))
+        return f"{pace:.2f} s a step: about {left} to go, plus validation; {memory / 2**30:.1f} GB of memory in use"
 
 
 class RunLog:
-    """log.jsonl, a line a step and one a validation; the same figures for TensorBoard."""
+    """log.jsonl, a line a step and one a validation; the same figures for TensorBoard.
 
-    def __init__(self, out: Path) -> None:
+    ``step`` is where the run goes on: lines that a killed run wrote beyond it are taken out.
+    """
+
+    def __init__(self, out: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        before = (out / "log.jsonl").read_text().splitlines() if (out / "log.jsonl").exists() else []
+        kept = [line for line in before if json.loads(line)["step"] <= step]
+        write_bytes(out / "log.jsonl", "".join(f"{line}\n" for line in kept).encode())
         self.file = (out / "log.jsonl").open("a", encoding="utf-8")
         self.board = SummaryWriter(str(out / "tensorboard"))  # type: ignore[no-untyped-call]
 
@@ -121,8 +129,11 @@ class RunLog:
         self._write({"step": progress.step, "epoch": progress.epoch, part: values}, part, values, progress.step)
 
     def _write(self, line: dict[str, Any], group: str, values: dict[str, float], step: int) -> None:
-        self.file.write(json.dumps(line) + "\n")
-        self.file.flush()
+        try:
+            self.file.write(json.dumps(line) + "\n")
+            self.file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.file.name) from error
         for name, value in values.items():
             self.board.add_scalar(f"{group}/{name}", value, step)  # type: ignore[no-untyped-call]
 
@@ -133,10 +144,11 @@ def print_result(console: Console, out: Path, metrics: dict[str, Any]) -> None:
     if unreadable:
         console.print(f"{len(unreadable)} file(s) could not be read and were left out:", highlight=False)
         for path, reason in unreadable.items():
-            console.print(one_line(f"  {path}: {reason}"), markup=False, highlight=False)
+            console.print(one_line(f"  {path}: {reason}"), markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"Test: top-1 {metrics['top1']:.1f} %, top-5 {metrics['top5']:.1f} % of {metrics['clips']} clips. "
         f"Adapter: {out / 'adapter'}",
         markup=False,
         highlight=False,
+        soft_wrap=True,
     )
