@@ -166,6 +166,50 @@ def info(
         print(f"{name:>{width}}  " + (f"{value:,}" if type(value) is int else str(value)))
 
 
+@app.command(epilog="Example: msta pretrain --out runs/toy --steps 4000")
+def pretrain(
+    out: Annotated[Path, typer.Option(help="Clips, logs, state and, at the end, backbone/. Given again, it goes on.")],
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 4000,
+    clips: Annotated[int, typer.Option(min=1, help="Clips of MotionWorld to draw, once.")] = 64_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of clips, weights and order.")] = 0,
+) -> None:
+    """Pretrain a small ViCLIP from nothing on MotionWorld, a synthetic world of captioned motion. Takes hours."""
+    from msta.training.pretrain import PretrainConfig
+    from msta.training.pretrain import pretrain as run
+
+    run(PretrainConfig(steps=steps, clips=clips, seed=seed), out, console)
+
+
+data_app = typer.Typer(no_args_is_help=True, help="Make data sets.")
+app.add_typer(data_app, name="data")
+
+
+@data_app.command(
+    epilog='Example: msta data motionworld --out clips/ --motions "swipe left,swipe right,circle" --clips 16'
+)
+def motionworld(
+    out: Annotated[Path, typer.Option(help="A folder that is not there yet.")],
+    motions: Annotated[str | None, typer.Option(help="Names, separated by commas. Default: a few.")] = None,
+    clips: Annotated[int, typer.Option(help="Clips a class.")] = 16,
+    size: Annotated[int, typer.Option(help="Pixels a side, even.")] = 128,
+    frames: Annotated[int, typer.Option(help="Frames a clip.")] = 32,
+    domain: Annotated[
+        str, typer.Option(help="train, held-out, or shifted: things and patterns the others lack.")
+    ] = "shifted",
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    names: Annotated[bool, typer.Option("--list", help="List the motions, and write nothing.")] = False,
+) -> None:
+    """Write labelled MP4 clips of synthetic motion in class folders, with descriptions of the classes."""
+    from msta.data.motionworld import ALL_MOTIONS, DEMO_MOTIONS, write_dataset
+
+    if names:
+        print("\n".join(ALL_MOTIONS))
+        return
+    chosen = DEMO_MOTIONS if motions is None else [name.strip() for name in motions.split(",")]
+    write_dataset(out, chosen, clips, size=size, frames_per_clip=frames, domain=domain, seed=seed)
+    print(f"{len(chosen)} classes of {clips} clips in {out}")
+
+
 def _load_model(backbone: str | None, base: str | None, adapter: Path | None) -> Any:
     import torch
 

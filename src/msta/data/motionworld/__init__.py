@@ -12,12 +12,13 @@ Example:
 from __future__ import annotations
 
 from msta.data.motionworld.captions import class_name, descriptions, prompts
-from msta.data.motionworld.motions import ALL_MOTIONS, HELD_OUT_MOTIONS, MEANING, MOTIONS, REVERSED
+from msta.data.motionworld.motions import ALL_MOTIONS, DEMO_MOTIONS, HELD_OUT_MOTIONS, MEANING, MOTIONS, REVERSED
 from msta.data.motionworld.world import Batch, Clip, MotionWorld, WorldConfig, same_meaning
 from msta.data.motionworld.write import write_dataset
 
 __all__ = [
     "ALL_MOTIONS",
+    "DEMO_MOTIONS",
     "HELD_OUT_MOTIONS",
     "MEANING",
     "MOTIONS",

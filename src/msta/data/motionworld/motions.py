@@ -25,6 +25,11 @@ MOTIONS = (*MOVES, *SHAPES, *TRAIN_COMPOSED, *CHANGES, *PAIRS, *PEOPLE)
 ALL_MOTIONS = (*MOTIONS, *HELD_OUT_MOTIONS)
 MEANING = {name: i for i, name in enumerate(ALL_MOTIONS)}
 
+DEMO_MOTIONS = (
+    "swipe left", "swipe right", "swipe up", "swipe down", "circle", "square", "star", "delete mark", "grow", "shrink",
+)  # fmt: skip
+"""What is written when nobody says which."""
+
 OVERLAPS = (
     ("circle", "circle clockwise"),
     ("circle", "circle counterclockwise"),

@@ -42,7 +42,7 @@ class WorldConfig:
 
     size: int = 64
     frames: int = 8
-    domain: Domain = "train"
+    domain: Domain | str = "train"
     motions: tuple[str, ...] | None = None
     busy: float = 1.0
     captions: int = 4

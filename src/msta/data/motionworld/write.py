@@ -26,7 +26,7 @@ def write_dataset(
     frames_per_clip: int = 32,
     fps: int = 12,
     seed: int = 0,
-    domain: Domain = "shifted",
+    domain: Domain | str = "shifted",
     busy: float = 1.0,
     sentences: int = 4,
 ) -> None:

@@ -1,0 +1,450 @@
+"""Pretrain the small backbone on MotionWorld: CLIP's loss, tube masking as in ViCLIP, and three aids that are not kept.
+
+Contrast alone leaves a small model at chance for tens of thousands of clips: nothing tells it to look for what moves.
+So positions start as sine waves as strong as the patches, and three heads, thrown away at the end, ask where the main
+thing is in each patch (after half of the blocks), along which path it went, and which motion it was (from the class
+token). Read top to bottom: settings, clips, model, loss, loop.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from tokenizers import Tokenizer as HFTokenizer
+from tokenizers import models, normalizers, pre_tokenizers, trainers
+from torch import Tensor, nn
+
+from msta.backbone.architecture import Architecture
+from msta.backbone.blocks import TowerShape
+from msta.backbone.dual_encoder import DualEncoder, random_backbone
+from msta.backbone.layout import VideoLayout
+from msta.backbone.tokenizer import tokenizer_from_json
+from msta.data.motionworld import ALL_MOTIONS, MOTIONS, REVERSED, MotionWorld, WorldConfig, same_meaning
+from msta.errors import ConfigError
+from msta.files import replacing, write_bytes, write_json
+from msta.training.loop import lr_factor
+from msta.training.losses import class_logits
+
+# ---------------------------------------------------------------- settings
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Everything that decides the weights.
+
+    Attributes:
+        clips: how many are drawn, once; every step takes its batch from them.
+        easy: share of them with plain backgrounds, which come first: see ``easy_steps``.
+        steps: optimizer steps.
+        easy_steps: the first steps, which see the easy clips alone.
+        batch: clips a step.
+        lr: highest learning rate; warm-up, then half a cosine.
+        keep: share of the patches kept in training, whole tubes through time.
+        ema: decay of the running mean of the weights, which is what is saved.
+        captions: wordings a clip, two of which a step reads.
+        width: of the video tower; a multiple of 64.
+        save_every: steps between saved states and measurements, on ``measured`` clips a figure.
+        seed: of clips, weights, order and masks.
+    """
+
+    clips: int = 64_000
+    easy: float = 0.25
+    steps: int = 4_000
+    easy_steps: int = 600
+    batch: int = 96
+    lr: float = 1e-3
+    warmup: int = 150
+    weight_decay: float = 0.05
+    keep: float = 0.375
+    ema: float = 0.998
+    captions: int = 8
+    vocab_size: int = 4096
+    size: int = 64
+    frames: int = 8
+    patch: int = 8
+    width: int = 128
+    save_every: int = 200
+    measured: int = 400
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in (
+            "clips",
+            "steps",
+            "batch",
+            "captions",
+            "size",
+            "frames",
+            "patch",
+            "width",
+            "save_every",
+            "measured",
+        ):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: expected a positive number, got {getattr(self, name)}")
+
+    def architecture(self) -> Architecture:
+        """ViCLIP's, small: 3 M parameters."""
+        return Architecture(
+            attention="joint",
+            image_size=self.size,
+            patch_size=self.patch,
+            frames=self.frames,
+            embed_dim=128,
+            video=TowerShape(self.width, layers=6, heads=self.width // 64, mlp_width=4 * self.width),
+            text=TowerShape(width=128, layers=6, heads=4, mlp_width=512),
+            vocab_size=self.vocab_size,
+            context_length=48,
+            eos_token_id=1,
+            pixel_mean=(0.5, 0.5, 0.5),
+            pixel_std=(0.25, 0.25, 0.25),
+        )
+
+
+# ---------------------------------------------------------------- clips, drawn once and kept on disk
+
+SHARD = 1000
+
+
+def _draw_shard(folder: Path, number: int, config: PretrainConfig) -> None:
+    """Clips number * SHARD and on, as one file; drawn aside, then renamed."""
+    target = folder / f"{number:04d}.npz"
+    if target.exists():
+        return
+    easy = number * SHARD < config.easy * config.clips
+    world = MotionWorld(
+        WorldConfig(config.size, config.frames, busy=0.25 if easy else 1.0, captions=config.captions), config.seed
+    )
+    batch = world.batch(range(number * SHARD, min((number + 1) * SHARD, config.clips)))
+    with replacing(target) as aside, aside.open("wb") as file:
+        np.savez(
+            file,
+            video=batch.video.numpy(),
+            captions=np.array(json.dumps(batch.captions)),
+            meaning=batch.meaning.numpy(),
+            trajectory=batch.trajectory.numpy(),
+            visible=batch.visible.numpy(),
+            occupancy=(255 * batch.occupancy.numpy()).astype(np.uint8),
+        )
+
+
+class Pool:
+    """All clips of a pretraining in memory: uint8 video and what the heads are asked for."""
+
+    def __init__(self, folder: Path, config: PretrainConfig, workers: int, console: Console) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        numbers = range(math.ceil(config.clips / SHARD))
+        start = time.perf_counter()
+        jobs = ([folder] * len(numbers), numbers, [config] * len(numbers))
+        if workers:
+            context = get_context("spawn")
+            with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as executor:
+                list(executor.map(_draw_shard, *jobs))
+        else:
+            list(map(_draw_shard, *jobs))
+        console.print(f"{config.clips} clips drawn in {time.perf_counter() - start:.0f} s")
+        shards = [np.load(folder / f"{number:04d}.npz") for number in numbers]
+
+        def column(name: str) -> Tensor:
+            return torch.from_numpy(np.concatenate([shard[name] for shard in shards]))
+
+        self.video = column("video")
+        self.meaning = column("meaning")
+        self.trajectory = column("trajectory")
+        self.visible = column("visible")
+        self.occupancy = column("occupancy")
+        self.captions: list[list[str]] = [c for shard in shards for c in json.loads(str(shard["captions"]))]
+
+
+def train_tokenizer(texts: Iterator[str], vocab_size: int) -> str:
+    """A byte-level BPE that knows every text (no unknowns), as the JSON of a tokenizer file."""
+    hf = HFTokenizer(models.BPE())
+    hf.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase(), normalizers.Strip()])
+    hf.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<|startoftext|>", "<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    hf.train_from_iterator(texts, trainer)
+    return hf.to_str()
+
+
+# ---------------------------------------------------------------- model
+
+
+class Pretrainer(nn.Module):
+    """The dual encoder with the heads that help it learn."""
+
+    def __init__(self, backbone: DualEncoder, frames: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        width = backbone.architecture.video.width
+        self.middle = backbone.architecture.video.layers // 2
+        self.where = nn.Linear(width, 1)
+        self.path = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 2 * frames))
+        self.motion = nn.Linear(width, len(ALL_MOTIONS))
+
+    def forward(self, video: Tensor, kept: Tensor | None) -> dict[str, Tensor]:
+        """video [B, T, 3, H, W], kept patches [B, n] -> embedding [B, D], where [B, n, T], path [B, T, 2], motion."""
+        tower = self.backbone.video
+        x, layout = tower.embed(video)
+        if kept is not None:
+            x, layout = keep_tubes(x, layout, kept)
+        x = tower.run(x, 0, self.middle, layout=layout)
+        where = self.where(layout.over_time(x))[..., 0].transpose(1, 2)
+        x = tower.run(x, self.middle, layout=layout)
+        token = tower.ln_post(x[:, 0])
+        return {
+            "embedding": token @ tower.proj,
+            "where": where,
+            "path": self.path(token).unflatten(1, (-1, 2)),
+            "motion": self.motion(token),
+        }
+
+
+def keep_tubes(x: Tensor, layout: VideoLayout, kept: Tensor) -> tuple[Tensor, VideoLayout]:
+    """Tokens of the patches ``kept`` [B, n] in all frames, and the class token."""
+    over_time = layout.over_time(x)  # [B, T, N, d]
+    index = kept[:, None, :, None].expand(-1, over_time.shape[1], -1, over_time.shape[-1])
+    smaller = VideoLayout(layout.frames, kept.shape[1], layout.class_token)
+    return smaller.put_back(x, over_time.gather(2, index)), smaller
+
+
+@torch.no_grad()
+def start_positions(backbone: DualEncoder) -> None:
+    """Sine waves over x, y and t, as strong as the patch embedding, in place of small random positions."""
+    tower = backbone.video
+    width, grid, frames = tower.shape.width, tower.grid, len(tower.temporal_positional_embedding)
+
+    def waves(count: int, channels: int) -> Tensor:
+        angle = torch.arange(count)[:, None] * torch.exp(-math.log(50) * torch.arange(channels // 2) / (channels // 2))
+        return torch.cat((angle.sin(), angle.cos()), dim=1)
+
+    half = width // 2 // 2 * 2
+    spatial = torch.zeros(grid, grid, width)
+    spatial[:, :, : half // 2] = waves(grid, half // 2)[:, None]
+    spatial[:, :, half // 2 : half] = waves(grid, half // 2)[None]
+    temporal = torch.zeros(frames, width)
+    temporal[:, half:] = waves(frames, width - half)
+    tower.positional_embedding[1:] = spatial.flatten(0, 1)
+    tower.temporal_positional_embedding.copy_(temporal)
+    nn.init.normal_(tower.patch_embedding.weight, std=(3 * tower.patch_size**2) ** -0.5)
+
+
+# ---------------------------------------------------------------- loss
+
+
+def contrast(video: Tensor, text: Tensor, logit_scale: Tensor, meaning: Tensor) -> Tensor:
+    """CLIP's symmetric loss; clips and captions of the same meaning are no negatives of each other."""
+    logits = class_logits(video, text, logit_scale)
+    same = same_meaning(meaning) & ~torch.eye(len(meaning), dtype=torch.bool)
+    logits = logits.masked_fill(same, -torch.inf)
+    target = torch.arange(len(video))
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def losses(
+    out: dict[str, Tensor], texts: Sequence[Tensor], pool: Pool, index: Tensor, kept: Tensor, logit_scale: Tensor
+) -> dict[str, Tensor]:
+    """Every term of the objective by name."""
+    meaning = pool.meaning[index]
+    occupancy = pool.occupancy[index].float().flatten(2).transpose(1, 2) / 255  # [B, N, T]
+    occupancy = occupancy.gather(1, kept[..., None].expand(-1, -1, occupancy.shape[-1]))
+    off = (out["path"].float() - pool.trajectory[index]).abs().clamp_max(1)
+    return {
+        "contrast": torch.stack([contrast(out["embedding"], t, logit_scale, meaning) for t in texts]).mean(),
+        "where": F.binary_cross_entropy_with_logits(out["where"].float(), occupancy),
+        "path": off.mean(),
+        "motion": F.cross_entropy(out["motion"].float(), meaning, label_smoothing=0.05),
+    }
+
+
+WEIGHTS = {"contrast": 1.0, "where": 2.0, "path": 2.0, "motion": 0.5}
+
+
+# ---------------------------------------------------------------- loop
+
+
+def pretrain(config: PretrainConfig, out: Path, console: Console, workers: int = 2) -> dict[str, Any]:
+    """Draw the clips, train, and save: ``out``/backbone (our own format, fp16), log.jsonl, state.pt, pool/.
+
+    Called again on the same ``out`` it goes on from the last saved step.
+
+    Raises:
+        ConfigError: ``out`` holds a pretraining with other settings.
+    """
+    settings = out / "config.json"
+    if settings.exists() and json.loads(settings.read_text()) != asdict(config):
+        raise ConfigError(f"{out}: holds a pretraining with other settings; choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(settings, asdict(config))
+    pool = Pool(out / "pool", config, workers, console)
+    tokenizer_file = out / "tokenizer.json"
+    if not tokenizer_file.exists():
+        corpus = (text for captions in pool.captions for text in captions)
+        write_bytes(tokenizer_file, train_tokenizer(corpus, config.vocab_size).encode())
+    tokenizer = tokenizer_from_json(tokenizer_file.read_text(encoding="utf-8"))
+
+    torch.manual_seed(config.seed)
+    backbone = random_backbone(config.architecture(), config.seed)
+    backbone.tokenizer = tokenizer
+    start_positions(backbone)
+    backbone.logit_scale.fill_(math.log(1 / 0.07))
+    model = Pretrainer(backbone.requires_grad_(True), config.frames)
+    average = copy.deepcopy(backbone).requires_grad_(False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay)
+    step = 0
+    state_file = out / "state.pt"
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        step = state["step"]
+    ids = torch.stack([backbone.tokenize(captions) for captions in pool.captions])  # [clips, captions, L]
+    easy = int(config.easy * config.clips)
+    patches = (config.size // config.patch) ** 2
+    count = max(1, round(config.keep * patches))
+    started, first = time.perf_counter(), step
+    with (out / "log.jsonl").open("a", encoding="utf-8") as log:
+        while step < config.steps:
+            rng = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+            # after the easy start a quarter of every batch stays easy, being a quarter of the pool
+            highest = max(config.batch, easy) if step < config.easy_steps else config.clips
+            index = torch.randint(highest, (config.batch,), generator=rng)
+            kept = torch.rand(config.batch, patches, generator=rng).argsort(1)[:, :count].sort(1).values
+            wording = torch.randint(config.captions, (2, config.batch), generator=rng)
+            video = vary(pool.video[index].float() / 255, rng)
+            _set_lr(optimizer, config, step)
+            with torch.autocast("cpu", torch.bfloat16):
+                result = model((video - 0.5) / 0.25, kept)
+                texts = [backbone.encode_text(trim(ids[index, w])) for w in wording]
+            parts = losses(result, texts, pool, index, kept, backbone.logit_scale)
+            loss = sum((WEIGHTS[name] * part for name, part in parts.items()), start=torch.zeros(()))
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            with torch.no_grad():
+                backbone.logit_scale.clamp_(max=math.log(100))
+                decay = min(config.ema, (1 + step) / (10 + step))
+                for mean, value in zip(average.parameters(), backbone.parameters(), strict=True):
+                    mean.lerp_(value, 1 - decay)
+            step += 1
+            if step % 20 == 0:
+                line = {"step": step, "lr": optimizer.param_groups[0]["lr"], "scale": backbone.logit_scale.exp().item()}
+                line |= {name: round(part.item(), 4) for name, part in parts.items()}
+                line["seconds"] = round((time.perf_counter() - started) / (step - first), 3)
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+            if step % config.save_every == 0 or step == config.steps:
+                _save(state_file, model, average, optimizer, step)
+                measured = {"step": step, **measure(average, config)}
+                console.print(measured)
+                log.write(json.dumps(measured) + "\n")
+    target = out / "backbone"
+    if not target.exists():
+        average.save(target, dtype=torch.float16)
+    return measure(average, config)
+
+
+def vary(video: Tensor, rng: torch.Generator) -> Tensor:
+    """Brightness, contrast and a slight zoom, the same for all frames of a clip [B, T, 3, H, W] in 0..1."""
+    b = len(video)
+    gain = 1 + 0.4 * (torch.rand(b, 1, 1, 1, 1, generator=rng) - 0.5)
+    shift = 0.3 * (torch.rand(b, 1, 1, 1, 1, generator=rng) - 0.5)
+    zoom = 1 - 0.15 * torch.rand(b, generator=rng)
+    theta = torch.zeros(b, 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = zoom
+    grid = F.affine_grid(theta, [b, 1, *video.shape[-2:]], align_corners=False)
+    flat = F.grid_sample(video.flatten(1, 2), grid, align_corners=False, padding_mode="border")
+    return (flat.view_as(video) * gain + shift).clamp(0, 1)
+
+
+def trim(ids: Tensor) -> Tensor:
+    """Without the columns that are padding in every row."""
+    return ids[:, : int((ids == 1).int().argmax(1).max()) + 1]
+
+
+def _set_lr(optimizer: torch.optim.Optimizer, config: PretrainConfig, step: int) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = config.lr * max(0.01, lr_factor(step, config.steps, config.warmup))
+
+
+def _save(file: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    state = {
+        "model": model.state_dict(),
+        "average": average.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+    }
+    with replacing(file) as aside:
+        torch.save(state, aside)
+
+
+# ---------------------------------------------------------------- measuring on renderings it has not seen
+
+TWENTY = (
+    "swipe left", "swipe right", "swipe up", "swipe down", "circle", "square", "triangle", "star",
+    "check mark", "caret", "delete mark", "spiral", "grow", "shrink", "approach", "move apart",
+    "handshake", "kick", "walk left", "stay still",
+)  # fmt: skip
+
+
+@torch.no_grad()
+def measure(backbone: DualEncoder, config: PretrainConfig) -> dict[str, float]:
+    """Zero-shot accuracy in percent on the held-out domain: 20 motions, all motions, and pairs told by time alone."""
+    clips = config.measured
+
+    def encode(motions: Sequence[str], shuffled: bool = False) -> Tensor:
+        world = MotionWorld(WorldConfig(config.size, config.frames, "held-out"), config.seed)
+        parts = []
+        for start in range(0, len(motions), 50):
+            part = motions[start : start + 50]
+            video = world.batch(range(start, start + len(part)), part).video.float() / 255
+            if shuffled:
+                order = torch.rand(video.shape[:2], generator=torch.Generator().manual_seed(start)).argsort(1)
+                video = video.gather(1, order[:, :, None, None, None].expand_as(video))
+            parts.append(backbone.encode_video((video - 0.5) / 0.25))
+        return torch.cat(parts)
+
+    def text(motions: Sequence[str]) -> Tensor:
+        names = [f"a video of {name}." for name in motions]
+        return backbone.encode_text(backbone.tokenize(names))
+
+    def top1(video: Tensor, motions: Sequence[str], among: Sequence[str]) -> float:
+        chosen = class_logits(video, text(among), backbone.logit_scale).argmax(1).tolist()
+        return 100 * sum(among[c] == m for c, m in zip(chosen, motions, strict=True)) / len(motions)
+
+    twenty = [TWENTY[i % 20] for i in range(clips)]
+    pairs = [pair for pair in REVERSED.items() if pair[0] in ("swipe left", "grow", "approach")]
+    both = [name for pair in pairs for name in pair]
+    told = [both[i % 6] for i in range(clips // 2)]
+
+    def pairwise(video: Tensor) -> float:
+        scores = class_logits(video, text(both), backbone.logit_scale)
+        right = [scores[i, i % 6] > scores[i, i % 6 ^ 1] for i in range(len(told))]
+        return 100 * torch.stack(right).float().mean().item()
+
+    every = [MOTIONS[i % len(MOTIONS)] for i in range(clips)]
+    return {
+        "twenty": top1(encode(twenty), twenty, TWENTY),
+        "all": top1(encode(every), every, MOTIONS),
+        "reversed": pairwise(encode(told)),
+        "reversed_shuffled": pairwise(encode(told, shuffled=True)),
+    }
