@@ -116,21 +116,17 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
     steps_per_epoch = math.ceil(math.ceil(len(split.train) / settings.batch_size) / settings.accumulate)
     steps = epochs * steps_per_epoch
     warmup = round(settings.warmup_epochs * steps_per_epoch)
-    if warmup > steps // 2:
+    if steps and warmup > steps // 2:
         warmup = steps // 2
         notice(f"The warm-up is longer than half of the run: it is cut to {warmup} steps.")
     print_plan(console, config, model, catalog, split, epochs, steps_per_epoch, bool(anchor_list))
 
     # ------------------------------------------------------------ steps
-    def select_split() -> str | None:
-        wanted = {"val": "val", "last": None, "test-leak": "test"}[settings.select]
-        return wanted if wanted and getattr(split, wanted) else None
-
     def measure(part: str) -> dict[str, float]:
         text = class_embeddings(model, catalog.classes, config.data.template)
         return evaluate(model, loaders[part], text, failures, autocast=accelerator.autocast)
 
-    watched = select_split()
+    watched = {"val": "val" if split.val else None, "last": None, "test-leak": "test"}[settings.select]
     if settings.select == "test-leak":
         notice("The checkpoint is selected on the test clips, as the authors did: the figure will be optimistic.")
     sampler: Any = loaders["train"].sampler
