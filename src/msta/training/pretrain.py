@@ -97,15 +97,19 @@ class PretrainConfig:
                 raise ConfigError(f"{name}: expected a positive number, got {getattr(self, name)}")
 
     def architecture(self) -> Architecture:
-        """ViCLIP's, small: 3 M parameters."""
+        """ViCLIP's, small: 3 M parameters, with exact GELU.
+
+        QuickGELU is three passes over the widest activations where GELU is one: a step of the video tower took 1.9 s with
+        it and 1.1 s without, in fp32 on 2 cores. bf16 autocast was slower still at this width: 2.1 and 1.7 s.
+        """
         return Architecture(
             attention="joint",
             image_size=self.size,
             patch_size=self.patch,
             frames=self.frames,
             embed_dim=128,
-            video=TowerShape(self.width, layers=6, heads=self.width // 64, mlp_width=4 * self.width),
-            text=TowerShape(width=128, layers=6, heads=4, mlp_width=512),
+            video=TowerShape(self.width, layers=6, heads=self.width // 64, mlp_width=4 * self.width, activation="gelu"),
+            text=TowerShape(width=128, layers=6, heads=4, mlp_width=512, activation="gelu"),
             vocab_size=self.vocab_size,
             context_length=48,
             eos_token_id=1,
@@ -331,9 +335,8 @@ def pretrain(config: PretrainConfig, out: Path, console: Console, workers: int =
             wording = torch.randint(config.captions, (2, config.batch), generator=rng)
             video = vary(pool.video[index].float() / 255, rng)
             _set_lr(optimizer, config, step)
-            with torch.autocast("cpu", torch.bfloat16):
-                result = model((video - 0.5) / 0.25, kept)
-                texts = [backbone.encode_text(trim(ids[index, w])) for w in wording]
+            result = model((video - 0.5) / 0.25, kept)
+            texts = [backbone.encode_text(trim(ids[index, w])) for w in wording]
             parts = losses(result, texts, pool, index, kept, backbone.logit_scale)
             loss = sum((WEIGHTS[name] * part for name, part in parts.items()), start=torch.zeros(()))
             optimizer.zero_grad()
