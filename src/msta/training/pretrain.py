@@ -99,8 +99,8 @@ class PretrainConfig:
     def architecture(self) -> Architecture:
         """ViCLIP's, small: 3 M parameters, with exact GELU.
 
-        QuickGELU is three passes over the widest activations where GELU is one: a step of the video tower took 1.9 s
-        with it and 1.1 s without, in fp32 on 2 cores. bf16 autocast was slower still at this width: 2.1 and 1.7 s.
+        QuickGELU is three passes over the widest activations where GELU is one, and at this width on a CPU memory is what
+        a step waits for; for the same reason it runs in fp32, where autocast would add casts.
         """
         return Architecture(
             attention="joint",
