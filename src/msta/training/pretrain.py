@@ -99,8 +99,8 @@ class PretrainConfig:
     def architecture(self) -> Architecture:
         """ViCLIP's, small: 3 M parameters, with exact GELU.
 
-        QuickGELU is three passes over the widest activations where GELU is one, and at this width on a CPU memory is what
-        a step waits for; for the same reason it runs in fp32, where autocast would add casts.
+        QuickGELU is three passes over the widest activations where GELU is one, and at this width on a CPU memory is
+        what a step waits for; for the same reason it runs in fp32, to which autocast would add casts.
         """
         return Architecture(
             attention="joint",
