@@ -63,7 +63,7 @@ class PretrainConfig:
     clips: int = 64_000
     easy: float = 0.25
     steps: int = 4_000
-    easy_steps: int = 600
+    easy_steps: int = 1_200
     batch: int = 96
     lr: float = 1e-3
     warmup: int = 150
