@@ -125,19 +125,17 @@ def _load_directory(path: Path) -> DualEncoder:
     if not (config_file := path / "config.json").exists():
         raise CheckpointError(f"{path}: no backbone directory: there is no config.json in it")
     config = read_json(config_file, CheckpointError)
-    for is_it, load in (
-        (config.get("format") == FORMAT, _load_own),
-        (config.get("model_type") == "clip", _load_hugging_face),
-    ):
-        if is_it:
-            try:
-                return load(path, config)
-            except CheckpointError:
-                raise
-            except Exception as error:  # configs and tokenizers can be damaged in any way
-                raise CheckpointError(f"{path}: damaged: {in_short(error)}") from error
-    kind = config.get("format") or config.get("model_type") or "unknown"
-    raise CheckpointError(f"{config_file}: a model of type {kind!r}, neither a CLIP by Hugging Face nor our own format")
+    kind = str(config.get("format") or config.get("model_type") or "unknown")
+    if (load := {FORMAT: _load_own, "clip": _load_hugging_face}.get(kind)) is None:
+        raise CheckpointError(
+            f"{config_file}: a model of type {kind!r}, neither Hugging Face's CLIP nor our own format"
+        )
+    try:
+        return load(path, config)
+    except CheckpointError:
+        raise
+    except Exception as error:  # configs and tokenizers can be damaged in any way
+        raise CheckpointError(f"{path}: damaged: {in_short(error)}") from error
 
 
 def _load_own(path: Path, config: dict[str, Any]) -> DualEncoder:

@@ -37,7 +37,7 @@ class Artefact:
         method: name of the method.
         settings: of the method's config.
         backbone: "source", "fingerprint" and perhaps "base" of the frozen backbone.
-        state: what trained, by name.
+        state: what trained, by name, on the CPU.
         trained: number of trained parameters.
         total: number of all parameters, the backbone's included.
         task: classes and template; None if it was not trained for any.
@@ -58,8 +58,7 @@ class Artefact:
             MSTAError: the directory exists with other contents.
         """
         with new_directory(directory) as folder:
-            state = {name: tensor.cpu().contiguous() for name, tensor in self.state.items()}
-            write_bytes(folder / WEIGHTS, to_safetensors(state))
+            write_bytes(folder / WEIGHTS, to_safetensors(self.state))
             config = {
                 "format": FORMAT,
                 "msta_version": __version__,

@@ -81,8 +81,8 @@ class AdaptedModel(nn.Module):
         return sum(p.numel() for p in self.trainable_parameters())
 
     def adapter_state(self) -> dict[str, Tensor]:
-        """What is saved: name -> tensor, every name starting with "adapter."."""
-        return {f"adapter.{name}": tensor.detach() for name, tensor in self.adapter.state_dict().items()}
+        """What is saved: name -> tensor on the CPU, every name starting with "adapter."."""
+        return {f"adapter.{name}": tensor.cpu().contiguous() for name, tensor in self.adapter.state_dict().items()}
 
     def load_adapter_state(self, state: dict[str, Tensor]) -> None:
         """The inverse of :meth:`adapter_state`.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -32,7 +31,7 @@ from msta.data.splits import Split, make_split
 from msta.descriptions.bank import DescriptionBank, anchors, load_descriptions
 from msta.errors import ConfigError, DataError, Interrupted, MSTAError, is_text
 from msta.evaluation.evaluate import class_embeddings, clip_format, evaluate
-from msta.files import new_directory, refuse_existing, write_bytes, write_json
+from msta.files import new_directory, read_json, refuse_existing, write_bytes, write_json
 from msta.methods import attach
 from msta.methods.base import AdaptedModel
 from msta.methods.task import Task
@@ -62,8 +61,7 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
     """
     if resume and (out / "metrics.json").exists():
         console.print(f"{out} is finished already.")
-        metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-        return metrics
+        return read_json(out / "metrics.json", MSTAError)
     if not resume:
         _refuse_run(out, config.data.path)
 
@@ -181,7 +179,7 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
                     if measured and _better(measured, progress.best):
                         progress.best = {**measured, "epoch": progress.epoch}
                         best_file.parent.mkdir(exist_ok=True)
-                        write_bytes(best_file, to_safetensors(_on_cpu(model.adapter_state())))
+                        write_bytes(best_file, to_safetensors(model.adapter_state()))
                 if len(failures.reasons) >= len(split.train) and not progress.step:
                     raise DataError(f"{catalog.source}: not one of the training clips can be read")
             progress.seconds, progress.failures = clock.seconds(), dict(failures.reasons)
@@ -296,10 +294,6 @@ def lr_factor(step: int, steps: int, warmup: int) -> float:
 def _better(measured: dict[str, float], best: dict[str, float]) -> bool:
     """Higher top-1; among equals, which few validation clips make many, lower negative log likelihood."""
     return not best or (measured["top1"], -measured["nll"]) > (best["top1"], -best["nll"])
-
-
-def _on_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.cpu().contiguous() for name, tensor in state.items()}
 
 
 @dataclass

@@ -17,7 +17,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,13 +31,17 @@ from msta.backbone.blocks import TowerShape
 from msta.backbone.dual_encoder import DualEncoder, random_backbone
 from msta.backbone.layout import VideoLayout
 from msta.backbone.tokenizer import tokenizer_from_json
+from msta.data.clips import ClipFormat
 from msta.data.motionworld import ALL_MOTIONS, MOTIONS, REVERSED, MotionWorld, WorldConfig, same_meaning
 from msta.errors import ConfigError
-from msta.files import replacing, write_bytes, write_json
+from msta.files import read_json, replacing, write_bytes, write_json
 from msta.training.loop import lr_factor
 from msta.training.losses import class_logits
 
 # ---------------------------------------------------------------- settings
+
+END = 1
+"""Id of the end-of-text token: the second special token of the tokenizer that is trained here."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ class PretrainConfig:
             text=TowerShape(width=128, layers=6, heads=4, mlp_width=512, activation="gelu"),
             vocab_size=self.vocab_size,
             context_length=48,
-            eos_token_id=1,
+            eos_token_id=END,
             pixel_mean=(0.5, 0.5, 0.5),
             pixel_std=(0.25, 0.25, 0.25),
         )
@@ -140,7 +143,6 @@ def _draw_shard(folder: Path, number: int, config: PretrainConfig) -> None:
             captions=np.array(json.dumps(batch.captions)),
             meaning=batch.meaning.numpy(),
             trajectory=batch.trajectory.numpy(),
-            visible=batch.visible.numpy(),
             occupancy=(255 * batch.occupancy.numpy()).astype(np.uint8),
         )
 
@@ -168,9 +170,14 @@ class Pool:
         self.video = column("video")
         self.meaning = column("meaning")
         self.trajectory = column("trajectory")
-        self.visible = column("visible")
         self.occupancy = column("occupancy")
         self.captions: list[list[str]] = [c for shard in shards for c in json.loads(str(shard["captions"]))]
+
+
+def clip_format(backbone: DualEncoder) -> ClipFormat:
+    """What the backbone wants to see."""
+    a = backbone.architecture
+    return ClipFormat(a.frames, a.image_size, a.pixel_mean, a.pixel_std)
 
 
 def train_tokenizer(texts: Iterator[str], vocab_size: int) -> str:
@@ -203,12 +210,10 @@ class Pretrainer(nn.Module):
         self.path = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 2 * frames))
         self.motion = nn.Linear(width, len(ALL_MOTIONS))
 
-    def forward(self, video: Tensor, kept: Tensor | None) -> dict[str, Tensor]:
+    def forward(self, video: Tensor, kept: Tensor) -> dict[str, Tensor]:
         """video [B, T, 3, H, W], kept patches [B, n] -> embedding [B, D], where [B, n, T], path [B, T, 2], motion."""
         tower = self.backbone.video
-        x, layout = tower.embed(video)
-        if kept is not None:
-            x, layout = keep_tubes(x, layout, kept)
+        x, layout = keep_tubes(*tower.embed(video), kept)
         x = tower.run(x, 0, self.middle, layout=layout)
         where = self.where(layout.over_time(x))[..., 0].transpose(1, 2)
         x = tower.run(x, self.middle, layout=layout)
@@ -269,12 +274,12 @@ def losses(
     meaning = pool.meaning[index]
     occupancy = pool.occupancy[index].float().flatten(2).transpose(1, 2) / 255  # [B, N, T]
     occupancy = occupancy.gather(1, kept[..., None].expand(-1, -1, occupancy.shape[-1]))
-    off = (out["path"].float() - pool.trajectory[index]).abs().clamp_max(1)
+    off = (out["path"] - pool.trajectory[index]).abs().clamp_max(1)
     return {
         "contrast": torch.stack([contrast(out["embedding"], t, logit_scale, meaning) for t in texts]).mean(),
-        "where": F.binary_cross_entropy_with_logits(out["where"].float(), occupancy),
+        "where": F.binary_cross_entropy_with_logits(out["where"], occupancy),
         "path": off.mean(),
-        "motion": F.cross_entropy(out["motion"].float(), meaning, label_smoothing=0.05),
+        "motion": F.cross_entropy(out["motion"], meaning, label_smoothing=0.05),
     }
 
 
@@ -284,7 +289,7 @@ WEIGHTS = {"contrast": 1.0, "where": 2.0, "path": 2.0, "motion": 0.5}
 # ---------------------------------------------------------------- loop
 
 
-def pretrain(config: PretrainConfig, out: Path, console: Console, workers: int = 2) -> dict[str, Any]:
+def pretrain(config: PretrainConfig, out: Path, console: Console, workers: int = 2) -> dict[str, float]:
     """Draw the clips, train, and save: ``out``/backbone (our own format, fp16), log.jsonl, state.pt, pool/.
 
     Called again on the same ``out`` it goes on from the last saved step.
@@ -293,7 +298,7 @@ def pretrain(config: PretrainConfig, out: Path, console: Console, workers: int =
         ConfigError: ``out`` holds a pretraining with other settings.
     """
     settings = out / "config.json"
-    if settings.exists() and json.loads(settings.read_text()) != asdict(config):
+    if settings.exists() and read_json(settings, ConfigError) != asdict(config):
         raise ConfigError(f"{out}: holds a pretraining with other settings; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     write_json(settings, asdict(config))
@@ -321,21 +326,23 @@ def pretrain(config: PretrainConfig, out: Path, console: Console, workers: int =
         optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
     ids = torch.stack([backbone.tokenize(captions) for captions in pool.captions])  # [clips, captions, L]
-    easy = int(config.easy * config.clips)
+    easy = max(1, int(config.easy * config.clips))
+    form = clip_format(backbone)
     patches = (config.size // config.patch) ** 2
     count = max(1, round(config.keep * patches))
     started, first = time.perf_counter(), step
+    measured: dict[str, float] = {}
     with (out / "log.jsonl").open("a", encoding="utf-8") as log:
         while step < config.steps:
             rng = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
             # after the easy start a quarter of every batch stays easy, being a quarter of the pool
-            highest = max(config.batch, easy) if step < config.easy_steps else config.clips
+            highest = easy if step < config.easy_steps else config.clips
             index = torch.randint(highest, (config.batch,), generator=rng)
             kept = torch.rand(config.batch, patches, generator=rng).argsort(1)[:, :count].sort(1).values
             wording = torch.randint(config.captions, (2, config.batch), generator=rng)
             video = vary(pool.video[index].float() / 255, rng)
             _set_lr(optimizer, config, step)
-            result = model((video - 0.5) / 0.25, kept)
+            result = model(form.normalise(video), kept)
             texts = [backbone.encode_text(trim(ids[index, w])) for w in wording]
             parts = losses(result, texts, pool, index, kept, backbone.logit_scale)
             loss = sum((WEIGHTS[name] * part for name, part in parts.items()), start=torch.zeros(()))
@@ -357,13 +364,13 @@ def pretrain(config: PretrainConfig, out: Path, console: Console, workers: int =
                 log.flush()
             if step % config.save_every == 0 or step == config.steps:
                 _save(state_file, model, average, optimizer, step)
-                measured = {"step": step, **measure(average, config)}
-                console.print(measured)
-                log.write(json.dumps(measured) + "\n")
+                measured = measure(average, config)
+                console.print(step, measured)
+                log.write(json.dumps({"step": step, **measured}) + "\n")
     target = out / "backbone"
     if not target.exists():
         average.save(target, dtype=torch.float16)
-    return measure(average, config)
+    return measured or measure(average, config)
 
 
 def vary(video: Tensor, rng: torch.Generator) -> Tensor:
@@ -381,7 +388,7 @@ def vary(video: Tensor, rng: torch.Generator) -> Tensor:
 
 def trim(ids: Tensor) -> Tensor:
     """Without the columns that are padding in every row."""
-    return ids[:, : int((ids == 1).int().argmax(1).max()) + 1]
+    return ids[:, : int((ids == END).int().argmax(1).max()) + 1]
 
 
 def _set_lr(optimizer: torch.optim.Optimizer, config: PretrainConfig, step: int) -> None:
@@ -412,7 +419,7 @@ TWENTY = (
 @torch.no_grad()
 def measure(backbone: DualEncoder, config: PretrainConfig) -> dict[str, float]:
     """Zero-shot accuracy in percent on the held-out domain: 20 motions, all motions, and pairs told by time alone."""
-    clips = config.measured
+    clips, form = config.measured, clip_format(backbone)
 
     def encode(motions: Sequence[str], shuffled: bool = False) -> Tensor:
         world = MotionWorld(WorldConfig(config.size, config.frames, "held-out"), config.seed)
@@ -423,7 +430,7 @@ def measure(backbone: DualEncoder, config: PretrainConfig) -> dict[str, float]:
             if shuffled:
                 order = torch.rand(video.shape[:2], generator=torch.Generator().manual_seed(start)).argsort(1)
                 video = video.gather(1, order[:, :, None, None, None].expand_as(video))
-            parts.append(backbone.encode_video((video - 0.5) / 0.25))
+            parts.append(backbone.encode_video(form.normalise(video)))
         return torch.cat(parts)
 
     def text(motions: Sequence[str]) -> Tensor:
