@@ -11,8 +11,8 @@ help: ## this list
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: .venv/.ready ## train on clips it writes itself, then predict; a few minutes
-	$(BIN)/python examples/first_run.py
+demo: .venv/.ready ## from nothing to an adapter, a prediction and a report; minutes
+	$(BIN)/msta demo --out demo-output
 
 test: .venv/.ready ## the test suite
 	$(BIN)/python -m pytest
@@ -32,7 +32,10 @@ format: .venv/.ready ## let ruff put the files in order
 bench: .venv/.ready ## ratios measured side by side, written to benchmarks/results/
 	$(BIN)/python benchmarks/step.py
 
+bench-toy: .venv/.ready ## what the embedded backbone can do, three seeds; an hour. CLIPS=FOLDER adds real clips
+	$(BIN)/python benchmarks/toy.py $(if $(CLIPS),--clips $(CLIPS))
+
 clean: ## remove what the other targets made
 	rm -rf .venv build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output
 
-.PHONY: help demo test test-slow lint format bench clean
+.PHONY: help demo test test-slow lint format bench bench-toy clean

@@ -16,10 +16,11 @@ ALLOWED = {
     "data": set(),
     "descriptions": {"backbone"},
     "methods": {"backbone"},
-    "config": {"data", "methods", "descriptions"},
+    "config": {"backbone", "data", "methods", "descriptions"},
     "evaluation": {"data", "backbone", "methods", "descriptions", "config", "training"},
     "training": {"data", "backbone", "methods", "descriptions", "config", "evaluation"},
     "inference": {"data", "backbone", "methods", "descriptions", "config", "training", "evaluation"},
+    "demo": {"data", "backbone", "methods", "descriptions", "config", "training", "evaluation", "inference"},
 }
 BASE = {"errors", "files", "notices", "_version"}
 

@@ -19,13 +19,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Adapt video-language models (CLIP, ViCLIP) to your own actions with a few labelled clips.",
-    epilog="Start with: msta train --data FOLDER --backbone B --out RUN, where FOLDER has a sub-folder a class.",
+    epilog="Start with: msta demo. Then: msta train --data FOLDER --out RUN, where FOLDER has a sub-folder a class.",
 )
 console = Console(stderr=True)
 
 Backbone = Annotated[
     str | None,
-    typer.Option(help="A directory, a file (.pt .pth .safetensors), a Hub id of a CLIP, or random:ARCHITECTURE."),
+    typer.Option(
+        help="A directory, a file (.pt .pth .safetensors), a Hub id of a CLIP. Default: toy, which is built in."
+    ),
 ]
 Base = Annotated[
     str | None, typer.Option(help="The CLIP that a fine-tuned backbone without token embedding (ViFi-CLIP) began as.")
@@ -42,7 +44,21 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
-@app.command(epilog="Example: msta train --data clips/ --backbone ViClip.pth --shots 8 --out runs/first train.lr=5e-4")
+@app.command(epilog="Example: msta demo --out msta-demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="A folder that is not there yet.")] = Path("msta-demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Of clips, splits and training.")] = 0,
+) -> None:
+    """See it work in a few minutes: clips, zero-shot, few-shot, base-to-novel, one prediction, a report.
+
+    Needs nothing but this package: DIR/results.json holds the figures, DIR/report.html shows them.
+    """
+    from msta.demo import demo as run
+
+    run(out, console, seed=seed)
+
+
+@app.command(epilog="Example: msta train --data clips/ --shots 8 --out runs/first train.lr=5e-4")
 def train(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder with a sub-folder a class; CSV of path,label.")] = None,
@@ -67,10 +83,8 @@ def train(
             raise ConfigError("--resume takes its settings from the run; give nothing else")
         run(read_config(resume / "config.yaml"), resume, console, resume=True)
         return
-    if data is None or backbone is None or out is None:
-        missing = [
-            name for name, value in (("--data", data), ("--backbone", backbone), ("--out", out)) if value is None
-        ]
+    if data is None or out is None:
+        missing = [name for name, value in (("--data", data), ("--out", out)) if value is None]
         raise ConfigError(f"missing {', '.join(missing)}")
     settings = {"data.path": str(data), "data.shots": shots, "backbone": backbone, "base": base}
     run(make_config(preset, settings, overrides or [], method=method), out, console)
@@ -127,7 +141,7 @@ def predict(
     if names is not None and not all(names):
         raise ConfigError(f"--labels: an empty one in {labels!r}")
     if adapter is None and names is None:
-        raise ConfigError("give --adapter, or --backbone and --labels")
+        raise ConfigError("give --adapter, or --labels")
     predictor = Predictor(_load_model(backbone, base, adapter), names, views=views)
     results: list[dict[str, Any]] = []
     for video in videos:
@@ -215,13 +229,10 @@ def _load_model(backbone: str | None, base: str | None, adapter: Path | None) ->
 
     import msta
 
-    loaded = msta.load_backbone(backbone, base=base) if backbone is not None else None
     if adapter is not None:
-        model = msta.load_adapter(adapter, loaded)
-    elif loaded is not None:
-        model = msta.attach(loaded, "zero-shot")
+        model = msta.load_adapter(adapter, msta.load_backbone(backbone, base=base) if backbone is not None else None)
     else:
-        raise ConfigError("give --backbone, --adapter, or both")
+        model = msta.attach(msta.load_backbone(backbone or "toy", base=base), "zero-shot")
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from msta.backbone.checkpoints import TOY
 from msta.data.clips import Augmentation, Views
 from msta.errors import ConfigError
 from msta.methods import method_config
@@ -33,6 +34,7 @@ class DataSettings(Section):
       val_fraction of 0 keeps all left-over clips for testing.
     - seed: of the split, apart from the training's, so that several trainings can share one test set.
     - frames, size: None for what the backbone was trained with.
+    - fit: how frames that are no squares become squares: crop, squash, or None for what the backbone was trained with.
     - template: the prompt of the trainable text branch.
     - on_error: what to do about a file that cannot be read.
     - workers: decoding processes.
@@ -46,6 +48,7 @@ class DataSettings(Section):
     seed: int = Field(0, ge=0)
     frames: int | None = Field(None, ge=1)
     size: int | None = Field(None, ge=1)
+    fit: Literal["crop", "squash"] | None = None
     template: str = DEFAULT_TEMPLATE
     on_error: Literal["skip", "fail"] = "skip"
     workers: int = Field(1, ge=0)
@@ -129,7 +132,7 @@ class RunConfig(Section):
     """Everything that decides a run. ``method`` holds the method's name and its own settings."""
 
     data: DataSettings
-    backbone: str = Field(min_length=1)
+    backbone: str = Field(TOY, min_length=1)
     base: str | None = None
     method: dict[str, Any] = {"name": "msta"}
     descriptions: DescriptionSettings = DescriptionSettings()
@@ -146,7 +149,7 @@ class RunConfig(Section):
     @field_validator("backbone", "base")
     @classmethod
     def _from_anywhere(cls, name: str | None) -> str | None:
-        return os.path.abspath(name) if name and os.path.exists(name) else name
+        return os.path.abspath(name) if name and name != TOY and os.path.exists(name) else name
 
     def method_config(self) -> MethodConfig:
         """The method's own config."""

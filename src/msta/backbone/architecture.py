@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from msta.backbone.blocks import TowerShape
 from msta.backbone.video import VideoAttention
@@ -17,7 +17,8 @@ class Architecture:
     """Everything needed to build a :class:`~msta.backbone.dual_encoder.DualEncoder` but the weights.
 
     ``frames`` is what the backbone was trained with: the stored temporal positions under joint attention, the
-    default number of frames to sample under frame-wise attention. ``eos_token_id``: see ``TextTower``.
+    default number of frames to sample under frame-wise attention. ``eos_token_id``: see ``TextTower``. ``fit``: how it
+    was shown frames that are no squares: CLIP cropped, ViCLIP (its code is VINDLU's) squashed.
     """
 
     attention: VideoAttention
@@ -32,6 +33,7 @@ class Architecture:
     eos_token_id: int | None = None
     pixel_mean: tuple[float, float, float] = CLIP_MEAN
     pixel_std: tuple[float, float, float] = CLIP_STD
+    fit: Literal["crop", "squash"] = "crop"
 
     def __post_init__(self) -> None:
         if self.attention not in ("joint", "frame-wise"):
@@ -43,6 +45,8 @@ class Architecture:
             raise ValueError(f"image size {self.image_size} is no multiple of the patch size {self.patch_size}")
         if len(self.pixel_mean) != 3 or len(self.pixel_std) != 3:
             raise ValueError("pixel statistics are three numbers each, for red, green and blue")
+        if self.fit not in ("crop", "squash"):
+            raise ValueError(f"fit {self.fit!r} is neither crop nor squash")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -75,7 +79,7 @@ def _clip(patch: int, embed_dim: int, video: TowerShape, text: TowerShape) -> Ar
 def _viclip(patch: int, embed_dim: int, video: TowerShape, text: TowerShape) -> Architecture:
     return Architecture(
         "joint", 224, patch, 8, embed_dim, video, text,
-        context_length=32, pixel_mean=IMAGENET_MEAN, pixel_std=IMAGENET_STD,
+        context_length=32, pixel_mean=IMAGENET_MEAN, pixel_std=IMAGENET_STD, fit="squash",
     )  # fmt: skip
 
 

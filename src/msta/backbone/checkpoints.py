@@ -6,10 +6,12 @@ of heads, activation, which token ends a text, pixel statistics) comes from a co
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +71,18 @@ _IGNORED = re.compile(
 )
 
 
+TOY = "toy"
+"""Name of the embedded default: a small ViCLIP, pretrained on a synthetic world by ``msta pretrain``."""
+
+
 def load_backbone(name: str | os.PathLike[str], *, base: str | os.PathLike[str] | None = None) -> DualEncoder:
     """A frozen backbone, in float32, on the CPU, in evaluation mode.
 
     Args:
-        name: a directory (ours or Hugging Face's CLIP), a file (``.pt``, ``.pth``, ``.safetensors``: ViCLIP, OpenAI
-            CLIP as state dict or TorchScript archive, or fine-tuned from it in the manner of ViFi-CLIP), a Hub id of
-            a CLIP model, or ``random:`` and the name of an architecture (see :func:`random_backbone`).
+        name: "toy", the small one that comes with the package; a directory (ours or Hugging Face's CLIP); a file
+            (``.pt``, ``.pth``, ``.safetensors``: ViCLIP, OpenAI CLIP as state dict or TorchScript archive, or
+            fine-tuned from it in the manner of ViFi-CLIP); a Hub id of a CLIP model; or ``random:`` and the name of
+            an architecture (see :func:`random_backbone`).
         base: the backbone a fine-tuned file started from. ViFi-CLIP's files lack the token embedding, which it never
             trains; it is then taken from here.
 
@@ -87,6 +94,11 @@ def load_backbone(name: str | os.PathLike[str], *, base: str | os.PathLike[str] 
     """
     name = os.fspath(name)
     path = Path(name).expanduser()
+    if name == TOY:
+        with resources.as_file(resources.files("msta.backbone") / TOY) as folder:
+            backbone = _load_directory(folder)
+        backbone.source = TOY
+        return backbone
     if name.startswith("random:"):
         _, architecture, seed = f"{name}:0".split(":")[:3]
         if not seed.isdecimal():
@@ -101,7 +113,9 @@ def load_backbone(name: str | os.PathLike[str], *, base: str | os.PathLike[str] 
         backbone.source = name
         return backbone
     else:
-        raise CheckpointError(f"{name}: no such file or directory, nor a Hub id (owner/model) or random:ARCHITECTURE")
+        raise CheckpointError(
+            f"{name}: no such file or directory, nor a Hub id (owner/model), toy or random:ARCHITECTURE"
+        )
     backbone.source = str(path.absolute())
     backbone.base = os.path.abspath(base) if base is not None and os.path.exists(base) else base
     return backbone
@@ -142,8 +156,16 @@ def _load_own(path: Path, config: dict[str, Any]) -> DualEncoder:
     try:
         architecture = Architecture.from_dict(config["architecture"])
         tokenizer = config["tokenizer"]
+        hashes = dict(config["sha256"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path / 'config.json'}: no valid architecture: {error}") from error
+    for name, expected in hashes.items():
+        try:
+            found = hashlib.sha256((path / name).read_bytes()).hexdigest()
+        except OSError as error:
+            raise CheckpointError(f"{path / name}: {error.strerror}") from error
+        if found != expected:
+            raise CheckpointError(f"{path / name}: damaged: its SHA-256 is not the one that config.json names")
     own = tokenizer == "tokenizer.json"
     return _build(
         architecture,
@@ -302,6 +324,7 @@ def _infer(tensors: Tensors, path: Path, kind: str, heads: dict[str, int | None]
             text=shape("text", text_width),
             vocab_size=vocab_size,
             context_length=tensors["text.positional_embedding"].shape[0],
+            fit="crop" if temporal is None else "squash",
             pixel_mean=CLIP_MEAN if temporal is None else IMAGENET_MEAN,
             pixel_std=CLIP_STD if temporal is None else IMAGENET_STD,
         )

@@ -95,23 +95,27 @@ class DualEncoder(nn.Module):
     def save(self, directory: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
         """Write our own format: ``config.json``, ``model.safetensors`` and, if it has its own, ``tokenizer.json``.
 
-        ``dtype`` is what the weights are stored in; loading gives float32 again.
+        ``dtype`` is what the weights are stored in; loading gives float32 again. ``config.json`` keeps the files'
+        SHA-256, by which loading notices damage.
 
         Raises:
             MSTAError: the directory exists with other contents.
         """
         with new_directory(directory) as folder:
+            state = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in self.state_dict().items()}
+            files = {"model.safetensors": to_safetensors(state)}
             own_tokenizer = self.tokenizer.source.startswith("{")
             if own_tokenizer:
-                (folder / "tokenizer.json").write_text(self.tokenizer.source, encoding="utf-8")
-            state = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in self.state_dict().items()}
-            write_bytes(folder / "model.safetensors", to_safetensors(state))
+                files["tokenizer.json"] = self.tokenizer.source.encode()
+            for name, content in files.items():
+                write_bytes(folder / name, content)
             write_json(
                 folder / "config.json",
                 {
                     "format": FORMAT,
                     "architecture": self.architecture.to_dict(),
                     "tokenizer": "tokenizer.json" if own_tokenizer else self.tokenizer.source,
+                    "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
                 },
             )
 

@@ -108,12 +108,22 @@ def allowed_flip(flip: float, classes: Sequence[str]) -> float:
 
 @dataclass(frozen=True)
 class ClipFormat:
-    """What a backbone wants to see: frames, side in pixels, and the statistics that normalise pixels."""
+    """What a backbone wants to see.
+
+    Attributes:
+        frames: T.
+        size: of a side, in pixels.
+        mean: of pixels in 0..1, three numbers; with ``std`` they normalise.
+        std: three numbers.
+        fit: how a frame that is no square becomes one: "crop" keeps its proportions and loses its ends (CLIP),
+            "squash" keeps all of it (ViCLIP).
+    """
 
     frames: int
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    fit: str = "crop"
 
     def normalise(self, video: Tensor) -> Tensor:
         """[..., 3, H, W] in 0..1 -> normalised."""
@@ -123,7 +133,10 @@ class ClipFormat:
 
 @dataclass(frozen=True)
 class Views:
-    """Test views: ``clips`` in time x ``crops`` (1 or 3) in space; probabilities are averaged over them."""
+    """Test views: ``clips`` in time x ``crops`` (1 or 3) in space; probabilities are averaged over them.
+
+    Three crops are cut from the whole frame whatever the format's ``fit``.
+    """
 
     clips: int = 1
     crops: int = 1
@@ -138,7 +151,8 @@ def read_views(path: str, form: ClipFormat, views: Views) -> Tensor:
     Raises:
         DecodeError: the file cannot be read.
     """
-    frames = read_frames(path, lambda d: view_times(d, form.frames, views.clips).ravel(), form.size)
+    squash = form.fit == "squash" and views.crops == 1
+    frames = read_frames(path, lambda d: view_times(d, form.frames, views.clips).ravel(), form.size, squash=squash)
     video = _to_float(frames)
     video = crops(video, form.size, views.crops)  # [crops, clips*T, 3, size, size]
     return form.normalise(video).flatten(0, 1).unflatten(0, (-1, form.frames))
@@ -152,7 +166,8 @@ def read_augmented(path: str, form: ClipFormat, augmentation: Augmentation, seed
     """
     position = np.random.default_rng(seed).random(form.frames)
     short_side = round(form.size * 256 / 224)  # the field's margin for cropping
-    video = _to_float(read_frames(path, lambda d: segment_times(d, form.frames, position), short_side))
+    squash = form.fit == "squash"
+    video = _to_float(read_frames(path, lambda d: segment_times(d, form.frames, position), short_side, squash=squash))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         video = augmentation(video, form.size)

@@ -107,6 +107,7 @@ def read_frames(
     choose: Sequence[float] | NDArray[Any] | Callable[[float], Sequence[float] | NDArray[Any]],
     short_side: int | None = None,
     *,
+    squash: bool = False,
     threads: int = 1,
 ) -> NDArray[np.uint8]:
     """The frames of a video that are on display at chosen times.
@@ -116,6 +117,7 @@ def read_frames(
         choose: T times in seconds after the first frame, in any order, or a function from the video's duration in
             seconds to such times. Earlier times give the first frame, times past the end the last.
         short_side: the shorter displayed side in pixels; the aspect ratio is kept. None: the size as displayed.
+        squash: make both sides ``short_side`` long instead.
         threads: the decoder's. One suits data-loader workers, which fill the cores already, and small pictures: with
             two cores free, a second thread takes a third off 720p, nothing off 320x240.
 
@@ -139,20 +141,20 @@ def read_frames(
         if times.ndim != 1 or not times.size or not np.isfinite(times).all():
             raise ValueError(f"times: expected one or more finite seconds, in one dimension, got {times}")
         try:
-            return _read(_Pass(video, seeking=True), times, short_side)
+            return _read(_Pass(video, seeking=True), times, short_side, squash)
         except _BadIndex:
             pass
     with _opened(path, threads) as video:
-        return _read(_Pass(video, seeking=False), times, short_side)
+        return _read(_Pass(video, seeking=False), times, short_side, squash)
 
 
-def _read(frames: _Pass, times: NDArray[np.float64], short_side: int | None) -> NDArray[np.uint8]:
+def _read(frames: _Pass, times: NDArray[np.float64], short_side: int | None, squash: bool) -> NDArray[np.uint8]:
     """Hold each frame while it is on display; render it if a wanted time falls before the next one's."""
     order = np.argsort(times, kind="stable")
     ticks = np.floor((times[order] + _SAME_TIME) / frames.video.tick).clip(0, _LATEST)
     wanted = [frames.origin + int(t) for t in ticks]
     shown = frames.first
-    renderer = _Renderer(shown, frames.video.stream, short_side)
+    renderer = _Renderer(shown, frames.video.stream, short_side, squash)
     clip = np.empty((len(times), *renderer.shape), dtype=np.uint8)
     served = 0
     while served < len(wanted):
@@ -327,10 +329,12 @@ class _Pass:
 class _Renderer:
     """Decoded frames -> uint8 [H, W, 3] as displayed; size and orientation are the first frame's for all."""
 
-    def __init__(self, first: VideoFrame, stream: VideoStream, short_side: int | None) -> None:
+    def __init__(self, first: VideoFrame, stream: VideoStream, short_side: int | None, squash: bool = False) -> None:
         width, height = first.width * float(stream.sample_aspect_ratio or 1), float(first.height)
         scale = short_side / min(width, height) if short_side else 1.0
         self.size = max(1, round(width * scale)), max(1, round(height * scale))  # (W, H) before turning
+        if squash and short_side:
+            self.size = short_side, short_side
         self.quarter_turns, self.mirrored = _orientation(first)
         self.shape = (*(self.size if self.quarter_turns % 2 else self.size[::-1]), 3)
         self.reformatter = VideoReformatter()  # one for all: its tables are costly

@@ -17,10 +17,10 @@ from msta.training.losses import class_logits
 
 
 def clip_format(model: AdaptedModel) -> ClipFormat:
-    """What the model wants to see: frames and size of its task, else of its backbone."""
+    """What the model wants to see: frames, size and fit of its task, else of its backbone."""
     task, a = model.task, model.backbone.architecture
-    frames, size = (task.frames, task.size) if task else (None, None)
-    return ClipFormat(frames or a.frames, size or a.image_size, a.pixel_mean, a.pixel_std)
+    frames, size, fit = (task.frames, task.size, task.fit) if task else (None, None, None)
+    return ClipFormat(frames or a.frames, size or a.image_size, a.pixel_mean, a.pixel_std, fit or a.fit)
 
 
 @torch.no_grad()

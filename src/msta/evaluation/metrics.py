@@ -28,3 +28,8 @@ def accuracy(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
         "mean_class": 100 * sum(p.item() for p in per_class) / len(per_class),
         "nll": -probabilities.double().clamp_min(1e-12)[range(len(labels)), labels].log().mean().item(),
     }
+
+
+def harmonic_mean(base: float, novel: float) -> float:
+    """Of two accuracies, 0 if both are (Xian et al. 2017): high only if both are."""
+    return 2 * base * novel / (base + novel) if base + novel else 0.0

@@ -148,4 +148,6 @@ def _read_task(path: Path) -> Task:
     for name in ("frames", "size"):
         if content.get(name) is not None and not (isinstance(content[name], int) and content[name] > 0):
             raise CheckpointError(f"{path}: {name}: expected a positive number or null")
-    return Task(tuple(names), template, content.get("frames"), content.get("size"), content.get("descriptions"))
+    if content.get("fit") not in (None, "crop", "squash"):
+        raise CheckpointError(f"{path}: fit: expected crop, squash or null")
+    return Task(tuple(names), template, *(content.get(name) for name in ("frames", "size", "fit", "descriptions")))

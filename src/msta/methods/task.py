@@ -17,6 +17,7 @@ class Task:
         template: the prompt.
         frames: frames a clip it was trained with; None: as many as the backbone was.
         size: pixels a side it was trained with; None: as the backbone was.
+        fit: "crop" or "squash", how it was shown frames that are no squares; None: as the backbone was.
         descriptions: where the anchors of the consistency term came from; None if it was off.
     """
 
@@ -24,6 +25,7 @@ class Task:
     template: str = DEFAULT_TEMPLATE
     frames: int | None = None
     size: int | None = None
+    fit: str | None = None
     descriptions: str | None = None
 
     def prompts(self) -> list[str]:

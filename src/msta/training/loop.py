@@ -85,7 +85,8 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
     _check_size(config, backbone)
     model = attach(backbone, config.method_config())
     source = bank.source if bank else None
-    model.task = Task(catalog.classes, config.data.template, config.data.frames, config.data.size, source)
+    shown = config.data
+    model.task = Task(catalog.classes, shown.template, shown.frames, shown.size, shown.fit, source)
     accelerator = _accelerator(settings)
     device = accelerator.device
     loaders = _loaders(config, model, catalog, split)

@@ -11,7 +11,7 @@ Example:
 
 from __future__ import annotations
 
-from msta.data.motionworld.captions import class_name, descriptions, prompts
+from msta.data.motionworld.captions import class_name, descriptions, naming, prompts
 from msta.data.motionworld.motions import ALL_MOTIONS, DEMO_MOTIONS, HELD_OUT_MOTIONS, MEANING, MOTIONS, REVERSED
 from msta.data.motionworld.world import Batch, Clip, MotionWorld, WorldConfig, same_meaning
 from msta.data.motionworld.write import write_dataset
@@ -29,6 +29,7 @@ __all__ = [
     "WorldConfig",
     "class_name",
     "descriptions",
+    "naming",
     "prompts",
     "same_meaning",
     "write_dataset",

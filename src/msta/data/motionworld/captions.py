@@ -186,6 +186,13 @@ def prompts(motion: str) -> tuple[str, ...]:
     return (name, f"a video of {name}.", wording.names[1], f"a video of {wording.names[1]}.")
 
 
+def naming(motion: str) -> tuple[str, ...]:
+    """Every way to name a motion without saying who does it, bare and as a sentence."""
+    wording = WORDINGS[motion]
+    names = dict.fromkeys((class_name(motion), *wording.names))
+    return tuple(form.format(name) for name in names for form in ("{}", "a video of {}."))
+
+
 def descriptions(motion: str, count: int = 4) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Sentences in the authors' manner: ``count`` spatial ones, on what is visible, and as many on the sub-steps."""
     wording = WORDINGS[motion]
