@@ -170,7 +170,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(world, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["train"], 2, ["--data", "--backbone", "--out"]),
+        (["train"], 2, ["--data", "--out"]),
         (["train", *"--data clips --backbone backbone --out r trian.lr=1".split()], 2, ["no setting trian"]),
         (["train", *"--data clips --backbone backbone --out r train.lr_=1".split()], 2, ["no setting train.lr_", "train.lr?"]),
         (["train", *"--data clips --backbone backbone --out r train.lr=fast".split()], 2, ["train.lr:", "'fast'"]),
@@ -206,7 +206,6 @@ def test_ctrl_c_saves_and_says_how_to_go_on(world, tmp_path):
         (["predict", "clips/pull_it/0.mp4", "--adapter", "clips"], 1, ["clips: no adapter directory"]),
         (["predict", "clips/pull_it/0.mp4", *"--backbone backbone --labels a,a".split()], 1, ["'a'", "twice"]),
         (["predict", "clips/pull_it/0.mp4", *"--backbone backbone --labels a,b --crops 2".split()], 2, ["crops"]),
-        (["eval", "--data", "clips"], 2, ["--backbone"]),
         (["eval", *"--data clips --backbone backbone --split dev".split()], 2, ["'dev'"]),
         (["info", "clips"], 1, ["clips", "config.json"]),
     ],
