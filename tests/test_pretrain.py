@@ -21,7 +21,7 @@ from msta.training.pretrain import PretrainConfig, contrast, keep_tubes, start_p
 
 QUIET = Console(quiet=True)
 SMALL = PretrainConfig(
-    clips=24, steps=4, easy_steps=1, batch=6, captions=2, vocab_size=300, size=32, patch=8, frames=4, width=64,
+    clips=24, steps=4, easy_steps=1, whole_steps=2, batch=6, captions=2, vocab_size=300, size=32, patch=8, frames=4, width=64,
     save_every=2, measured=40,
 )  # fmt: skip
 
@@ -85,12 +85,34 @@ def test_it_goes_on_where_it_was_killed_and_ends_alike(tmp_path, monkeypatch):
     ids = backbone.tokenize(["Ünïcode 日本 words nobody saw"])
     assert int((ids == 1).sum()) == 1  # bytes, so nothing is unknown
     assert math.isfinite(backbone.encode_text(ids).sum())
-    assert json.loads((tmp_path / "whole" / "log.jsonl").read_text().splitlines()[-1])["step"] == 4
+    log = (tmp_path / "parts" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in log] == [4]  # the first measurement was cut short
     with pytest.raises(ConfigError, match="other settings"):
         pretrain.pretrain(PretrainConfig(clips=25), tmp_path / "whole", QUIET, workers=0)
 
 
-@pytest.mark.parametrize("bad", [dict(clips=0), dict(steps=-1), dict(size=0)])
+def test_the_last_steps_begin_anew_and_fall_to_zero():
+    config = PretrainConfig(steps=30, whole_steps=10, warmup=5)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
+
+    def rate(step):
+        pretrain._set_lr(optimizer, config, step)
+        return optimizer.param_groups[0]["lr"]
+
+    assert rate(4) == config.lr
+    assert rate(19) == pytest.approx(0.01 * config.lr, rel=0.2)
+    assert rate(20) == config.whole_lr
+    assert rate(29) == pytest.approx(config.whole_lr / 10)
+
+
+def test_lines_beyond_the_saved_step_are_forgotten(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"step": 20}\n{"step": 40}\n')
+    pretrain._forget_after(log, 20)
+    assert log.read_text() == '{"step": 20}\n'
+
+
+@pytest.mark.parametrize("bad", [dict(clips=0), dict(steps=-1), dict(size=0), dict(steps=10, whole_steps=10)])
 def test_sizes_that_make_no_sense(bad):
     with pytest.raises(ConfigError, match=next(iter(bad))):
         PretrainConfig(**bad)

@@ -180,18 +180,19 @@ def info(
         print(f"{name:>{width}}  " + (f"{value:,}" if type(value) is int else str(value)))
 
 
-@app.command(epilog="Example: msta pretrain --out runs/toy --steps 4000")
+@app.command(epilog="Example: msta pretrain --out runs/toy")
 def pretrain(
     out: Annotated[Path, typer.Option(help="Clips, logs, state and, at the end, backbone/. Given again, it goes on.")],
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 4000,
-    clips: Annotated[int, typer.Option(min=1, help="Clips of MotionWorld to draw, once.")] = 64_000,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps. Default: 3,120.")] = None,
+    clips: Annotated[int | None, typer.Option(min=1, help="Clips of MotionWorld to draw. Default: 96,000.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of clips, weights and order.")] = 0,
 ) -> None:
     """Pretrain a small ViCLIP from nothing on MotionWorld, a synthetic world of captioned motion. Takes hours."""
     from msta.training.pretrain import PretrainConfig
     from msta.training.pretrain import pretrain as run
 
-    run(PretrainConfig(steps=steps, clips=clips, seed=seed), out, console)
+    given = {name: value for name, value in (("steps", steps), ("clips", clips)) if value is not None}
+    run(PretrainConfig(seed=seed, **given), out, console)
 
 
 data_app = typer.Typer(no_args_is_help=True, help="Make data sets.")

@@ -59,23 +59,25 @@ class PretrainConfig:
         lr: highest learning rate; warm-up, then half a cosine.
         keep: share of the patches kept in training, whole tubes through time; where more changes, more is kept.
         whole_steps: the last steps, which keep all patches, as a model does in use.
-        ema: decay of the running mean of the weights, which is what is saved.
+        whole_lr: the learning rate they begin with; it falls to zero in a straight line.
+        ema: decay of the running mean of the weights, which is what is saved; shorter as a stage begins.
         captions: wordings a clip, one of which a step reads.
         width: of the video tower; a multiple of 64.
         save_every: steps between saved states and measurements, on ``measured`` clips a figure.
         seed: of clips, weights, order and masks.
     """
 
-    clips: int = 64_000
+    clips: int = 96_000
     easy: float = 0.25
-    steps: int = 4_000
+    steps: int = 3_120
     easy_steps: int = 600
     batch: int = 96
     lr: float = 1e-3
     warmup: int = 150
     weight_decay: float = 0.05
     keep: float = 0.3125
-    whole_steps: int = 200
+    whole_steps: int = 120
+    whole_lr: float = 2e-4
     ema: float = 0.998
     captions: int = 8
     vocab_size: int = 4096
@@ -102,6 +104,13 @@ class PretrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected a positive number, got {getattr(self, name)}")
+        if not 0 <= self.whole_steps < self.steps:
+            raise ConfigError(f"steps: expected more than the last {self.whole_steps}, got {self.steps}")
+
+    @property
+    def masked_steps(self) -> int:
+        """Steps before the last ones, which keep all patches."""
+        return self.steps - self.whole_steps
 
     def architecture(self) -> Architecture:
         """ViCLIP's, small: 3 M parameters, with exact GELU.
@@ -170,7 +179,12 @@ class Pool:
         shards = [np.load(folder / f"{number:04d}.npz") for number in numbers]
 
         def column(name: str) -> Tensor:
-            return torch.from_numpy(np.concatenate([shard[name] for shard in shards]))
+            """All shards' arrays of a name, read one by one: the whole is in memory once."""
+            first = shards[0][name]
+            whole = np.empty((config.clips, *first.shape[1:]), first.dtype)
+            for i, shard in enumerate(shards):
+                whole[i * SHARD : (i + 1) * SHARD] = shard[name]
+            return torch.from_numpy(whole)
 
         self.video = column("video")
         self.meaning = column("meaning")
@@ -364,6 +378,7 @@ def pretrain(config: PretrainConfig, out: Path, console: Console, workers: int =
     count = max(1, round(config.keep * patches))
     started, first = time.perf_counter(), step
     measured: dict[str, float] = {}
+    _forget_after(out / "log.jsonl", step)
     with (out / "log.jsonl").open("a", encoding="utf-8") as log:
         while step < config.steps:
             rng = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
@@ -372,7 +387,7 @@ def pretrain(config: PretrainConfig, out: Path, console: Console, workers: int =
                 ready = torch.rand(config.batch, generator=rng) < step / config.easy_steps - 1
                 index = torch.where(ready, torch.randint(config.clips, (config.batch,), generator=rng), index)
             score = pool.change[index] + torch.rand(config.batch, patches, generator=rng)
-            keep = patches if step >= config.steps - config.whole_steps else count
+            keep = count if step < config.masked_steps else patches
             kept = score.argsort(1, descending=True)[:, :keep].sort(1).values
             wording = torch.randint(config.captions, (config.batch,), generator=rng)
             said = [n[int(torch.randint(len(n), (), generator=rng))] for n in names]
@@ -389,7 +404,8 @@ def pretrain(config: PretrainConfig, out: Path, console: Console, workers: int =
             optimizer.step()
             with torch.no_grad():
                 backbone.logit_scale.clamp_(max=math.log(100))
-                decay = min(config.ema, (1 + step) / (10 + step))
+                past = step if step < config.masked_steps else step - config.masked_steps
+                decay = min(config.ema, (1 + past) / (10 + past))
                 for mean, value in zip(average.parameters(), backbone.parameters(), strict=True):
                     mean.lerp_(value, 1 - decay)
             step += 1
@@ -431,8 +447,18 @@ def trim(ids: Tensor) -> Tensor:
 
 
 def _set_lr(optimizer: torch.optim.Optimizer, config: PretrainConfig, step: int) -> None:
+    if step < config.masked_steps:
+        lr = config.lr * max(0.01, lr_factor(step, config.masked_steps, config.warmup))
+    else:
+        lr = config.whole_lr * (config.steps - step) / config.whole_steps
     for group in optimizer.param_groups:
-        group["lr"] = config.lr * max(0.01, lr_factor(step, config.steps, config.warmup))
+        group["lr"] = lr
+
+
+def _forget_after(log: Path, step: int) -> None:
+    """Drop the lines that a stopped run wrote beyond the step it goes on from."""
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    write_bytes(log, "".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= step).encode())
 
 
 def _save(file: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
