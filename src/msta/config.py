@@ -99,6 +99,8 @@ class TrainSettings(Section):
 
     - batch_size: a step's clips on one device, before ``accumulate``.
     - eval_every: epochs between validations.
+    - keep_tokens: share of the patches that a training clip keeps, in all of its frames: cheaper, and approximate.
+    - exact_reference: no shortcuts, which is slow: what the fast path is tested against.
     - select: which checkpoint becomes the adapter: the best on the validation clips, the last, or, under its honest
       name, "test-leak": the best on the test clips, as the authors chose; its figure is optimistic.
     """
@@ -114,6 +116,28 @@ class TrainSettings(Section):
     seed: int = Field(2048, ge=0, lt=2**32)
     select: Literal["val", "last", "test-leak"] = "val"
     eval_every: int = Field(1, ge=1)
+    keep_tokens: float = Field(1, gt=0, le=1)
+    exact_reference: bool = False
+
+
+class CacheSettings(Section):
+    """The prefix cache: what the frozen blocks make of each clip, computed once and kept on disk.
+
+    - views: augmented views of every training clip, which later epochs meet again; 0: no cache.
+    - path: None for msta/prefix in the user's cache folder. Runs share it.
+    - max_gb: what the folder may hold, in 10^9 bytes.
+    - dtype: of the numbers on disk.
+    """
+
+    views: int = Field(0, ge=0)
+    path: Path | None = None
+    max_gb: float = Field(20, gt=0)
+    dtype: Literal["fp16", "fp32"] = "fp16"
+
+    def folder(self) -> Path:
+        """Where it is."""
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return self.path or Path(home) / "msta" / "prefix"
 
 
 class EvalSettings(Section):
@@ -138,6 +162,7 @@ class RunConfig(Section):
     descriptions: DescriptionSettings = DescriptionSettings()
     train: TrainSettings = TrainSettings()
     eval: EvalSettings = EvalSettings()
+    cache: CacheSettings = CacheSettings()
 
     @field_validator("method")
     @classmethod

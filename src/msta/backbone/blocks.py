@@ -60,12 +60,30 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [b, s, d] -> [b, s, d]."""
+    def forward(self, x: Tensor, read: Tensor | None = None) -> Tensor:
+        """x [b, s, d] -> [b, s, d]; with positions ``read`` [b], one query a sequence: [b, 1, d]."""
         b, s, d = x.shape
+        if read is not None:
+            return self._read(x, read)
         q, k, v = self.qkv(x).view(b, s, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.proj(y.transpose(1, 2).reshape(b, s, d))
+
+    def _read(self, x: Tensor, read: Tensor) -> Tensor:
+        b, s, d = x.shape
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q = F.linear(pick(x, read), weight[:d], bias[:d]).view(b, 1, self.heads, -1).transpose(1, 2)
+        k, v = F.linear(x, weight[d:], bias[d:]).view(b, s, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mask = None
+        if self.causal:
+            mask = (torch.arange(s, device=x.device) <= read[:, None])[:, None, None]
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.proj(y.transpose(1, 2).reshape(b, 1, d))
+
+
+def pick(x: Tensor, read: Tensor) -> Tensor:
+    """The token at position read[i] of each sequence: x [b, s, d], read int64 [b] -> [b, 1, d]."""
+    return x.gather(1, read[:, None, None].expand(-1, 1, x.shape[-1]))
 
 
 class MLP(nn.Module):
@@ -83,7 +101,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-LN residual block. Adaptation methods wrap it and keep its interface: ``block(x, layout)``.
+    """Pre-LN residual block. Adaptation methods wrap it and keep its interface: ``block(x, layout, read)``.
 
     Example:
         >>> Block(TowerShape(width=64, layers=1, heads=1, mlp_width=256))(torch.zeros(2, 5, 64)).shape
@@ -97,9 +115,14 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(shape.width, eps=shape.layer_norm_eps)
         self.mlp = MLP(shape.width, shape.mlp_width, shape.activation)
 
-    def forward(self, x: Tensor, layout: VideoLayout | None = None) -> Tensor:
-        """x [b, s, d] -> [b, s, d]. A plain block ignores ``layout``; wrappers that mix frames read it."""
-        x = x + self.attn(self.ln_1(x))
+    def forward(self, x: Tensor, layout: VideoLayout | None = None, read: Tensor | None = None) -> Tensor:
+        """x [b, s, d] -> [b, s, d], or with positions ``read`` [b] their tokens alone: [b, 1, d].
+
+        A plain block ignores ``layout``; wrappers that mix frames need it. ``read`` is for the last block: what
+        nobody looks at is not computed, but for keys and values, which the token that is read attends to.
+        """
+        y = self.attn(self.ln_1(x), read)
+        x = (x if read is None else pick(x, read)) + y
         return x + self.mlp(self.ln_2(x))
 
 
@@ -111,7 +134,15 @@ class Tower(nn.Module):
         self.shape = shape
         self.blocks = nn.ModuleList(Block(shape, causal) for _ in range(shape.layers))
 
-    def run(self, x: Tensor, start: int = 0, stop: int | None = None, *, layout: VideoLayout | None = None) -> Tensor:
+    def run(
+        self,
+        x: Tensor,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        layout: VideoLayout | None = None,
+        read: Tensor | None = None,
+    ) -> Tensor:
         """Apply blocks ``start`` (inclusive, from 0) to ``stop`` (exclusive; None: to the end).
 
         ``run(run(x, 0, i), i)`` equals ``run(x)``: the blocks below the first trainable one are the prefix, whose
@@ -122,13 +153,16 @@ class Tower(nn.Module):
             start: first block.
             stop: the block to stop before.
             layout: how the tokens of a video are ordered; None for text.
+            read: positions [b] of the only tokens wanted after the last block; the result is then [b, 1, d].
         """
         stop = len(self.blocks) if stop is None else stop
         if not 0 <= start <= stop <= len(self.blocks):
             raise ValueError(f"blocks {start}..{stop} of a tower of {len(self.blocks)}")
-        for block in self.blocks[start:stop]:
+        if read is not None and not start < stop == len(self.blocks):
+            raise ValueError(f"tokens are read after the last block, not after blocks {start}..{stop}")
+        for block in self.blocks[start : stop if read is None else stop - 1]:
             x = block(x, layout)
-        return x
+        return x if read is None else self.blocks[-1](x, layout, read)
 
     def view(self) -> Self:
         """A tower with the same weights and a block list of its own: wrapping its blocks leaves this one as it is."""

@@ -28,6 +28,15 @@ class VideoLayout:
             return x[:, 1:].unflatten(1, (self.patches, self.frames)).transpose(1, 2)
         return x.unflatten(0, (-1, self.frames))
 
+    def keep(self, x: Tensor, patches: Tensor) -> tuple[Tensor, VideoLayout]:
+        """Only some patches, in all frames of a clip (tubes), and the class tokens: ``patches`` is int64 [clips, n]."""
+        smaller = VideoLayout(self.frames, patches.shape[1], self.class_token)
+        over_time = self.over_time(x)  # [b, t, m, d]
+        if self.class_token == "per_frame":
+            patches = torch.cat((torch.zeros_like(patches[:, :1]), patches + 1), dim=1)
+        index = patches[:, None, :, None].expand(-1, over_time.shape[1], -1, over_time.shape[-1])
+        return smaller.put_back(x, over_time.gather(2, index)), smaller
+
     def put_back(self, x: Tensor, over_time: Tensor) -> Tensor:
         """``x`` with the tokens of ``over_time(x)`` replaced; a shared class token stays as it is in ``x``."""
         if self.class_token == "shared":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from msta.backbone.blocks import Tower, TowerShape
+from msta.backbone.blocks import Tower, TowerShape, pick
 
 
 class TextTower(Tower):
@@ -54,8 +54,14 @@ class TextTower(Tower):
 
     def read(self, x: Tensor, token_ids: Tensor) -> Tensor:
         """Tokens after the last block [k, l, d] -> [k, embed_dim]."""
+        return self.project(pick(x, self.end(token_ids)))
+
+    def end(self, token_ids: Tensor) -> Tensor:
+        """Where each text is read: int64 [k]."""
         if self.eos_token_id is None:
-            end = token_ids.argmax(dim=-1)
-        else:
-            end = (token_ids == self.eos_token_id).int().argmax(dim=-1)
-        return self.ln_final(x[torch.arange(len(x), device=x.device), end]) @ self.proj
+            return token_ids.argmax(dim=-1)
+        return (token_ids == self.eos_token_id).int().argmax(dim=-1)
+
+    def project(self, x: Tensor) -> Tensor:
+        """The tokens that are read, [k, 1, d] -> [k, embed_dim]."""
+        return self.ln_final(x[:, 0]) @ self.proj

@@ -86,7 +86,9 @@ class VideoTower(Tower):
         return self.ln_pre(x), layout
 
     def read(self, x: Tensor, layout: VideoLayout) -> Tensor:
-        """Tokens after the last block -> [b, embed_dim]: the class token, averaged over frames if each has one."""
+        """Tokens after the last block (the first is enough) -> [b, embed_dim]: the class token, averaged over frames
+        if each has one.
+        """
         embedding = self.ln_post(x[:, 0]) @ self.proj
         if layout.class_token == "per_frame":
             embedding = embedding.unflatten(0, (-1, layout.frames)).mean(1)

@@ -180,7 +180,17 @@ def _to_float(frames: np.ndarray) -> Tensor:
 
 
 class ClipDataset(Dataset[dict[str, Any]]):
-    """Labelled clips, decoded on demand. A file that cannot be read becomes a failure in its batch, no exception."""
+    """Labelled clips, decoded on demand. A file that cannot be read becomes a failure in its batch, no exception.
+
+    Args:
+        clips: what is in it.
+        form: what the backbone wants to see.
+        augmentation: for training; None gives test views.
+        views: test views.
+        seed: of the order and the augmentation.
+        repeat: augmented views a clip; epoch e shows view e mod ``repeat``. None: a new one every epoch.
+        keep: (n, N): a training clip comes with n of its N patches, drawn at random, to go on with. None: with all.
+    """
 
     def __init__(
         self,
@@ -190,48 +200,68 @@ class ClipDataset(Dataset[dict[str, Any]]):
         augmentation: Augmentation | None = None,
         views: Views = ONE_VIEW,
         seed: int = 0,
+        repeat: int | None = None,
+        keep: tuple[int, int] | None = None,
     ) -> None:
         self.clips = clips
         self.form = form
         self.augmentation = augmentation
         self.views = views
         self.seed = seed
+        self.repeat = repeat
+        self.keep = keep
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
-        epoch, index = key
+        _, index = key
         clip = self.clips[index]
         try:
             if self.augmentation is None:
                 video = read_views(clip.path, self.form, self.views)
             else:
-                seed = int(np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0])
-                video = read_augmented(clip.path, self.form, self.augmentation, seed)
+                video = read_augmented(clip.path, self.form, self.augmentation, self.draw(key))
         except DecodeError as error:
             return {"failure": (clip.path, error.reason)}
-        return {"video": video, "label": clip.label, "index": index}
+        return {"video": video, "label": clip.label, "index": index, "kept": self._kept(key)}
+
+    def draw(self, key: Key) -> int:
+        """The seed of an augmented view."""
+        epoch, index = key
+        view = epoch if self.repeat is None else epoch % self.repeat
+        return int(np.random.SeedSequence((self.seed, view, index)).generate_state(1)[0])
+
+    def _kept(self, key: Key) -> np.ndarray | None:
+        if self.keep is None or self.augmentation is None:
+            return None
+        n, patches = self.keep
+        return np.sort(np.random.default_rng((self.draw(key), 1)).permutation(patches)[:n])
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Samples -> {"video": [B, views, T, 3, H, W] or None, "label": [B], "index": [B], "failures": [(path, why)]}.
+    """Samples -> {"video": [B, views, T, 3, H, W], "label": [B], "index": [B], "failures": [(path, why)], …}.
 
-    The video is a NumPy array, so that a worker sends it through its pipe: tensors go by way of shared memory, of which
-    containers have little (64 MB by Docker's default), and a worker that finds it full hangs.
+    Also "kept" [B, n], the patches to go on with, and "tokens" in place of "video" if they come from the prefix cache.
+    What no sample has is None. Arrays are NumPy's, so that a worker sends them through its pipe: tensors go by way of
+    shared memory, of which containers have little (64 MB by Docker's default), and a worker that finds it full hangs.
     """
     read = [s for s in samples if "failure" not in s]
     return {
-        "video": torch.stack([s["video"] for s in read]).numpy() if read else None,
+        **{name: _stack([s.get(name) for s in read]) for name in ("video", "tokens", "kept")},
         "label": torch.tensor([s["label"] for s in read], dtype=torch.int64),
         "index": torch.tensor([s["index"] for s in read], dtype=torch.int64),
         "failures": [s["failure"] for s in samples if "failure" in s],
     }
 
 
-def batch_video(batch: dict[str, Any], device: torch.device) -> Tensor | None:
-    """A batch's video on a device; None if none of its files could be read."""
-    return None if batch["video"] is None else torch.from_numpy(batch["video"]).to(device)
+def _stack(parts: Sequence[Any]) -> np.ndarray | None:
+    return np.stack(parts) if parts and parts[0] is not None else None
+
+
+def on_device(batch: dict[str, Any], name: str, device: torch.device) -> Tensor | None:
+    """A batch's "video", "tokens" or "kept"; None if it has none, as when none of its files could be read."""
+    return None if batch[name] is None else torch.from_numpy(batch[name]).to(device)
 
 
 class EpochSampler(Sampler[Key]):
@@ -254,12 +284,15 @@ class EpochSampler(Sampler[Key]):
         return iter([(self.epoch, int(i)) for i in order[self.skip :]])
 
 
-def make_loader(dataset: ClipDataset, batch_size: int, workers: int, *, shuffle: bool) -> DataLoader[Any]:
-    """A data loader whose ``sampler`` is an :class:`EpochSampler`."""
+def make_loader(
+    dataset: ClipDataset, batch_size: int, workers: int, *, shuffle: bool = False, keys: Sequence[Key] | None = None
+) -> DataLoader[Any]:
+    """A data loader whose ``sampler`` is an :class:`EpochSampler`, or exactly the samples ``keys``, once."""
+    sampler: Any = EpochSampler(len(dataset), shuffle, dataset.seed) if keys is None else keys
     return DataLoader(
         dataset,
         batch_size=batch_size,
-        sampler=EpochSampler(len(dataset), shuffle, dataset.seed),  # type: ignore[arg-type]
+        sampler=sampler,
         num_workers=workers,
         collate_fn=collate,
         worker_init_fn=_leave_signals_to_the_main_process,

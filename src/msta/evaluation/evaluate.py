@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from msta.data.clips import ClipFormat, Failures, batch_video
+from msta.data.clips import ClipFormat, Failures, on_device
 from msta.evaluation.metrics import accuracy
 from msta.methods.base import AdaptedModel
+from msta.methods.prefix import Tokens, tokens_of
 from msta.methods.task import prompts
 from msta.training.losses import class_logits
 
@@ -30,11 +31,22 @@ def class_embeddings(model: AdaptedModel, classes: Sequence[str], template: str)
     return model.encode_text(ids)
 
 
+def views_of(batch: dict[str, Any], model: AdaptedModel, device: torch.device) -> list[Tensor | Tokens] | None:
+    """A loader's batch as ``model.encode_video`` takes it, view by view; None if none of its files could be read."""
+    if (tokens := on_device(batch, "tokens", device)) is not None:  # [B, views, sequences a clip, s, d]
+        frames = clip_format(model).frames
+        return [tokens_of(model.backbone.video, view, frames) for view in tokens.unbind(1)]
+    if (video := on_device(batch, "video", device)) is None:
+        return None
+    kept = on_device(batch, "kept", device)
+    return [view if kept is None else model.video_prefix(view, kept) for view in video.unbind(1)]
+
+
 @torch.no_grad()
-def class_probabilities(model: AdaptedModel, video: Tensor, text: Tensor) -> Tensor:
-    """video [B, views, T, 3, H, W], text [K, D] -> [B, K], averaged over the views, which are read one by one."""
-    views = [class_logits(model.encode_video(v), text, model.backbone.logit_scale) for v in video.unbind(1)]
-    return torch.stack([logits.softmax(-1) for logits in views]).mean(0)
+def class_probabilities(model: AdaptedModel, views: Sequence[Tensor | Tokens], text: Tensor) -> Tensor:
+    """Views [B, T, 3, H, W] each, text [K, D] -> [B, K], averaged over the views, which are read one by one."""
+    logits = [class_logits(model.encode_video(view), text, model.backbone.logit_scale) for view in views]
+    return torch.stack([each.softmax(-1) for each in logits]).mean(0)
 
 
 def evaluate(
@@ -63,10 +75,11 @@ def evaluate(
     probabilities, labels = [], []
     for batch in batches:
         failures.add(batch["failures"])
-        video = batch_video(batch, device)
-        if video is not None:
-            with autocast():
-                probabilities.append(class_probabilities(model, video, text).float().cpu())
+        with autocast():
+            views = views_of(batch, model, device)
+            if views is not None:
+                probabilities.append(class_probabilities(model, views, text).float().cpu())
+        if views is not None:
             labels.append(batch["label"].cpu())
         progress()
     if not labels:

@@ -71,6 +71,8 @@ class Predictor:
         """
         video = read_views(os.fspath(path), self.format, self.views)
         with torch.inference_mode():
-            probabilities = class_probabilities(self.model, video[None].to(self._text.device), self._text)[0]
+            probabilities = class_probabilities(self.model, video.to(self._text.device)[:, None].unbind(0), self._text)[
+                0
+            ]
         order = probabilities.argsort(descending=True).tolist()
         return [Prediction(self.classes[i], float(probabilities[i])) for i in order]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from msta.backbone.dual_encoder import DualEncoder
 from msta.methods.artefact import Artefact
+from msta.methods.prefix import Tokens, suffix, text_prefix, video_prefix
 from msta.methods.task import Task
 
 
@@ -36,12 +37,15 @@ class AdaptedModel(nn.Module):
         origin: source, fingerprint and, if it had one, base of the backbone it was made from.
         trains: what trains, in words.
         task: classes and template, once trained.
+        exact_reference: compute everything, every time, as it is written in the papers: the oracle that the shortcuts
+            of :mod:`msta.methods.prefix` are tested against.
     """
 
     def __init__(
         self, config: MethodConfig, adapter: nn.Module, backbone: DualEncoder, origin: DualEncoder, trains: str
     ) -> None:
         super().__init__()
+        self.exact_reference = False
         self.adapter = adapter  # first: its parameters are known by their names here, "adapter.…"
         self.backbone = backbone
         self.config = config
@@ -51,15 +55,27 @@ class AdaptedModel(nn.Module):
         self.trains = trains
         self.task: Task | None = None
 
-    def encode_video(self, video: Tensor) -> Tensor:
-        """Float [B, T, 3, H, W], normalised -> [B, D], not L2-normalised."""
-        return self.backbone.encode_video(video)
+    def encode_video(self, video: Tensor | Tokens) -> Tensor:
+        """Float [B, T, 3, H, W], normalised, or what :meth:`video_prefix` gave -> [B, D], not L2-normalised."""
+        if self.exact_reference and isinstance(video, Tensor):
+            return self.backbone.encode_video(video)
+        return suffix(self.backbone.video, video if isinstance(video, Tokens) else self.video_prefix(video))
 
-    def encode_text(self, token_ids: Tensor) -> Tensor:
-        """int64 [K, L], zero-padded -> [K, D], not L2-normalised."""
-        return self.backbone.encode_text(token_ids)
+    def encode_text(self, token_ids: Tensor | Tokens) -> Tensor:
+        """int64 [K, L], zero-padded, or what :meth:`text_prefix` gave -> [K, D], not L2-normalised."""
+        if self.exact_reference and isinstance(token_ids, Tensor):
+            return self.backbone.encode_text(token_ids)
+        return suffix(self.backbone.text, token_ids if isinstance(token_ids, Tokens) else self.text_prefix(token_ids))
 
-    def forward(self, video: Tensor, token_ids: Tensor) -> tuple[Tensor, Tensor]:
+    def video_prefix(self, video: Tensor, kept: Tensor | None = None) -> Tokens:
+        """The frozen part of :meth:`encode_video`, which is the same whatever was trained. ``kept``: see there."""
+        return video_prefix(self.backbone.video, video, kept)
+
+    def text_prefix(self, token_ids: Tensor) -> Tokens:
+        """The frozen part of :meth:`encode_text`, which is the same whatever was trained."""
+        return text_prefix(self.backbone.text, token_ids)
+
+    def forward(self, video: Tensor | Tokens, token_ids: Tensor | Tokens) -> tuple[Tensor, Tensor]:
         """Both encodings at once: one call for wrappers (mixed precision, many devices) that act on ``forward``."""
         return self.encode_video(video), self.encode_text(token_ids)
 

@@ -12,6 +12,7 @@ in the authors' logs; that the convolution is depthwise, of kernel 3 and with a 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, cast
 
 import torch
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from msta.backbone.blocks import Block
+from msta.backbone.blocks import Block, pick
 from msta.backbone.dual_encoder import DualEncoder
 from msta.backbone.layout import VideoLayout
 from msta.errors import ConfigError
@@ -158,6 +159,8 @@ class Bottleneck(nn.Module):
         y = self.up(F.relu(projection(F.relu(self.down(x)))))
         if self.temporal is None or layout is None:
             return y
+        if layout.patches == 0 and layout.class_token == "shared":  # no token to mix: its gradient is zero, not none
+            return y + 0 * (self.temporal.weight.sum() + self.temporal.bias.sum())
         return layout.put_back(y, self.temporal(layout.over_time(y)))
 
 
@@ -171,7 +174,11 @@ class MSTABlock(nn.Module):
         self.projection = projection
         self.scale = scale
 
-    def forward(self, x: Tensor, layout: VideoLayout | None = None) -> Tensor:
-        """x [b, s, d] -> [b, s, d]."""
-        y = self.bottleneck(self.block.ln_1(x), self.projection, layout)
-        return self.block(x, layout) + self.scale * y
+    def forward(self, x: Tensor, layout: VideoLayout | None = None, read: Tensor | None = None) -> Tensor:
+        """x [b, s, d] -> [b, s, d], or [b, 1, d] at positions ``read`` [b]: of a video, its class tokens."""
+        if read is None:
+            y = self.bottleneck(self.block.ln_1(x), self.projection, layout)
+        else:
+            alone = layout and replace(layout, patches=0)
+            y = self.bottleneck(self.block.ln_1(pick(x, read)), self.projection, alone)
+        return self.block(x, layout, read) + self.scale * y

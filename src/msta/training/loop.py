@@ -20,22 +20,22 @@ from rich.console import Console
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
 from msta.config import RunConfig, TrainSettings
 from msta.data.catalog import Catalog, read_catalog, write_catalog
-from msta.data.clips import ClipDataset, Failures, allowed_flip, batch_video, make_loader
+from msta.data.clips import Failures
 from msta.data.splits import Split, make_split
 from msta.descriptions.bank import DescriptionBank, anchors, load_descriptions
 from msta.errors import ConfigError, DataError, Interrupted, MSTAError, is_text
-from msta.evaluation.evaluate import class_embeddings, clip_format, evaluate
+from msta.evaluation.evaluate import evaluate, views_of
 from msta.files import new_directory, read_json, refuse_existing, write_bytes, write_json
 from msta.methods import attach
-from msta.methods.base import AdaptedModel
+from msta.methods.prefix import Tokens
 from msta.methods.task import Task
 from msta.notices import notice
+from msta.training.batches import Source
 from msta.training.losses import objective
 from msta.training.report import Clock, RunLog, print_plan, print_result, progress_bar
 from msta.training.state import Progress, load_state, save_state
@@ -84,16 +84,18 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
     backbone = load_backbone(config.backbone, base=config.base)
     _check_size(config, backbone)
     model = attach(backbone, config.method_config())
-    source = bank.source if bank else None
+    model.exact_reference = settings.exact_reference
     shown = config.data
-    model.task = Task(catalog.classes, shown.template, shown.frames, shown.size, shown.fit, source)
+    model.task = Task(
+        catalog.classes, shown.template, shown.frames, shown.size, shown.fit, bank.source if bank else None
+    )
     accelerator = _accelerator(settings)
     device = accelerator.device
-    loaders = _loaders(config, model, catalog, split)
     anchor_list = _anchors(bank, backbone.to(device), catalog) if model.num_trainable() else []
     del backbone
     model.to(device)
-    prompt_ids = model.tokenize(model.task.prompts()).to(device)
+    failures = Failures(config.data.on_error)
+    source = Source(config, model, catalog, split, accelerator, failures)
     optimizer = torch.optim.AdamW(
         # AdamW refuses an empty list; zero-shot trains nothing
         model.trainable_parameters() or [torch.nn.Parameter(torch.zeros(0))],
@@ -106,9 +108,8 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
         _open_run(out, config, catalog, split)
     state_file, best_file = out / "checkpoints" / "last.pt", out / "checkpoints" / "best.safetensors"
     progress = load_state(state_file, model, optimizer) if resume and state_file.exists() else Progress()
-    failures = Failures(config.data.on_error)
     failures.reasons.update(progress.failures)
-    network, optimizer, loader = accelerator.prepare(model, optimizer, loaders["train"])
+    network, optimizer = accelerator.prepare(model, optimizer)
 
     # ------------------------------------------------------------ plan
     epochs = settings.epochs if model.num_trainable() else 0
@@ -118,33 +119,41 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
     if steps and warmup > steps // 2:
         warmup = steps // 2
         notice(f"The warm-up is longer than half of the run: it is cut to {warmup} steps.")
-    print_plan(console, config, model, catalog, split, epochs, steps_per_epoch, bool(anchor_list))
+    kept = source.plan(epochs)
+    print_plan(console, config, model, catalog, split, epochs, steps_per_epoch, bool(anchor_list), kept)
+    ids = model.tokenize(model.task.prompts()).to(device)
+    with accelerator.autocast():  # the same in every step
+        prompts: Tensor | Tokens = ids if model.exact_reference else model.text_prefix(ids)
 
     # ------------------------------------------------------------ steps
     def measure(part: str) -> dict[str, float]:
-        text = class_embeddings(model, catalog.classes, config.data.template)
-        return evaluate(model, loaders[part], text, failures, autocast=accelerator.autocast)
+        with torch.no_grad():
+            text = model.encode_text(prompts)
+        return evaluate(model, source.test(part, fill), text, failures, autocast=accelerator.autocast)
 
     watched = {"val": "val" if split.val else None, "last": None, "test-leak": "test"}[settings.select]
     if settings.select == "test-leak":
         notice("The checkpoint is selected on the test clips, as the authors did: the figure will be optimistic.")
-    sampler: Any = loaders["train"].sampler
     clock = Clock(progress.seconds)
     with RunLog(out, progress.step) as log, _interruptible() as stop, progress_bar(console) as bar:
         task = bar.add_task("training", total=steps, completed=progress.step, note="")
+
+        def fill(part: str, done: int, clips: int) -> None:
+            bar.update(task, note=f"caching {done} of {clips} {part} clips")
+
         while progress.epoch < epochs:
-            sampler.epoch, sampler.skip = progress.epoch, progress.batches * settings.batch_size
-            for batch in loader:
+            for batch in source.train(progress.epoch, progress.batches * settings.batch_size, fill):
                 progress.batches += 1
                 failures.add(batch["failures"])
-                clips = batch_video(batch, device)
-                if clips is None:
+                with accelerator.autocast():
+                    views = views_of(batch, model, device)
+                if views is None:
                     if stop.is_set:
                         break
                     continue
                 with accelerator.accumulate(network):
                     _set_lr(optimizer, settings, progress.step, steps, warmup)
-                    video, text = network(clips.flatten(0, 1), prompt_ids)
+                    video, text = network(views[0], prompts)
                     loss, parts = objective(
                         video,
                         text,
@@ -257,18 +266,6 @@ def _accelerator(settings: TrainSettings) -> Accelerator:
         return Accelerator(mixed_precision=mixed, gradient_accumulation_steps=settings.accumulate)
     except ValueError as error:
         raise ConfigError(f"train.precision: {settings.precision} does not work on this machine: {error}") from error
-
-
-def _loaders(config: RunConfig, model: AdaptedModel, catalog: Catalog, split: Split) -> dict[str, DataLoader[Any]]:
-    form = clip_format(model)
-    augmentation = config.data.augmentation(allowed_flip(config.data.flip, catalog.classes))
-    seed, workers = config.train.seed, config.data.workers
-    train = ClipDataset(split.train, form, augmentation=augmentation, seed=seed)
-    loaders = {"train": make_loader(train, config.train.batch_size, workers, shuffle=True)}
-    for part, clips in (("val", split.val), ("test", split.test)):
-        dataset = ClipDataset(clips, form, views=config.eval.views())
-        loaders[part] = make_loader(dataset, config.eval.batch_size, workers, shuffle=False)
-    return loaders
 
 
 def _anchors(bank: DescriptionBank | None, backbone: DualEncoder, catalog: Catalog) -> list[Tensor]:

@@ -33,6 +33,7 @@ def print_plan(
     epochs: int,
     steps_per_epoch: int,
     consistent: bool,
+    kept: str | None,
 ) -> None:
     """Before the first step: what is frozen and what trains, on which clips, for how many steps."""
     total = sum(p.numel() for p in model.parameters())
@@ -49,8 +50,13 @@ def print_plan(
                     + (f"at alpha {config.descriptions.alpha:g}" if consistent else "off")),
         ("steps", f"{epochs} epochs x {steps_per_epoch} = {epochs * steps_per_epoch}, "
                   f"{config.train.batch_size * config.train.accumulate} clips each, {config.train.precision}"),
+        ("cache", kept),
+        ("dropping", f"{config.train.keep_tokens:.0%} of the patches are kept in training: approximate"
+                     if config.train.keep_tokens < 1 else None),
     ]  # fmt: skip
     for name, text in lines:
+        if text is None:
+            continue
         console.print(f"{name:>9}  {text}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -1,0 +1,108 @@
+"""The frozen part of a forward pass, apart from the rest: what the blocks below the first trainable one compute.
+
+It needs no autograd, runs in chunks of any size, and its output can be kept: for the class prompts, which are the same
+in every step, for a whole run; for clips, on disk. What is left to compute in a step is the suffix, and of its last
+block only the tokens that are read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from msta.backbone.blocks import Tower
+from msta.backbone.layout import VideoLayout
+from msta.backbone.text import TextTower
+from msta.backbone.video import VideoTower
+
+_AFTER_THE_BLOCKS = ("ln_post.", "ln_final.", "proj")
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Sequences half way through a tower.
+
+    Attributes:
+        x: [b, s, d], after the blocks below ``start``.
+        start: the block to go on with, from 0.
+        read: int64 [b], the position of each sequence that is read after the last block.
+        layout: of a video; None for text.
+    """
+
+    x: Tensor
+    start: int
+    read: Tensor
+    layout: VideoLayout | None = None
+
+
+def prefix_length(tower: Tower) -> int | None:
+    """How many blocks lie below the first one that trains; None if something trains before the blocks.
+
+    The last block never counts: of it, only the tokens that are read are computed, whether it trains or not.
+    """
+    for name, parameter in tower.named_parameters():
+        if parameter.requires_grad and not name.startswith(("blocks.", *_AFTER_THE_BLOCKS)):
+            return None
+    below = (i for i, block in enumerate(tower.blocks) if any(p.requires_grad for p in block.parameters()))
+    return min(next(below, len(tower.blocks)), len(tower.blocks) - 1)
+
+
+def video_prefix(tower: VideoTower, video: Tensor, kept: Tensor | None = None, chunk: int | None = None) -> Tokens:
+    """Patches, positions and the frozen blocks.
+
+    Args:
+        tower: its blocks may be wrapped.
+        video: [B, T, 3, H, W], normalised.
+        kept: int64 [B, n], the patches to go on with, in all frames of a clip; None for all.
+        chunk: clips at a time. None: one on a CPU, whose caches then hold a block's activations; all elsewhere.
+    """
+    blocks = prefix_length(tower)
+    if chunk is None:
+        chunk = 1 if video.device.type == "cpu" else len(video)
+    with torch.inference_mode(blocks is not None):
+        parts = []
+        for i in range(0, len(video), chunk):
+            x, layout = tower.embed(video[i : i + chunk])
+            if kept is not None:
+                x, layout = layout.keep(x, kept[i : i + chunk])
+            parts.append(tower.run(x, 0, blocks or 0, layout=layout))
+        x = torch.cat(parts)
+    read = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    return Tokens(_for_autograd(x), blocks or 0, read, layout)
+
+
+def tokens_of(tower: VideoTower, x: Tensor, frames: int) -> Tokens:
+    """What was kept of :func:`video_prefix`, [clips, sequences a clip, s, d], as it was."""
+    x = x.flatten(0, 1)
+    if tower.attention == "joint":
+        layout = VideoLayout(frames, (x.shape[1] - 1) // frames, "shared")
+    else:
+        layout = VideoLayout(frames, x.shape[1] - 1, "per_frame")
+    read = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    return Tokens(x, prefix_length(tower) or 0, read, layout)
+
+
+def text_prefix(tower: TextTower, token_ids: Tensor) -> Tokens:
+    """Embeddings and the frozen blocks of texts [k, l], cut to the longest: the mask is causal, nothing changes."""
+    blocks = prefix_length(tower)
+    end = tower.end(token_ids)
+    token_ids = token_ids[:, : int(end.max()) + 1]
+    with torch.inference_mode(blocks is not None):
+        x = tower.run(tower.embed(token_ids), 0, blocks or 0)
+    return Tokens(_for_autograd(x), blocks or 0, end)
+
+
+def suffix(tower: VideoTower | TextTower, tokens: Tokens) -> Tensor:
+    """The blocks from the first trainable one on -> embeddings [b, D]."""
+    x = tower.run(tokens.x, tokens.start, layout=tokens.layout, read=tokens.read)
+    if isinstance(tower, TextTower):
+        return tower.project(x)
+    assert tokens.layout is not None
+    return tower.read(x, tokens.layout)
+
+
+def _for_autograd(x: Tensor) -> Tensor:
+    """What inference mode made, for use outside of it."""
+    return x.clone() if x.is_inference() else x

@@ -1,0 +1,117 @@
+"""Where the loop's batches come from: video files, or the prefix cache, which is filled as epochs first need it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+
+from msta.config import RunConfig
+from msta.data.catalog import Catalog
+from msta.data.clips import ClipDataset, Failures, allowed_flip, make_loader
+from msta.data.splits import Split
+from msta.errors import ConfigError
+from msta.evaluation.evaluate import clip_format
+from msta.methods.base import AdaptedModel
+from msta.training.features import PrefixCache
+
+Report = Callable[[str, int, int], None]
+"""Told, while the cache is filled: of which part, how many clips are done, of how many."""
+
+
+class Source:
+    """The clips of a run, in batches.
+
+    Args:
+        config: the run's.
+        model: what they are for.
+        catalog: classes, some of which forbid the flip.
+        split: which clips train, validate and test.
+        accelerator: distributes the training clips.
+        failures: collects what cannot be read.
+
+    Attributes:
+        cache: None if every epoch decodes its clips anew.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        model: AdaptedModel,
+        catalog: Catalog,
+        split: Split,
+        accelerator: Accelerator,
+        failures: Failures,
+    ) -> None:
+        self.config, self.accelerator, self.failures = config, accelerator, failures
+        form = clip_format(model)
+        patches = (form.size // model.backbone.video.patch_size) ** 2
+        share = config.train.keep_tokens
+        augmentation = config.data.augmentation(allowed_flip(config.data.flip, catalog.classes))
+        self.datasets = {
+            "train": ClipDataset(
+                split.train, form, augmentation=augmentation, seed=config.train.seed, repeat=config.cache.views or None,
+                keep=(max(1, round(share * patches)), patches) if share < 1 else None,
+            ),
+            **{
+                part: ClipDataset(clips, form, views=config.eval.views())
+                for part, clips in (("val", split.val), ("test", split.test))
+            },
+        }  # fmt: skip
+        self.cache = None
+        if config.cache.views:
+            if model.exact_reference:
+                raise ConfigError("cache.views: the exact reference computes everything, every time")
+            settings = config.cache
+            self.cache = PrefixCache(
+                settings.folder(), model, max_gb=settings.max_gb, dtype=settings.dtype, precision=config.train.precision
+            )
+        self._loaders: dict[str, DataLoader[Any]] = {}
+
+    def plan(self, epochs: int) -> str | None:
+        """What the cache needs, in words; None without one.
+
+        Raises:
+            ConfigError: more than it may.
+        """
+        if self.cache is None:
+            return None
+        views = min(epochs, self.config.cache.views)
+        parts = [(self.datasets[part], views if part == "train" else 1) for part in self.datasets]
+        return f"{views} views of every training clip: {self.cache.plan(parts)}"
+
+    def train(self, epoch: int, skip: int, report: Report) -> DataLoader[Any]:
+        """The training batches of an epoch, without the ``skip`` clips that were seen already."""
+        loader = self._loader("train", epoch, report)
+        sampler: Any = loader.sampler
+        sampler.epoch, sampler.skip = epoch, skip
+        return loader
+
+    def test(self, part: str, report: Report) -> DataLoader[Any]:
+        """The "val" or "test" batches."""
+        return self._loader(part, 0, report)
+
+    def _loader(self, part: str, epoch: int, report: Report) -> DataLoader[Any]:
+        dataset, train, workers = self.datasets[part], part == "train", self.config.data.workers
+        size = self.config.train.batch_size if train else self.config.eval.batch_size
+        if self.cache is not None and epoch < self.config.cache.views:
+            done = 0
+
+            def progress(clips: int) -> None:
+                nonlocal done
+                done += clips
+                report(part, done, len(dataset))
+
+            self.cache.fill(
+                dataset, epoch, self.failures, batch_size=size, workers=workers,
+                autocast=self.accelerator.autocast, progress=progress,
+            )  # fmt: skip
+        if part not in self._loaders:
+            if self.cache is not None:
+                loader = self.cache.loader(dataset, size, shuffle=train, failures=self.failures)
+            else:
+                loader = make_loader(dataset, size, workers, shuffle=train)
+            self._loaders[part] = self.accelerator.prepare(loader) if train else loader
+        return self._loaders[part]

@@ -1,0 +1,76 @@
+"""The shortcuts against the plain computation: outputs, loss and every gradient."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import relative, tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import msta
+from msta.training.losses import objective
+
+
+def stirred(model: msta.AdaptedModel) -> msta.AdaptedModel:
+    with torch.no_grad():
+        for p in model.trainable_parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+    return model
+
+
+def gradients(model, video, ids, labels) -> tuple[torch.Tensor, dict[str, torch.Tensor | None]]:
+    model.zero_grad()
+    outputs = model(video, ids)
+    loss, _ = objective(*outputs, labels, model.backbone.logit_scale, [], 0.0)
+    torch.manual_seed(0)  # with one class the loss is constant: something random makes the gradients speak
+    loss = loss + sum((torch.randn_like(output) * output).sum() for output in outputs)
+    if loss.requires_grad:
+        loss.backward()
+    return loss.detach(), {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    attention=st.sampled_from(["joint", "frame-wise"]),
+    method=st.sampled_from(["msta", "full", "zero-shot"]),
+    layers=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    span=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    kernel=st.sampled_from([0, 3, 5]),
+    shared=st.booleans(),
+    frames=st.integers(1, 16),
+    clips=st.integers(1, 3),
+    classes=st.sampled_from([1, 2, 7, 400]),
+    eos=st.sampled_from([None, 49407]),
+    words=st.integers(1, 9),
+)
+def test_the_shortcuts_change_nothing(
+    attention, method, layers, span, kernel, shared, frames, clips, classes, eos, words
+):
+    video_layers, text_layers = layers
+    backbone = msta.random_backbone(
+        tiny(attention, video_layers=video_layers, text_layers=text_layers, eos_token_id=eos)
+    )
+    if method == "msta":
+        depth = max(layers)
+        first, last = sorted(min(s, depth) for s in span)
+        method = msta.MSTAConfig(
+            first_block=first, last_block=last, dim=4, scale=0.3, temporal_kernel=kernel, shared=shared
+        )
+    model = stirred(msta.attach(backbone, method)) if method != "full" else msta.attach(backbone, method)
+    video = torch.randn(clips, frames, 3, 32, 32)
+    ids = backbone.tokenize([" ".join(["a"] * (1 + i % words)) for i in range(classes)])
+    labels = torch.arange(clips) % classes
+    model.exact_reference = True
+    loss, expected = gradients(model, video, ids, labels)
+    outputs = model.encode_video(video), model.encode_text(ids)
+    model.exact_reference = False
+    fast_loss, found = gradients(model, video, ids, labels)
+    assert relative(model.encode_video(video), outputs[0]) < 1e-5
+    assert relative(model.encode_text(ids), outputs[1]) < 1e-5
+    assert fast_loss.item() == pytest.approx(loss.item(), rel=1e-5, abs=1e-6)
+    largest = max((g.abs().max() for g in expected.values() if g is not None), default=1)
+    for name, gradient in expected.items():
+        assert (gradient is None) == (found[name] is None), name
+        if gradient is not None:
+            assert (found[name] - gradient).abs().max() <= 1e-5 * max(gradient.abs().max(), 1e-2 * largest), name
