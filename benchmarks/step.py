@@ -1,67 +1,253 @@
-"""A training step of MSTA beside one of full fine-tuning: same backbone, same clips, one process, A B A B.
+"""What a training step costs: the fast path beside the plain one, one process, A B C A B C.
 
-python benchmarks/step.py [--architecture viclip-b16] [--classes 51] [--batch 2] [--rounds 5]
-Writes benchmarks/results/step.json.
+    python benchmarks/step.py [--architecture viclip-b16] [--classes 51 400] [--batch 4] [--frames 8] [--rounds 5]
+
+Random weights, noise for pixels: neither changes the time. Writes results/step.json and results/step.md: medians and
+spread of seconds, peak memory (each variant in a process of its own), arithmetic counted by torch, and the rate of the
+frozen prefix beside that of this machine's matrix product.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import resource
 import statistics
+import tempfile
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 import msta
+from msta.backbone.prefix import Tokens, tokens_of
+from msta.memory import keep_freed_memory
 from msta.training.losses import objective
+
+RESULTS = Path(__file__).parent / "results"
+VARIANTS = ("reference", "fast", "cached")
+LABELS = {
+    "reference": "plain (`exact_reference`)",
+    "fast": "fast path",
+    "cached": "fast path, prefix cache",
+    "full": "full fine-tuning",
+}
+
+
+class Step:
+    """One training step of a variant: forward, loss, backward, AdamW.
+
+    Args:
+        variant: "reference", "fast", "cached" (the clips' prefix is read from disk, in float16) or "full".
+        backbone: shared by all variants.
+        shape: batch, frames and classes.
+        dtype: bfloat16 runs under autocast, with the frozen weights kept in it.
+        folder: for the cache.
+    """
+
+    def __init__(
+        self,
+        variant: str,
+        backbone: msta.DualEncoder,
+        shape: argparse.Namespace,
+        folder: Path,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.model = msta.attach(
+            backbone, "full" if variant == "full" else "msta", exact_reference=variant == "reference"
+        )
+        self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+        if dtype != torch.float32:
+            self.model.cast_frozen(dtype)
+            self.autocast = partial(torch.autocast, "cpu", dtype)
+        size = backbone.architecture.image_size
+        self.video = torch.randn(shape.batch, shape.frames, 3, size, size)
+        self.labels = torch.arange(shape.batch) % shape.classes
+        self.prompts: Tensor | Tokens = backbone.tokenize(
+            [f"a video of action number {i}." for i in range(shape.classes)]
+        )
+        self.kept: Path | None = None
+        with self.autocast():
+            if variant not in ("reference", "full"):
+                self.prompts = self.model.text_prefix(self.prompts)
+            if variant == "cached":
+                x = self.model.video_prefix(self.video).x
+                self.kept = folder / f"{shape.classes}.npy"
+                np.save(self.kept, x.unflatten(0, (shape.batch, -1)).float().numpy().astype(np.float16))
+        self.frames = shape.frames
+        self.optimizer = torch.optim.AdamW(self.model.trainable_parameters())
+
+    def __call__(self) -> None:
+        video: Tensor | Tokens = self.video
+        if self.kept is not None:
+            x = torch.from_numpy(np.load(self.kept, mmap_mode="r").astype(np.float32))
+            video = tokens_of(self.model.backbone.video, x, self.frames)
+        with self.autocast():
+            outputs = self.model(video, self.prompts)
+        loss, _ = objective(*outputs, self.labels, self.model.backbone.logit_scale, [], 0.0)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+def alternate(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each, taken in turn, after one round that warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for round_ in range(rounds + 1):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            if round_:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def flops(step: Callable[[], object]) -> int:
+    """Multiplications and additions of matrix products and attention, counted by torch."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def _peak(variant: str, shape: argparse.Namespace, answer: Any) -> None:
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        step = Step(variant, msta.random_backbone(shape.architecture), shape, Path(folder))
+        step()
+        step()
+    answer.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def peak_memory(variant: str, shape: argparse.Namespace) -> int:
+    """Bytes that a process of its own held at most, weights and Python included."""
+    context = multiprocessing.get_context("spawn")
+    answer = context.Queue()
+    process = context.Process(target=_peak, args=(variant, shape, answer))
+    process.start()
+    peak = answer.get()
+    process.join()
+    return int(peak)
+
+
+def matrix_product(dtype: torch.dtype) -> Callable[[], Tensor]:
+    """2,048 x 2,048 by itself: 17.2 GFLOP."""
+    a = torch.randn(2048, 2048).to(dtype)
+    return lambda: a @ a
+
+
+def prefix_rate(backbone: msta.DualEncoder, shape: argparse.Namespace, dtype: torch.dtype) -> dict[str, float]:
+    """The frozen blocks beside the machine's matrix product, in the same dtype and in turn."""
+    model = msta.attach(backbone, "msta")
+    size = backbone.architecture.image_size
+    video = torch.randn(shape.batch, shape.frames, 3, size, size)
+    autocast = nullcontext() if dtype == torch.float32 else torch.autocast("cpu", dtype)
+    if dtype != torch.float32:
+        model.cast_frozen(dtype)
+
+    def prefix() -> None:
+        with autocast:
+            model.video_prefix(video)
+
+    seconds = alternate({"prefix": prefix, "product": matrix_product(dtype)}, shape.rounds)
+    rates = {
+        "prefix": flops(prefix) / statistics.median(seconds["prefix"]) / 1e9,
+        "product": 2 * 2048**3 / statistics.median(seconds["product"]) / 1e9,
+    }
+    return {**rates, "share": rates["prefix"] / rates["product"]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--architecture", default="viclip-b16")
-    parser.add_argument("--classes", type=int, default=51)
-    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--classes", type=int, nargs="+", default=[51, 400])
+    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--parts", nargs="+", default=["steps", "memory", "bf16", "prefix"])
     arguments = parser.parse_args()
+    keep_freed_memory()
 
+    def shape(classes: int) -> argparse.Namespace:
+        return argparse.Namespace(**{**vars(arguments), "classes": classes})
+
+    file = RESULTS / "step.json"
+    result: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    result |= {"settings": vars(arguments), "torch": torch.__version__, "threads": torch.get_num_threads()}
     backbone = msta.random_backbone(arguments.architecture)
-    size = backbone.architecture.image_size
-    video = torch.randn(arguments.batch, arguments.frames, 3, size, size)
-    labels = torch.arange(arguments.batch) % arguments.classes
-    ids = backbone.tokenize([f"a video of action number {i}." for i in range(arguments.classes)])
-    steps = {}
-    for method in ("msta", "full"):
-        model = msta.attach(backbone, method)
-        steps[method] = (model, torch.optim.AdamW(model.trainable_parameters()))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if "steps" in arguments.parts:
+            for classes in arguments.classes:
+                variants = (*VARIANTS, "full") if classes < 100 else VARIANTS
+                steps = {v: Step(v, backbone, shape(classes), folder) for v in variants}
+                result[f"{classes} classes"] = {
+                    "seconds": alternate(steps, arguments.rounds),
+                    "flops": {v: flops(step) for v, step in steps.items()},
+                }
+        if "memory" in arguments.parts:
+            for classes in arguments.classes:
+                result[f"{classes} classes"]["peak"] = {v: peak_memory(v, shape(classes)) for v in VARIANTS}
+        if "prefix" in arguments.parts:
+            result["prefix"] = {
+                "fp32": prefix_rate(backbone, shape(1), torch.float32),
+                "bf16": prefix_rate(msta.random_backbone(arguments.architecture), shape(1), torch.bfloat16),
+            }
+        if "bf16" in arguments.parts:
+            classes = arguments.classes[0]
+            both = {
+                "fp32": Step("fast", backbone, shape(classes), folder),
+                "bf16": Step(
+                    "fast", msta.random_backbone(arguments.architecture), shape(classes), folder, torch.bfloat16
+                ),
+            }
+            result["bf16"] = {"seconds": alternate(both, arguments.rounds)}
+    RESULTS.mkdir(exist_ok=True)
+    file.write_text(json.dumps(result, indent=2) + "\n")
+    table = markdown(result)
+    (RESULTS / "step.md").write_text(table)
+    print(table)
 
-    seconds: dict[str, list[float]] = {method: [] for method in steps}
-    for round_ in range(arguments.rounds + 1):
-        for method, (model, optimizer) in steps.items():
-            start = time.perf_counter()
-            loss, _ = objective(*model(video, ids), labels, backbone.logit_scale, [], 0.0)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            if round_:  # the first one warms up
-                seconds[method].append(time.perf_counter() - start)
-    medians = {method: statistics.median(times) for method, times in seconds.items()}
-    result = {
-        "settings": vars(arguments),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "seconds": seconds,
-        "median": medians,
-        "full_over_msta": medians["full"] / medians["msta"],
-    }
-    out = Path(__file__).parent / "results" / "step.json"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(result, indent=2) + "\n")
-    for method, times in seconds.items():
-        print(f"{method:>5}: {medians[method]:.2f} s a step ({min(times):.2f}..{max(times):.2f})")
-    print(f"full / msta: {result['full_over_msta']:.2f}")
+
+def markdown(result: dict[str, Any]) -> str:
+    """Every figure, as a page."""
+    s = result["settings"]
+    product = result.get("prefix", {}).get("fp32", {}).get("product")
+    lines = [
+        f"{s['architecture']}, {s['frames']} frames, batch {s['batch']}, {result['threads']} threads, "
+        f"torch {result['torch']}; medians of {s['rounds']} rounds (smallest..largest).",
+    ]
+    for name, part in result.items():
+        if not name.endswith(" classes"):
+            continue
+        lines += ["", f"| {name} | s a step | times faster | TFLOP | floor, s | peak GB | of plain |"]
+        lines += ["|---|---|---|---|---|---|---|"]
+        plain = statistics.median(part["seconds"]["reference"])
+        for variant, times in part["seconds"].items():
+            median, work, peak = statistics.median(times), part["flops"][variant], part.get("peak", {}).get(variant)
+            lines.append(
+                f"| {LABELS[variant]} | {median:.2f} ({min(times):.2f}..{max(times):.2f}) | {plain / median:.2f} "
+                f"| {work / 1e12:.2f} | {f'{work / product / 1e9:.2f}' if product else ''} "
+                + (f"| {peak / 1e9:.2f} | {100 * peak / part['peak']['reference']:.0f} % |" if peak else "| | |")
+            )
+    if "prefix" in result:
+        lines += ["", "| GFLOP/s | the prefix | a matrix product of 2,048 | share |", "|---|---|---|---|"]
+        for dtype, rate in result["prefix"].items():
+            lines.append(f"| {dtype} | {rate['prefix']:.0f} | {rate['product']:.0f} | {100 * rate['share']:.0f} % |")
+    if "bf16" in result:
+        fp32, bf16 = (statistics.median(result["bf16"]["seconds"][name]) for name in ("fp32", "bf16"))
+        lines += [
+            "",
+            f"A step of the fast path in fp32 {fp32:.2f} s, in bf16 {bf16:.2f} s: {fp32 / bf16:.2f} times as fast.",
+        ]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

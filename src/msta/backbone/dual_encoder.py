@@ -13,6 +13,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from msta.backbone.architecture import ARCHITECTURES, Architecture
+from msta.backbone.prefix import suffix, text_prefix, video_prefix
 from msta.backbone.text import TextTower
 from msta.backbone.tokenizer import Tokenizer, clip_tokenizer
 from msta.backbone.video import VideoTower
@@ -62,11 +63,11 @@ class DualEncoder(nn.Module):
 
     def encode_video(self, video: Tensor) -> Tensor:
         """Float [B, T, 3, H, W], normalised with pixel_mean and pixel_std -> [B, D], not L2-normalised."""
-        return self.video(video)
+        return suffix(self.video, video_prefix(self.video, video))
 
     def encode_text(self, token_ids: Tensor) -> Tensor:
         """int64 [K, L], zero-padded -> [K, D], not L2-normalised."""
-        return self.text(token_ids)
+        return suffix(self.text, text_prefix(self.text, token_ids))
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """K strings -> int64 [K, L], L the context length."""

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from msta.backbone.blocks import plainly
 from msta.backbone.dual_encoder import DualEncoder
 from msta.errors import DataError
 from msta.files import read_json
@@ -78,17 +79,34 @@ def _read(path: Path, classes: Sequence[str]) -> Sentences:
 
 
 @torch.no_grad()
-def anchors(backbone: DualEncoder, sentences: Sentences, classes: Sequence[str], batch: int = 256) -> Tensor:
+def anchors(
+    backbone: DualEncoder,
+    sentences: Sentences,
+    classes: Sequence[str],
+    batch: int = 256,
+    *,
+    exact_reference: bool = False,
+) -> Tensor:
     """One anchor a class: the mean of its sentences' normalised embeddings, normalised again. [K, D], float32.
+
+    Sentences of a length are read together: the short ones then cost what they are, not what the longest is.
 
     Args:
         backbone: the frozen one, without adapters.
         sentences: by class name.
         classes: names, in the order of the anchors.
         batch: sentences encoded at a time.
+        exact_reference: every sentence padded to the context length, in the order given.
     """
     flat = [sentence for name in classes for sentence in sentences[name]]
     ids = backbone.tokenize(flat).to(backbone.logit_scale.device)
-    embeddings = F.normalize(torch.cat([backbone.encode_text(part).float() for part in ids.split(batch)]), dim=-1)
+    if exact_reference:
+        with plainly():
+            embeddings = torch.cat([backbone.text(part) for part in ids.split(batch)])
+    else:
+        order = backbone.text.end(ids).argsort()
+        parts = [backbone.encode_text(part) for part in ids[order].split(batch)]
+        embeddings = torch.cat(parts)[order.argsort()]
+    embeddings = F.normalize(embeddings.float(), dim=-1)
     per_class = embeddings.split([len(sentences[name]) for name in classes])
     return F.normalize(torch.stack([e.mean(0) for e in per_class]), dim=-1)

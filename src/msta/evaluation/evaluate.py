@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from msta.backbone.prefix import Tokens, tokens_of
 from msta.data.clips import ClipFormat, Failures, on_device
 from msta.evaluation.metrics import accuracy
 from msta.methods.base import AdaptedModel
-from msta.methods.prefix import Tokens, tokens_of
 from msta.methods.task import prompts
 from msta.training.losses import class_logits
 

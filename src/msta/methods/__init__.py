@@ -18,7 +18,7 @@ from msta.methods.zero_shot import ZeroShotConfig
 METHODS: dict[str, type[MethodConfig]] = {c.name: c for c in (MSTAConfig, ZeroShotConfig, FullConfig)}
 
 
-def attach(backbone: DualEncoder, method: MethodConfig | str) -> AdaptedModel:
+def attach(backbone: DualEncoder, method: MethodConfig | str, *, exact_reference: bool = False) -> AdaptedModel:
     """Adapt ``backbone``, which itself stays frozen and unchanged.
 
     The weights are shared, not copied (but for "full"): moving the model to a device or precision moves them for both.
@@ -26,11 +26,14 @@ def attach(backbone: DualEncoder, method: MethodConfig | str) -> AdaptedModel:
     Args:
         backbone: from :func:`msta.load_backbone` or :func:`msta.random_backbone`.
         method: a config such as ``MSTAConfig(dim=64)``, or a name for its defaults: "msta", "zero-shot", "full".
+        exact_reference: without the shortcuts of :mod:`msta.backbone.prefix`, slow: what they are tested against.
 
     Raises:
         ConfigError: no such method, or settings that do not fit the backbone.
     """
-    return (method_config(method) if isinstance(method, str) else method).attach(backbone)
+    model = (method_config(method) if isinstance(method, str) else method).attach(backbone)
+    model.exact_reference = exact_reference
+    return model
 
 
 def method_config(name: str, **settings: object) -> MethodConfig:

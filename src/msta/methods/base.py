@@ -7,12 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from msta.backbone.blocks import plainly
 from msta.backbone.dual_encoder import DualEncoder
+from msta.backbone.prefix import Tokens, suffix, text_prefix, video_prefix
 from msta.methods.artefact import Artefact
-from msta.methods.prefix import Tokens, suffix, text_prefix, video_prefix
 from msta.methods.task import Task
 
 
@@ -38,7 +40,7 @@ class AdaptedModel(nn.Module):
         trains: what trains, in words.
         task: classes and template, once trained.
         exact_reference: compute everything, every time, as it is written in the papers: the oracle that the shortcuts
-            of :mod:`msta.methods.prefix` are tested against.
+            of :mod:`msta.backbone.prefix`, of blocks and of adapters are tested against.
     """
 
     def __init__(
@@ -57,15 +59,21 @@ class AdaptedModel(nn.Module):
 
     def encode_video(self, video: Tensor | Tokens) -> Tensor:
         """Float [B, T, 3, H, W], normalised, or what :meth:`video_prefix` gave -> [B, D], not L2-normalised."""
-        if self.exact_reference and isinstance(video, Tensor):
+        if isinstance(video, Tokens):
+            return suffix(self.backbone.video, video)
+        if not self.exact_reference:
             return self.backbone.encode_video(video)
-        return suffix(self.backbone.video, video if isinstance(video, Tokens) else self.video_prefix(video))
+        with plainly():
+            return self.backbone.video(video)
 
     def encode_text(self, token_ids: Tensor | Tokens) -> Tensor:
         """int64 [K, L], zero-padded, or what :meth:`text_prefix` gave -> [K, D], not L2-normalised."""
-        if self.exact_reference and isinstance(token_ids, Tensor):
+        if isinstance(token_ids, Tokens):
+            return suffix(self.backbone.text, token_ids)
+        if not self.exact_reference:
             return self.backbone.encode_text(token_ids)
-        return suffix(self.backbone.text, token_ids if isinstance(token_ids, Tokens) else self.text_prefix(token_ids))
+        with plainly():
+            return self.backbone.text(token_ids)
 
     def video_prefix(self, video: Tensor, kept: Tensor | None = None) -> Tokens:
         """The frozen part of :meth:`encode_video`, which is the same whatever was trained. ``kept``: see there."""
@@ -74,6 +82,12 @@ class AdaptedModel(nn.Module):
     def text_prefix(self, token_ids: Tensor) -> Tokens:
         """The frozen part of :meth:`encode_text`, which is the same whatever was trained."""
         return text_prefix(self.backbone.text, token_ids)
+
+    def cast_frozen(self, dtype: torch.dtype) -> None:
+        """Keep the frozen layers in the dtype that autocast would turn them into, time and again, in every step."""
+        for module in self.backbone.modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d)) and not any(p.requires_grad for p in module.parameters()):
+                module.to(dtype)
 
     def forward(self, video: Tensor | Tokens, token_ids: Tensor | Tokens) -> tuple[Tensor, Tensor]:
         """Both encodings at once: one call for wrappers (mixed precision, many devices) that act on ``forward``."""

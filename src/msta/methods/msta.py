@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from msta.backbone.blocks import Block, pick
+from msta.backbone.blocks import Block, may_rearrange, pick
 from msta.backbone.dual_encoder import DualEncoder
 from msta.backbone.layout import VideoLayout
 from msta.errors import ConfigError
@@ -127,6 +127,7 @@ class TemporalConv(nn.Module):
     """Depthwise convolution along the frames, zero-padded, starting as the identity.
 
     Written as a sum of shifted copies: channels stay innermost, nothing is permuted, and the identity is exact.
+    :meth:`after` is the same behind a linear layer, for less.
     """
 
     def __init__(self, width: int, kernel: int) -> None:
@@ -137,10 +138,24 @@ class TemporalConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [b, t, m, d] -> [b, t, m, d], every token mixed with itself in the neighbouring frames."""
+        taps = (copy * self.weight[:, i] for i, copy in enumerate(self._shifted(x)))
+        return sum(taps, start=self.bias)
+
+    def after(self, linear: nn.Linear, z: Tensor) -> Tensor:
+        """``self(linear(z))`` for a z [b, t, m, r] that is narrow: it is z that is copied, not what is d wide.
+
+        sum_i w_i (U z_i + u), over the taps i, is one product with the shifted copies z_i side by side. Each has a
+        column of ones for the bias u, shifted with it, so that it too is zero beyond the first and the last frame.
+        """
+        ones = z.new_ones(()).expand(*z.shape[:-1], 1)
+        copies = torch.cat(self._shifted(torch.cat((z, ones), dim=-1)), dim=-1)
+        layer = torch.cat((linear.weight, linear.bias[:, None]), dim=1)
+        return F.linear(copies, (self.weight[:, :, None] * layer[:, None]).flatten(1), self.bias)
+
+    def _shifted(self, x: Tensor) -> list[Tensor]:
         frames, kernel = x.shape[1], self.weight.shape[1]
         padded = F.pad(x, (0, 0, 0, 0, kernel // 2, kernel // 2))
-        taps = (padded[:, i : i + frames] * self.weight[:, i] for i in range(kernel))
-        return sum(taps, start=self.bias)
+        return [padded[:, i : i + frames] for i in range(kernel)]
 
 
 class Bottleneck(nn.Module):
@@ -156,7 +171,10 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor, projection: nn.Module, layout: VideoLayout | None) -> Tensor:
         """x [b, s, d], layer-normed -> y [b, s, d]."""
-        y = self.up(F.relu(projection(F.relu(self.down(x)))))
+        z = F.relu(projection(F.relu(self.down(x))))
+        if self.temporal is not None and layout is not None and layout.patches and may_rearrange():
+            return layout.put_back(self.up(z[:, :1]), self.temporal.after(self.up, layout.over_time(z)))
+        y = self.up(z)
         if self.temporal is None or layout is None:
             return y
         if layout.patches == 0 and layout.class_token == "shared":  # no token to mix: its gradient is zero, not none
@@ -181,4 +199,4 @@ class MSTABlock(nn.Module):
         else:
             alone = layout and replace(layout, patches=0)
             y = self.bottleneck(self.block.ln_1(pick(x, read)), self.projection, alone)
-        return self.block(x, layout, read) + self.scale * y
+        return torch.add(self.block(x, layout, read), y, alpha=self.scale)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
 from msta.config import RunConfig
 from msta.data.catalog import Catalog
-from msta.data.clips import ClipDataset, Failures, allowed_flip, make_loader
+from msta.data.clips import ClipDataset, EpochSampler, Failures, allowed_flip, make_loader
 from msta.data.splits import Split
 from msta.errors import ConfigError
 from msta.evaluation.evaluate import clip_format
@@ -69,6 +69,7 @@ class Source:
                 settings.folder(), model, max_gb=settings.max_gb, dtype=settings.dtype, precision=config.train.precision
             )
         self._loaders: dict[str, DataLoader[Any]] = {}
+        self._order: EpochSampler | None = None
 
     def plan(self, epochs: int) -> str | None:
         """What the cache needs, in words; None without one.
@@ -85,8 +86,8 @@ class Source:
     def train(self, epoch: int, skip: int, report: Report) -> DataLoader[Any]:
         """The training batches of an epoch, without the ``skip`` clips that were seen already."""
         loader = self._loader("train", epoch, report)
-        sampler: Any = loader.sampler
-        sampler.epoch, sampler.skip = epoch, skip
+        assert self._order is not None
+        self._order.epoch, self._order.skip = epoch, skip
         return loader
 
     def test(self, part: str, report: Report) -> DataLoader[Any]:
@@ -113,5 +114,8 @@ class Source:
                 loader = self.cache.loader(dataset, size, shuffle=train, failures=self.failures)
             else:
                 loader = make_loader(dataset, size, workers, shuffle=train)
-            self._loaders[part] = self.accelerator.prepare(loader) if train else loader
+            if train:
+                self._order = cast(EpochSampler, loader.sampler)  # a prepared loader hides it
+                loader = self.accelerator.prepare(loader)
+            self._loaders[part] = loader
         return self._loaders[part]

@@ -19,11 +19,11 @@ from typing import Any, Literal
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from msta.backbone.prefix import prefix_length
 from msta.data.clips import ClipDataset, EpochSampler, Failures, Key, collate, make_loader, on_device
 from msta.errors import ConfigError
 from msta.files import replacing
 from msta.methods.base import AdaptedModel
-from msta.methods.prefix import prefix_length
 
 DType = Literal["fp16", "fp32"]
 _NUMPY: dict[str, Any] = {"fp16": np.float16, "fp32": np.float32}

@@ -23,16 +23,17 @@ from torch import Tensor
 
 from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
+from msta.backbone.prefix import Tokens
 from msta.config import RunConfig, TrainSettings
 from msta.data.catalog import Catalog, read_catalog, write_catalog
 from msta.data.clips import Failures
 from msta.data.splits import Split, make_split
-from msta.descriptions.bank import DescriptionBank, anchors, load_descriptions
+from msta.descriptions.bank import anchors, load_descriptions
 from msta.errors import ConfigError, DataError, Interrupted, MSTAError, is_text
 from msta.evaluation.evaluate import evaluate, views_of
 from msta.files import new_directory, read_json, refuse_existing, write_bytes, write_json
+from msta.memory import keep_freed_memory
 from msta.methods import attach
-from msta.methods.prefix import Tokens
 from msta.methods.task import Task
 from msta.notices import notice
 from msta.training.batches import Source
@@ -67,6 +68,7 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
 
     # ------------------------------------------------------------ data
     settings = config.train
+    keep_freed_memory()
     catalog = read_catalog(config.data.path)
     split = make_split(
         catalog,
@@ -83,17 +85,24 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
     torch.manual_seed(settings.seed)
     backbone = load_backbone(config.backbone, base=config.base)
     _check_size(config, backbone)
-    model = attach(backbone, config.method_config())
-    model.exact_reference = settings.exact_reference
+    model = attach(backbone, config.method_config(), exact_reference=settings.exact_reference)
     shown = config.data
     model.task = Task(
         catalog.classes, shown.template, shown.frames, shown.size, shown.fit, bank.source if bank else None
     )
     accelerator = _accelerator(settings)
     device = accelerator.device
-    anchor_list = _anchors(bank, backbone.to(device), catalog) if model.num_trainable() else []
+    anchor_list: list[Tensor] = []
+    if bank and model.num_trainable():
+        anchor_list = [
+            anchors(backbone.to(device), kind, catalog.classes, exact_reference=settings.exact_reference)
+            for kind in (bank.spatial, bank.temporal)
+            if kind is not None
+        ]
     del backbone
     model.to(device)
+    if settings.precision != "fp32" and not settings.exact_reference:
+        model.cast_frozen({"bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision])
     failures = Failures(config.data.on_error)
     source = Source(config, model, catalog, split, accelerator, failures)
     optimizer = torch.optim.AdamW(
@@ -266,12 +275,6 @@ def _accelerator(settings: TrainSettings) -> Accelerator:
         return Accelerator(mixed_precision=mixed, gradient_accumulation_steps=settings.accumulate)
     except ValueError as error:
         raise ConfigError(f"train.precision: {settings.precision} does not work on this machine: {error}") from error
-
-
-def _anchors(bank: DescriptionBank | None, backbone: DualEncoder, catalog: Catalog) -> list[Tensor]:
-    if bank is None:
-        return []
-    return [anchors(backbone, kind, catalog.classes) for kind in (bank.spatial, bank.temporal) if kind is not None]
 
 
 # ---------------------------------------------------------------- during the steps

@@ -1,8 +1,9 @@
-"""The frozen part of a forward pass, apart from the rest: what the blocks below the first trainable one compute.
+"""The fast way through a tower: the same numbers as ``tower(…)``, the plain one, which the tests compare it with.
 
-It needs no autograd, runs in chunks of any size, and its output can be kept: for the class prompts, which are the same
-in every step, for a whole run; for clips, on disk. What is left to compute in a step is the suffix, and of its last
-block only the tokens that are read.
+The blocks below the first trainable one are the prefix. It needs no autograd, and its output can be kept: for the class
+prompts, which are the same in every step, for a whole run; for clips, on disk. What is left in a step is the suffix,
+and of its last block only the tokens that are read. Texts are cut to the longest. On a CPU clips go one by one, so that
+what a block makes is still in the caches, and the C library's memory, when the next one reads it.
 """
 
 from __future__ import annotations
@@ -49,28 +50,22 @@ def prefix_length(tower: Tower) -> int | None:
     return min(next(below, len(tower.blocks)), len(tower.blocks) - 1)
 
 
-def video_prefix(tower: VideoTower, video: Tensor, kept: Tensor | None = None, chunk: int | None = None) -> Tokens:
+def video_prefix(tower: VideoTower, video: Tensor, kept: Tensor | None = None) -> Tokens:
     """Patches, positions and the frozen blocks.
 
     Args:
         tower: its blocks may be wrapped.
         video: [B, T, 3, H, W], normalised.
         kept: int64 [B, n], the patches to go on with, in all frames of a clip; None for all.
-        chunk: clips at a time. None: one on a CPU, whose caches then hold a block's activations; all elsewhere.
     """
     blocks = prefix_length(tower)
-    if chunk is None:
-        chunk = 1 if video.device.type == "cpu" else len(video)
     with torch.inference_mode(blocks is not None):
-        parts = []
-        for i in range(0, len(video), chunk):
-            x, layout = tower.embed(video[i : i + chunk])
-            if kept is not None:
-                x, layout = layout.keep(x, kept[i : i + chunk])
-            parts.append(tower.run(x, 0, blocks or 0, layout=layout))
-        x = torch.cat(parts)
-    read = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    return Tokens(_for_autograd(x), blocks or 0, read, layout)
+        x, layout = tower.embed(video)
+        if kept is not None:
+            x, layout = layout.keep(x, kept)
+        if blocks:
+            x = torch.cat([tower.run(part, 0, blocks, layout=layout) for part in x.split(_at_once(x, layout))])
+    return Tokens(_for_autograd(x), blocks or 0, _first(x), layout)
 
 
 def tokens_of(tower: VideoTower, x: Tensor, frames: int) -> Tokens:
@@ -80,8 +75,7 @@ def tokens_of(tower: VideoTower, x: Tensor, frames: int) -> Tokens:
         layout = VideoLayout(frames, (x.shape[1] - 1) // frames, "shared")
     else:
         layout = VideoLayout(frames, x.shape[1] - 1, "per_frame")
-    read = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    return Tokens(x, prefix_length(tower) or 0, read, layout)
+    return Tokens(x, prefix_length(tower) or 0, _first(x), layout)
 
 
 def text_prefix(tower: TextTower, token_ids: Tensor) -> Tokens:
@@ -96,11 +90,25 @@ def text_prefix(tower: TextTower, token_ids: Tensor) -> Tokens:
 
 def suffix(tower: VideoTower | TextTower, tokens: Tokens) -> Tensor:
     """The blocks from the first trainable one on -> embeddings [b, D]."""
-    x = tower.run(tokens.x, tokens.start, layout=tokens.layout, read=tokens.read)
     if isinstance(tower, TextTower):
-        return tower.project(x)
-    assert tokens.layout is not None
-    return tower.read(x, tokens.layout)
+        return tower.project(tower.run(tokens.x, tokens.start, read=tokens.read))
+    layout = tokens.layout
+    assert layout is not None
+    few = _at_once(tokens.x, layout)
+    parts = zip(tokens.x.split(few), tokens.read.split(few), strict=True)
+    return torch.cat([tower.read(tower.run(x, tokens.start, layout=layout, read=read), layout) for x, read in parts])
+
+
+def _at_once(x: Tensor, layout: VideoLayout) -> int:
+    """Sequences [b, s, d] to compute together: whole clips, on a CPU some 2,048 tokens."""
+    if x.device.type != "cpu":
+        return max(1, len(x))
+    a_clip = 1 if layout.class_token == "shared" else layout.frames
+    return a_clip * max(1, 2048 // (a_clip * x.shape[1]))
+
+
+def _first(x: Tensor) -> Tensor:
+    return torch.zeros(len(x), dtype=torch.int64, device=x.device)
 
 
 def _for_autograd(x: Tensor) -> Tensor:
