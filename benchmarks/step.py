@@ -25,17 +25,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 import msta
 from msta.backbone.prefix import Tokens, tokens_of
 from msta.memory import keep_freed_memory
+from msta.training.cost import count_step, flop_counter
 from msta.training.losses import objective
 
 RESULTS = Path(__file__).parent / "results"
-VARIANTS = ("reference", "fast", "cached")
+PRODUCTS = 40
+VARIANTS = ("reference", "kept", "fast", "cached")
 LABELS = {
     "reference": "plain (`exact_reference`)",
+    "kept": "plain, keeping freed memory",
     "fast": "fast path",
     "cached": "fast path, prefix cache",
     "full": "full fine-tuning",
@@ -46,7 +48,8 @@ class Step:
     """One training step of a variant: forward, loss, backward, AdamW.
 
     Args:
-        variant: "reference", "fast", "cached" (the clips' prefix is read from disk, in float16) or "full".
+        variant: "reference", "kept" (the same, but freed memory is kept, as on the fast path), "fast", "cached" (the
+            clips' prefix is read from disk, in float16) or "full" (fine-tuning of everything).
         backbone: shared by all variants.
         shape: batch, frames and classes.
         dtype: bfloat16 runs under autocast, with the frozen weights kept in it.
@@ -61,9 +64,9 @@ class Step:
         folder: Path,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.model = msta.attach(
-            backbone, "full" if variant == "full" else "msta", exact_reference=variant == "reference"
-        )
+        plain = variant in ("reference", "kept")
+        self.model = msta.attach(backbone, "full" if variant == "full" else "msta", exact_reference=plain)
+        self.keep = variant != "reference"
         self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
         if dtype != torch.float32:
             self.model.cast_frozen(dtype)
@@ -76,7 +79,7 @@ class Step:
         )
         self.kept: Path | None = None
         with self.autocast():
-            if variant not in ("reference", "full"):
+            if not plain:
                 self.prompts = self.model.text_prefix(self.prompts)
             if variant == "cached":
                 x = self.model.video_prefix(self.video).x
@@ -86,6 +89,7 @@ class Step:
         self.optimizer = torch.optim.AdamW(self.model.trainable_parameters())
 
     def __call__(self) -> None:
+        keep_freed_memory(self.keep)
         video: Tensor | Tokens = self.video
         if self.kept is not None:
             x = torch.from_numpy(np.load(self.kept, mmap_mode="r").astype(np.float32))
@@ -111,14 +115,14 @@ def alternate(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, 
 
 
 def flops(step: Callable[[], object]) -> int:
-    """Multiplications and additions of matrix products and attention, counted by torch."""
-    with FlopCounterMode(display=False) as counter:
+    """Multiplications and additions, counted by torch."""
+    with flop_counter() as counter:
         step()
     return counter.get_total_flops()
 
 
 def _peak(variant: str, shape: argparse.Namespace, answer: Any) -> None:
-    keep_freed_memory()
+    keep_freed_memory(variant != "reference")
     with tempfile.TemporaryDirectory() as folder:
         step = Step(variant, msta.random_backbone(shape.architecture), shape, Path(folder))
         step()
@@ -137,10 +141,15 @@ def peak_memory(variant: str, shape: argparse.Namespace) -> int:
     return int(peak)
 
 
-def matrix_product(dtype: torch.dtype) -> Callable[[], Tensor]:
-    """2,048 x 2,048 by itself: 17.2 GFLOP."""
+def matrix_product(dtype: torch.dtype) -> Callable[[], None]:
+    """2,048 x 2,048 by itself, PRODUCTS times, which takes about as long as what it is compared with."""
     a = torch.randn(2048, 2048).to(dtype)
-    return lambda: a @ a
+
+    def product() -> None:
+        for _ in range(PRODUCTS):
+            a @ a
+
+    return product
 
 
 def prefix_rate(backbone: msta.DualEncoder, shape: argparse.Namespace, dtype: torch.dtype) -> dict[str, float]:
@@ -159,7 +168,7 @@ def prefix_rate(backbone: msta.DualEncoder, shape: argparse.Namespace, dtype: to
     seconds = alternate({"prefix": prefix, "product": matrix_product(dtype)}, shape.rounds)
     rates = {
         "prefix": flops(prefix) / statistics.median(seconds["prefix"]) / 1e9,
-        "product": 2 * 2048**3 / statistics.median(seconds["product"]) / 1e9,
+        "product": PRODUCTS * 2 * 2048**3 / statistics.median(seconds["product"]) / 1e9,
     }
     return {**rates, "share": rates["prefix"] / rates["product"]}
 
@@ -191,6 +200,13 @@ def main() -> None:
                 result[f"{classes} classes"] = {
                     "seconds": alternate(steps, arguments.rounds),
                     "flops": {v: flops(step) for v, step in steps.items()},
+                    "cached_bytes": count_step(
+                        steps["fast"].model,
+                        steps["fast"].prompts,
+                        batch=1,
+                        frames=arguments.frames,
+                        size=backbone.architecture.image_size,
+                    ).prefix_bytes,
                 }
         if "memory" in arguments.parts:
             for classes in arguments.classes:

@@ -161,17 +161,39 @@ def predict(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: msta info runs/first/adapter")
+@app.command(epilog="Examples: msta info runs/first/adapter; msta info --plan --data clips/ --shots 8 cache.views=10")
 def info(
-    target: Annotated[str | None, typer.Argument(help="A backbone or an adapter's directory.")] = None,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TARGET | KEY=VALUE", help="A backbone, an adapter; with --plan, any setting."),
+    ] = None,
     backbone: Backbone = None,
     base: Base = None,
+    plan: Annotated[bool, typer.Option("--plan", help="What msta train would take with these options.")] = False,
+    data: Annotated[Path | None, typer.Option(help="As for train.")] = None,
+    method: Annotated[str | None, typer.Option(help="As for train.")] = None,
+    shots: Annotated[int | None, typer.Option(help="As for train.")] = None,
+    preset: Annotated[str, typer.Option(help="As for train.")] = "small",
     as_json: AsJSON = False,
 ) -> None:
-    """Describe this installation, a backbone, or an adapter (what is trained, of what, for which classes)."""
-    from msta.inference.describe import describe
+    """Describe this installation, a backbone, or an adapter (what is trained, of what, for which classes).
 
-    described = describe(target, backbone, base)
+    With --plan: parameters, arithmetic, memory and time of a training run, before it starts.
+    """
+    if plan:
+        from msta.config import make_config
+        from msta.training.plan import plan as planned
+
+        if data is None:
+            raise ConfigError("missing --data")
+        settings = {"data.path": str(data), "data.shots": shots, "backbone": backbone, "base": base}
+        described = planned(make_config(preset, settings, arguments or [], method=method))
+    else:
+        from msta.inference.describe import describe
+
+        if len(arguments or []) > 1 or data or method or shots:
+            raise ConfigError("one target at a time; --data, --method and --shots go with --plan")
+        described = describe(arguments[0] if arguments else None, backbone, base)
     if as_json:
         _print_json(described)
         return

@@ -21,24 +21,21 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from msta.backbone.checkpoints import load_backbone
-from msta.backbone.dual_encoder import DualEncoder
 from msta.backbone.prefix import Tokens
 from msta.config import RunConfig, TrainSettings
 from msta.data.catalog import Catalog, read_catalog, write_catalog
 from msta.data.clips import Failures
-from msta.data.splits import Split, make_split
-from msta.descriptions.bank import anchors, load_descriptions
+from msta.data.splits import Split
+from msta.descriptions.bank import anchors
 from msta.errors import ConfigError, DataError, Interrupted, MSTAError, is_text
 from msta.evaluation.evaluate import evaluate, views_of
 from msta.files import new_directory, read_json, refuse_existing, write_bytes, write_json
 from msta.memory import keep_freed_memory
-from msta.methods import attach
-from msta.methods.task import Task
 from msta.notices import notice
 from msta.training.batches import Source
 from msta.training.losses import objective
 from msta.training.report import Clock, RunLog, print_plan, print_result, progress_bar
+from msta.training.setup import set_up
 from msta.training.state import Progress, load_state, save_state
 
 _SETTLED = 3
@@ -66,40 +63,21 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
     if not resume:
         _refuse_run(out, config.data.path)
 
-    # ------------------------------------------------------------ data
+    # ------------------------------------------------------------ data and model
     settings = config.train
-    keep_freed_memory()
-    catalog = read_catalog(config.data.path)
-    split = make_split(
-        catalog,
-        shots=config.data.shots,
-        val_fraction=config.data.val_fraction,
-        test_fraction=config.data.test_fraction,
-        seed=config.data.seed,
-    )
-    bank = load_descriptions(config.descriptions.spatial, config.descriptions.temporal, catalog.classes)
-    if bank is None:
-        notice("No descriptions are given: the consistency term is off.")
-
-    # ------------------------------------------------------------ model
-    torch.manual_seed(settings.seed)
-    backbone = load_backbone(config.backbone, base=config.base)
-    _check_size(config, backbone)
-    model = attach(backbone, config.method_config(), exact_reference=settings.exact_reference)
-    shown = config.data
-    model.task = Task(
-        catalog.classes, shown.template, shown.frames, shown.size, shown.fit, bank.source if bank else None
-    )
+    if not settings.exact_reference:
+        keep_freed_memory()
+    made = set_up(config)
+    catalog, split, model, bank = made.catalog, made.split, made.model, made.bank
     accelerator = _accelerator(settings)
     device = accelerator.device
     anchor_list: list[Tensor] = []
     if bank and model.num_trainable():
         anchor_list = [
-            anchors(backbone.to(device), kind, catalog.classes, exact_reference=settings.exact_reference)
+            anchors(made.backbone.to(device), kind, catalog.classes, exact_reference=settings.exact_reference)
             for kind in (bank.spatial, bank.temporal)
             if kind is not None
         ]
-    del backbone
     model.to(device)
     if settings.precision != "fp32" and not settings.exact_reference:
         model.cast_frozen({"bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision])
@@ -121,8 +99,7 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
     network, optimizer = accelerator.prepare(model, optimizer)
 
     # ------------------------------------------------------------ plan
-    epochs = settings.epochs if model.num_trainable() else 0
-    steps_per_epoch = math.ceil(math.ceil(len(split.train) / settings.batch_size) / settings.accumulate)
+    epochs, steps_per_epoch = made.epochs, made.steps_per_epoch
     steps = epochs * steps_per_epoch
     warmup = round(settings.warmup_epochs * steps_per_epoch)
     if steps and warmup > steps // 2:
@@ -130,6 +107,7 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
         notice(f"The warm-up is longer than half of the run: it is cut to {warmup} steps.")
     kept = source.plan(epochs)
     print_plan(console, config, model, catalog, split, epochs, steps_per_epoch, bool(anchor_list), kept)
+    assert model.task is not None
     ids = model.tokenize(model.task.prompts()).to(device)
     with accelerator.autocast():  # the same in every step
         prompts: Tensor | Tokens = ids if model.exact_reference else model.text_prefix(ids)
@@ -260,12 +238,6 @@ def _check_same_split(out: Path, catalog: Catalog, split: Split) -> None:
     now = {(os.path.abspath(c.path), c.split) for c in split.all()}
     if then != now:
         raise DataError(f"{catalog.source}: its clips are not those the run in {out} began with (see its split.csv)")
-
-
-def _check_size(config: RunConfig, backbone: DualEncoder) -> None:
-    size, patch = config.data.size, backbone.architecture.patch_size
-    if size and size % patch:
-        raise ConfigError(f"data.size: {size} is no multiple of the backbone's patch size {patch}")
 
 
 def _accelerator(settings: TrainSettings) -> Accelerator:

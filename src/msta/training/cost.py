@@ -1,0 +1,152 @@
+"""What a training step costs, before it is taken: arithmetic and memory are counted, time is measured.
+
+Counting runs the very step on tensors without numbers (torch's FakeTensorMode): no formula of ours can disagree with
+the code, and every method is covered.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from msta.backbone.prefix import Tokens
+from msta.methods.base import AdaptedModel
+from msta.training.losses import objective
+
+_CPU_ATTENTION: dict[Any, Any] = {  # which torch's counter leaves out
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *rest, out_shape=None, **options: (
+        sdpa_flop_count(q, k, v)
+    ),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        lambda gradient, q, k, v, *rest, out_shape=None, **options: sdpa_backward_flop_count(gradient, q, k, v)
+    ),
+}
+
+
+def flop_counter() -> FlopCounterMode:
+    """Counts multiplications and additions of matrix products, convolutions and attention, on a CPU too."""
+    return FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What one step takes.
+
+    Attributes:
+        prefix_flops: of the frozen part of the video tower, which a prefix cache saves.
+        suffix_flops: of everything else: adapted blocks of both towers and the backward pass.
+        weights: bytes of all parameters.
+        training: bytes of gradients and AdamW's two means.
+        kept: bytes of activations that wait for the backward pass.
+        working: bytes of the clips and of the widest activations of a block, a guess at what comes and goes.
+        prefix_bytes: bytes of the prefix's output, in fp16, for one clip: one view in the cache.
+    """
+
+    prefix_flops: int
+    suffix_flops: int
+    weights: int
+    training: int
+    kept: int
+    working: int
+    prefix_bytes: int
+
+    @property
+    def flops(self) -> int:
+        """Of a step without a cache."""
+        return self.prefix_flops + self.suffix_flops
+
+    @property
+    def memory(self) -> int:
+        """Bytes at the peak, without the interpreter and its libraries."""
+        return self.weights + self.training + self.kept + self.working
+
+
+def count_step(model: AdaptedModel, prompts: Tensor | Tokens, *, batch: int, frames: int, size: int) -> StepCost:
+    """The cost of one step of ``model`` on ``batch`` clips of ``frames`` frames of ``size`` pixels.
+
+    Args:
+        model: as it will train.
+        prompts: of the classes: what ``model.text_prefix`` gave, or token ids for a model in ``exact_reference``.
+        batch: clips.
+        frames: of each.
+        size: height and width.
+    """
+    mode = FakeTensorMode()
+    with FakeCopyMode(mode):
+        fake = copy.deepcopy(model)
+    with mode:
+        if isinstance(prompts, Tokens):
+            text: Tensor | Tokens = replace(prompts, x=mode.from_tensor(prompts.x), read=mode.from_tensor(prompts.read))
+        else:
+            text = mode.from_tensor(prompts)
+        video = torch.empty(batch, frames, 3, size, size)
+        labels = torch.zeros(batch, dtype=torch.int64)
+        own = {p.untyped_storage()._cdata for p in fake.parameters()}
+        kept: dict[int, tuple[int, torch.UntypedStorage]] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in own:
+                kept[storage._cdata] = (storage.nbytes(), storage)  # held, so that no other takes its number
+            return tensor
+
+        with flop_counter() as before:
+            tokens: Tensor | Tokens = video if fake.exact_reference else fake.video_prefix(video)
+        with flop_counter() as after, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            seen, said = fake(tokens, text)
+            loss, _ = objective(seen, said, labels, fake.backbone.logit_scale, [], 0.0)
+            if loss.requires_grad:
+                loss.backward()
+        trained = sum(p.numel() * p.element_size() for p in fake.trainable_parameters())
+        widest = max(block.shape.mlp_width / block.shape.width for block in (fake.backbone.video, fake.backbone.text))
+        sequences = tokens.x if isinstance(tokens, Tokens) else None
+        a_clip = 0 if sequences is None else sequences.numel() // max(1, batch)
+        together = batch if sequences is None else min(batch, max(1, 2048 * fake.backbone.video.shape.width // a_clip))
+        return StepCost(
+            prefix_flops=before.get_total_flops(),
+            suffix_flops=after.get_total_flops(),
+            weights=sum(p.numel() * p.element_size() for p in fake.parameters()),
+            training=3 * trained,
+            kept=sum(size for size, _ in kept.values()),
+            working=4 * video.numel() + round(4 * 2 * widest * together * a_clip),
+            prefix_bytes=2 * a_clip,
+        )
+
+
+def time_step(model: AdaptedModel, prompts: Tensor | Tokens, *, batch: int, frames: int, size: int) -> float:
+    """Seconds of a step on noise, the second of two: the first one warms up. No weight changes."""
+    device = model.backbone.logit_scale.device
+    video = torch.randn(batch, frames, 3, size, size, device=device)
+    labels = torch.zeros(batch, dtype=torch.int64, device=device)
+    seconds = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        seen, said = model(video, prompts)
+        loss, _ = objective(seen, said, labels, model.backbone.logit_scale, [], 0.0)
+        if loss.requires_grad:
+            loss.backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - start
+    for parameter in model.parameters():
+        parameter.grad = None
+    return seconds
+
+
+@torch.no_grad()
+def time_forward(model: AdaptedModel, *, frames: int, size: int) -> float:
+    """Seconds to encode one clip of noise, the second of two."""
+    video = torch.randn(1, frames, 3, size, size, device=model.backbone.logit_scale.device)
+    seconds = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        model.encode_video(video).cpu()
+        seconds = time.perf_counter() - start
+    return seconds

@@ -1,0 +1,70 @@
+"""From a config to what a run works with: clips, descriptions, model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from msta.backbone.checkpoints import load_backbone
+from msta.backbone.dual_encoder import DualEncoder
+from msta.config import RunConfig
+from msta.data.catalog import Catalog, read_catalog
+from msta.data.splits import Split, make_split
+from msta.descriptions.bank import DescriptionBank, load_descriptions
+from msta.errors import ConfigError
+from msta.methods import attach
+from msta.methods.base import AdaptedModel
+from msta.methods.task import Task
+from msta.notices import notice
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a config says, read. ``backbone`` is the frozen one, whose weights ``model`` shares."""
+
+    catalog: Catalog
+    split: Split
+    bank: DescriptionBank | None
+    backbone: DualEncoder
+    model: AdaptedModel
+    epochs: int
+    steps_per_epoch: int
+
+
+def set_up(config: RunConfig) -> Setup:
+    """Read the data, load the backbone, attach the method, with ``train.seed`` for what it draws.
+
+    Raises:
+        MSTAError: wrong data, files or settings.
+    """
+    data, settings = config.data, config.train
+    catalog = read_catalog(data.path)
+    split = make_split(
+        catalog,
+        shots=data.shots,
+        val_fraction=data.val_fraction,
+        test_fraction=data.test_fraction,
+        seed=data.seed,
+    )
+    bank = load_descriptions(config.descriptions.spatial, config.descriptions.temporal, catalog.classes)
+    if bank is None:
+        notice("No descriptions are given: the consistency term is off.")
+    torch.manual_seed(settings.seed)
+    backbone = load_backbone(config.backbone, base=config.base)
+    patch = backbone.architecture.patch_size
+    if data.size and data.size % patch:
+        raise ConfigError(f"data.size: {data.size} is no multiple of the backbone's patch size {patch}")
+    model = attach(backbone, config.method_config(), exact_reference=settings.exact_reference)
+    source = bank.source if bank else None
+    model.task = Task(catalog.classes, data.template, data.frames, data.size, data.fit, source)
+    return Setup(
+        catalog,
+        split,
+        bank,
+        backbone,
+        model,
+        epochs=settings.epochs if model.num_trainable() else 0,
+        steps_per_epoch=math.ceil(math.ceil(len(split.train) / settings.batch_size) / settings.accumulate),
+    )
