@@ -29,8 +29,11 @@ format: .venv/.ready ## let ruff put the files in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/.ready ## ratios measured side by side, written to benchmarks/results/
+bench: .venv/.ready ## ratios measured side by side, to benchmarks/results/; half an hour. CLIPS=FOLDER adds real clips
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/loader.py
+	$(if $(CLIPS),$(BIN)/python benchmarks/cache.py --clips $(CLIPS)/egogestar)
 
 bench-toy: .venv/.ready ## what the embedded backbone can do, three seeds; an hour. CLIPS=FOLDER adds real clips
 	$(BIN)/python benchmarks/toy.py $(if $(CLIPS),--clips $(CLIPS))

@@ -74,13 +74,10 @@ class Step:
         size = backbone.architecture.image_size
         self.video = torch.randn(shape.batch, shape.frames, 3, size, size)
         self.labels = torch.arange(shape.batch) % shape.classes
-        self.prompts: Tensor | Tokens = backbone.tokenize(
-            [f"a video of action number {i}." for i in range(shape.classes)]
-        )
+        ids = backbone.tokenize([f"a video of action number {i}." for i in range(shape.classes)])
         self.kept: Path | None = None
         with self.autocast():
-            if not plain:
-                self.prompts = self.model.text_prefix(self.prompts)
+            self.prompts = self.model.prepare_prompts(ids)
             if variant == "cached":
                 x = self.model.video_prefix(self.video).x
                 self.kept = folder / f"{shape.classes}.npy"

@@ -64,7 +64,7 @@ def video_prefix(tower: VideoTower, video: Tensor, kept: Tensor | None = None) -
         if kept is not None:
             x, layout = layout.keep(x, kept)
         if blocks:
-            x = torch.cat([tower.run(part, 0, blocks, layout=layout) for part in x.split(_at_once(x, layout))])
+            x = torch.cat([tower.run(part, 0, blocks, layout=layout) for part in x.split(at_once(x, layout))])
     return Tokens(_for_autograd(x), blocks or 0, _first(x), layout)
 
 
@@ -94,12 +94,12 @@ def suffix(tower: VideoTower | TextTower, tokens: Tokens) -> Tensor:
         return tower.project(tower.run(tokens.x, tokens.start, read=tokens.read))
     layout = tokens.layout
     assert layout is not None
-    few = _at_once(tokens.x, layout)
+    few = at_once(tokens.x, layout)
     parts = zip(tokens.x.split(few), tokens.read.split(few), strict=True)
     return torch.cat([tower.read(tower.run(x, tokens.start, layout=layout, read=read), layout) for x, read in parts])
 
 
-def _at_once(x: Tensor, layout: VideoLayout) -> int:
+def at_once(x: Tensor, layout: VideoLayout) -> int:
     """Sequences [b, s, d] to compute together: whole clips, on a CPU some 2,048 tokens."""
     if x.device.type != "cpu":
         return max(1, len(x))

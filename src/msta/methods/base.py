@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from msta.backbone.blocks import plainly
 from msta.backbone.dual_encoder import DualEncoder
-from msta.backbone.prefix import Tokens, suffix, text_prefix, video_prefix
+from msta.backbone.prefix import Tokens, prefix_length, suffix, text_prefix, video_prefix
 from msta.methods.artefact import Artefact
 from msta.methods.task import Task
 
@@ -82,6 +82,15 @@ class AdaptedModel(nn.Module):
     def text_prefix(self, token_ids: Tensor) -> Tokens:
         """The frozen part of :meth:`encode_text`, which is the same whatever was trained."""
         return text_prefix(self.backbone.text, token_ids)
+
+    def prepare_prompts(self, token_ids: Tensor) -> Tensor | Tokens:
+        """int64 [K, L] in the form that costs least to encode in every step of a training.
+
+        That is the prefix's output, where there is a prefix: nothing trains before it, and shortcuts are allowed.
+        """
+        if self.exact_reference or prefix_length(self.backbone.text) is None:
+            return token_ids
+        return self.text_prefix(token_ids)
 
     def cast_frozen(self, dtype: torch.dtype) -> None:
         """Keep the frozen layers in the dtype that autocast would turn them into, time and again, in every step."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from msta.backbone.prefix import Tokens
+from msta.backbone.prefix import Tokens, at_once, prefix_length
 from msta.methods.base import AdaptedModel
 from msta.training.losses import objective
 
@@ -73,7 +73,7 @@ def count_step(model: AdaptedModel, prompts: Tensor | Tokens, *, batch: int, fra
 
     Args:
         model: as it will train.
-        prompts: of the classes: what ``model.text_prefix`` gave, or token ids for a model in ``exact_reference``.
+        prompts: of the classes, from ``model.prepare_prompts``.
         batch: clips.
         frames: of each.
         size: height and width.
@@ -81,13 +81,14 @@ def count_step(model: AdaptedModel, prompts: Tensor | Tokens, *, batch: int, fra
     mode = FakeTensorMode()
     with FakeCopyMode(mode):
         fake = copy.deepcopy(model)
+    towers = fake.backbone.video, fake.backbone.text
+    if not isinstance(prompts, Tokens):
+        end = model.backbone.text.end(prompts)
+        prompts = prompts if model.exact_reference else prompts[:, : int(end.max()) + 1]
     with mode:
-        if isinstance(prompts, Tokens):
-            text: Tensor | Tokens = replace(prompts, x=mode.from_tensor(prompts.x), read=mode.from_tensor(prompts.read))
-        else:
-            text = mode.from_tensor(prompts)
-        video = torch.empty(batch, frames, 3, size, size)
-        labels = torch.zeros(batch, dtype=torch.int64)
+        device = fake.backbone.logit_scale.device
+        video = torch.empty(batch, frames, 3, size, size, device=device)
+        labels = torch.zeros(batch, dtype=torch.int64, device=device)
         own = {p.untyped_storage()._cdata for p in fake.parameters()}
         kept: dict[int, tuple[int, torch.UntypedStorage]] = {}
 
@@ -98,25 +99,33 @@ def count_step(model: AdaptedModel, prompts: Tensor | Tokens, *, batch: int, fra
             return tensor
 
         with flop_counter() as before:
-            tokens: Tensor | Tokens = video if fake.exact_reference else fake.video_prefix(video)
+            whole = fake.exact_reference or prefix_length(towers[0]) is None
+            clips: Tensor | Tokens = video if whole else fake.video_prefix(video)
         with flop_counter() as after, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            seen, said = fake(tokens, text)
+            if isinstance(prompts, Tokens):
+                text: Tensor | Tokens = replace(
+                    prompts, x=mode.from_tensor(prompts.x), read=mode.from_tensor(prompts.read)
+                )
+            elif fake.exact_reference:
+                text = mode.from_tensor(prompts)
+            else:  # what text_prefix does, where it cannot look at the ids
+                text = Tokens(towers[1].embed(mode.from_tensor(prompts)), 0, mode.from_tensor(end))
+            seen, said = fake(clips, text)
             loss, _ = objective(seen, said, labels, fake.backbone.logit_scale, [], 0.0)
             if loss.requires_grad:
                 loss.backward()
         trained = sum(p.numel() * p.element_size() for p in fake.trainable_parameters())
-        widest = max(block.shape.mlp_width / block.shape.width for block in (fake.backbone.video, fake.backbone.text))
-        sequences = tokens.x if isinstance(tokens, Tokens) else None
-        a_clip = 0 if sequences is None else sequences.numel() // max(1, batch)
-        together = batch if sequences is None else min(batch, max(1, 2048 * fake.backbone.video.shape.width // a_clip))
+        shape = towers[0].shape
+        x, layout = towers[0].embed(video)
+        together = x if fake.exact_reference else x.split(at_once(x, layout))[0]
         return StepCost(
             prefix_flops=before.get_total_flops(),
             suffix_flops=after.get_total_flops(),
             weights=sum(p.numel() * p.element_size() for p in fake.parameters()),
             training=3 * trained,
-            kept=sum(size for size, _ in kept.values()),
-            working=4 * video.numel() + round(4 * 2 * widest * together * a_clip),
-            prefix_bytes=2 * a_clip,
+            kept=sum(nbytes for nbytes, _ in kept.values()),
+            working=4 * video.numel() + 2 * 4 * together.numel() * shape.mlp_width // shape.width,
+            prefix_bytes=2 * x.numel() // batch,
         )
 
 

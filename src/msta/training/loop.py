@@ -21,7 +21,6 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from msta.backbone.prefix import Tokens
 from msta.config import RunConfig, TrainSettings
 from msta.data.catalog import Catalog, read_catalog, write_catalog
 from msta.data.clips import Failures
@@ -110,7 +109,7 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
     assert model.task is not None
     ids = model.tokenize(model.task.prompts()).to(device)
     with accelerator.autocast():  # the same in every step
-        prompts: Tensor | Tokens = ids if model.exact_reference else model.text_prefix(ids)
+        prompts = model.prepare_prompts(ids)
 
     # ------------------------------------------------------------ steps
     def measure(part: str) -> dict[str, float]:

@@ -35,8 +35,7 @@ def plan(config: RunConfig) -> dict[str, Any]:
     device = model.backbone.logit_scale.device
     form = clip_format(model)
     assert model.task is not None
-    ids = model.tokenize(model.task.prompts()).to(device)
-    prompts = ids if model.exact_reference else model.text_prefix(ids)
+    prompts = model.prepare_prompts(model.tokenize(model.task.prompts()).to(device))
     shape = {"batch": settings.batch_size, "frames": form.frames, "size": form.size}
     cost = count_step(model, prompts, **shape)
     step = time_step(model, prompts, **shape)

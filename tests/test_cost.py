@@ -1,0 +1,130 @@
+"""What a step is said to cost, against formulas, against the step itself, and against a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+from typer.testing import CliRunner
+from video_files import write_video
+
+import msta
+from msta.cli import app
+from msta.config import make_config
+from msta.training.cost import count_step, flop_counter, time_forward, time_step
+from msta.training.loop import train
+from msta.training.losses import objective
+from msta.training.plan import plan
+
+PROMPTS = ["a video of a cat.", "a video of a very slow dog."]
+
+
+def made(attention: str, method: object, exact: bool):
+    backbone = msta.random_backbone(tiny(attention))
+    model = msta.attach(backbone, method, exact_reference=exact)
+    return model, model.prepare_prompts(model.tokenize(PROMPTS))
+
+
+@settings(deadline=None, max_examples=12)
+@given(
+    attention=st.sampled_from(["joint", "frame-wise"]),
+    method=st.sampled_from([msta.MSTAConfig(dim=4), "full", "zero-shot"]),
+    exact=st.booleans(),
+    batch=st.integers(1, 3),
+    frames=st.integers(1, 5),
+)
+def test_counting_without_numbers_counts_what_a_step_does(attention, method, exact, batch, frames):
+    model, prompts = made(attention, method, exact)
+    cost = count_step(model, prompts, batch=batch, frames=frames, size=32)
+    with flop_counter() as counter:
+        video, text = model(torch.randn(batch, frames, 3, 32, 32), prompts)
+        loss, _ = objective(video, text, torch.zeros(batch, dtype=torch.int64), model.backbone.logit_scale, [], 0.0)
+        if loss.requires_grad:
+            loss.backward()
+    assert cost.flops == counter.get_total_flops()
+    assert all(p.device.type == "cpu" for p in model.parameters())
+
+
+@pytest.mark.parametrize("attention", ["joint", "frame-wise"])
+def test_the_prefix_is_what_the_formula_says(attention):
+    model, prompts = made(attention, msta.MSTAConfig(first_block=3, dim=4), exact=False)
+    shape = model.backbone.video.shape
+    d, m, patches, frames, batch = shape.width, shape.mlp_width, 4, 6, 2
+    tokens, sequences = (1 + patches * frames, batch) if attention == "joint" else (1 + patches, batch * frames)
+    block = 2 * sequences * tokens * (4 * d * d + 2 * d * m) + 4 * sequences * tokens * tokens * d
+    pixels = 2 * batch * frames * patches * 3 * 16 * 16 * d
+    cost = count_step(model, prompts, batch=batch, frames=frames, size=32)
+    assert cost.prefix_flops == 2 * block + pixels
+    assert cost.prefix_bytes == 2 * sequences * tokens * d // batch
+    assert cost.weights == 4 * sum(p.numel() for p in model.parameters())
+    assert cost.training == 12 * model.num_trainable()
+
+
+def test_what_waits_for_the_backward_pass_grows_with_the_clips():
+    model, prompts = made("joint", msta.MSTAConfig(dim=4), exact=False)
+    kept = [count_step(model, prompts, batch=b, frames=4, size=32).kept for b in (1, 2, 3)]
+    assert 0 < kept[0] < kept[1] < kept[2]
+    plain, ids = made("joint", msta.MSTAConfig(dim=4), exact=True)
+    assert count_step(plain, ids, batch=2, frames=4, size=32).kept > kept[1]
+    frozen, prompts = made("joint", "zero-shot", exact=False)
+    assert count_step(frozen, prompts, batch=2, frames=4, size=32).kept == 0
+
+
+def test_timing_leaves_the_model_as_it_was():
+    model, prompts = made("joint", msta.MSTAConfig(dim=4), exact=False)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert time_step(model, prompts, batch=2, frames=4, size=32) > 0
+    assert time_forward(model, frames=4, size=32) > 0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("task")
+    for k, name in enumerate(("push", "pull")):
+        (root / "clips" / name).mkdir(parents=True)
+        for i in range(6):
+            noise = np.random.default_rng(10 * k + i).integers(0, 256, (8, 40, 40, 3), np.uint8)
+            write_video(root / "clips" / name / f"{i}.mp4", noise)
+    msta.random_backbone(tiny()).save(root / "backbone")
+    return root / "clips", root / "backbone"
+
+
+def test_a_plan_is_what_the_run_then_does(task, tmp_path):
+    clips, backbone = task
+    config = make_config(
+        "small",
+        {"data.path": clips, "data.shots": 3, "backbone": str(backbone)},
+        ["train.epochs=3", "data.workers=0", "cache.views=2", f"cache.path={tmp_path / 'cache'}"],
+    )
+    said = plan(config)
+    assert not (tmp_path / "cache").exists()
+    metrics = train(config, tmp_path / "run", Console(quiet=True))
+    assert said["steps"] == metrics["steps"]
+    assert said["trainable parameters"] == metrics["trainable_parameters"]
+    assert said["cache"] == "0.00 GB for the training clips"
+
+
+def test_the_command(task):
+    clips, backbone = task
+    options = ["info", "--plan", "--data", str(clips), "--backbone", str(backbone), "--json", "train.epochs=2"]
+    result = CliRunner().invoke(app, options)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["steps"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"), [(["--plan"], "--data"), (["a", "b"], "one target"), (["--shots", "2"], "--plan")]
+)
+def test_wrong_usage_says_what(arguments, word):
+    result = CliRunner().invoke(app, ["info", *arguments])
+    assert result.exit_code != 0
+    assert word in str(result.exception) + result.output
