@@ -170,6 +170,25 @@ def prefix_rate(backbone: msta.DualEncoder, shape: argparse.Namespace, dtype: to
     return {**rates, "share": rates["prefix"] / rates["product"]}
 
 
+def growth(backbone: msta.DualEncoder, arguments: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]]:
+    """Counted, not run: arithmetic and memory of the fast path as frames, classes and clips grow, one at a time."""
+    model = msta.attach(backbone, "msta")
+    usual = {"frames": arguments.frames, "classes": arguments.classes[0], "batch": arguments.batch}
+    axes = {"frames": (4, 8, 16, 32), "classes": (10, 51, 174, 400, 700), "batch": (1, 4, 16, 32)}
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for axis, values in axes.items():
+        table[axis] = {}
+        for value in values:
+            at = usual | {axis: value}
+            ids = model.tokenize([f"a video of action number {i}." for i in range(at["classes"])])
+            cost = count_step(
+                model, model.prepare_prompts(ids), batch=at["batch"], frames=at["frames"],
+                size=backbone.architecture.image_size,
+            )  # fmt: skip
+            table[axis][str(value)] = {"prefix": cost.prefix_flops, "suffix": cost.suffix_flops, "memory": cost.memory}
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--architecture", default="viclip-b16")
@@ -177,7 +196,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--parts", nargs="+", default=["steps", "memory", "bf16", "prefix"])
+    parser.add_argument("--parts", nargs="+", default=["growth", "steps", "memory", "bf16", "prefix"])
     arguments = parser.parse_args()
     keep_freed_memory()
 
@@ -190,6 +209,8 @@ def main() -> None:
     backbone = msta.random_backbone(arguments.architecture)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if "growth" in arguments.parts:
+            result["growth"] = growth(backbone, arguments)
         if "steps" in arguments.parts:
             for classes in arguments.classes:
                 variants = (*VARIANTS, "full") if classes < 100 else VARIANTS
@@ -260,6 +281,14 @@ def markdown(result: dict[str, Any]) -> str:
             "",
             f"A step of the fast path in fp32 {fp32:.2f} s, in bf16 {bf16:.2f} s: {fp32 / bf16:.2f} times as fast.",
         ]
+    for axis, rows in result.get("growth", {}).items():
+        lines += ["", f"| {axis} | TFLOP of the prefix | of the rest | GB | floor, s |", "|---|---|---|---|---|"]
+        for value, cost in rows.items():
+            work = cost["prefix"] + cost["suffix"]
+            lines.append(
+                f"| {value} | {cost['prefix'] / 1e12:.2f} | {cost['suffix'] / 1e12:.2f} | {cost['memory'] / 1e9:.2f} "
+                f"| {f'{work / product / 1e9:.1f}' if product else ''} |"
+            )
     return "\n".join(lines) + "\n"
 
 

@@ -199,7 +199,9 @@ def test_it_says_what_it_needs_and_stays_within_bounds(clips, backbone, tmp_path
     settings = {"data.path": clips, "data.shots": 3, "backbone": str(backbone)}
     config = make_config("small", settings, ["train.epochs=2", "data.workers=0", "method.dim=8", *cache])
     train(config, tmp_path / "run", lines)
-    assert "2 views of every training clip: 0.00 GB" in lines.export_text()
+    text = lines.export_text()
+    assert "2 views of every training clip: 0.00 GB" in text
+    assert "Approximate: prefix cache of 2 views of every training clip, in fp32" in text
     held = sum(file.stat().st_size for file in (tmp_path / "cache").glob("*/*.npy"))
     model = msta.attach(msta.load_backbone(backbone), "msta")
     dataset = ClipDataset(

@@ -164,6 +164,15 @@ class RunConfig(Section):
     eval: EvalSettings = EvalSettings()
     cache: CacheSettings = CacheSettings()
 
+    def approximations(self) -> list[str]:
+        """What was asked for that is faster and not the same, in words."""
+        asked = []
+        if self.cache.views:
+            asked.append(f"prefix cache of {self.cache.views} views of every training clip, in {self.cache.dtype}")
+        if self.train.keep_tokens < 1:
+            asked.append(f"training on {self.train.keep_tokens:.0%} of the patches")
+        return asked
+
     @field_validator("method")
     @classmethod
     def _has_a_name(cls, method: dict[str, Any]) -> dict[str, Any]:

@@ -200,6 +200,7 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
         "trainable_parameters": model.num_trainable(),
         "steps": progress.step,
         "seconds": round(clock.seconds(), 1),
+        "approximations": config.approximations(),
         "unreadable": failures.reasons,
     }
     print_result(console, out, metrics)

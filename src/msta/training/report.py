@@ -51,7 +51,7 @@ def print_plan(
         ("steps", f"{epochs} epochs x {steps_per_epoch} = {epochs * steps_per_epoch}, "
                   f"{config.train.batch_size * config.train.accumulate} clips each, {config.train.precision}"),
         ("cache", kept),
-        ("dropping", f"{config.train.keep_tokens:.0%} of the patches are kept in training: approximate"
+        ("dropping", f"{config.train.keep_tokens:.0%} of the patches are kept in training"
                      if config.train.keep_tokens < 1 else None),
     ]  # fmt: skip
     for name, text in lines:
@@ -151,6 +151,8 @@ def print_result(console: Console, out: Path, metrics: dict[str, Any]) -> None:
         console.print(f"{len(unreadable)} file(s) could not be read and were left out:", highlight=False)
         for path, reason in unreadable.items():
             console.print(one_line(f"  {path}: {reason}"), markup=False, highlight=False, soft_wrap=True)
+    for approximation in metrics["approximations"]:
+        console.print(f"Approximate: {approximation}", highlight=False, soft_wrap=True)
     console.print(
         f"Test: top-1 {metrics['top1']:.1f} %, top-5 {metrics['top5']:.1f} % of {metrics['clips']} clips. "
         f"Adapter: {out / 'adapter'}",
