@@ -24,7 +24,7 @@ from sklearn.linear_model import LogisticRegressionCV
 import msta
 from msta.config import make_config
 from msta.data.catalog import Catalog, read_catalog, write_catalog
-from msta.data.clips import ClipDataset, batch_video, make_loader
+from msta.data.clips import ClipDataset, make_loader, on_device
 from msta.data.splits import make_split
 from msta.demo import Data, demo
 from msta.evaluation.evaluate import clip_format
@@ -141,7 +141,7 @@ def linear_probe(backbone: msta.DualEncoder, catalog: Catalog, shots: int, seed:
 
     def features(part: Any) -> tuple[Any, Any]:
         batches = list(make_loader(ClipDataset(part, form), 16, 0, shuffle=False))
-        video = torch.cat([backbone.encode_video(batch_video(b, torch.device("cpu"))[:, 0]) for b in batches])
+        video = torch.cat([backbone.encode_video(on_device(b, "video", torch.device("cpu"))[:, 0]) for b in batches])
         return (video / video.norm(dim=-1, keepdim=True)).numpy(), torch.cat([b["label"] for b in batches]).numpy()
 
     probe = LogisticRegressionCV(Cs=[1, 10, 100, 1000, 10_000], cv=shots, max_iter=5000)
