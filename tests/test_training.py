@@ -260,10 +260,10 @@ def paths(dataset) -> set[str]:
 
 
 def test_the_flip_is_off_in_the_loop_when_a_class_is_told_by_its_side(clips, backbone, tmp_path, monkeypatch):
-    import msta.training.loop as loop
+    import msta.training.batches as batches
 
-    seen, real = [], loop.ClipDataset
-    monkeypatch.setattr(loop, "ClipDataset", lambda *a, **k: seen.append(k.get("augmentation")) or real(*a, **k))
+    seen, real = [], batches.ClipDataset
+    monkeypatch.setattr(batches, "ClipDataset", lambda *a, **k: seen.append(k.get("augmentation")) or real(*a, **k))
     train(config(clips, backbone, "data.greyscale=0.3"), tmp_path / "plain", QUIET)
     sided = tmp_path / "sided"
     shutil.copytree(clips, sided)

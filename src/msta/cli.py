@@ -161,7 +161,7 @@ def predict(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Examples: msta info runs/first/adapter; msta info --plan --data clips/ --shots 8 cache.views=10")
+@app.command(epilog="Example: msta info runs/first/adapter, or msta info --plan --data clips/ --shots 8 cache.views=10")
 def info(
     arguments: Annotated[
         list[str] | None,

@@ -78,8 +78,9 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
             if kind is not None
         ]
     model.to(device)
-    if settings.precision != "fp32" and not settings.exact_reference:
-        model.cast_frozen({"bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision])
+    with accelerator.autocast():
+        if torch.is_autocast_enabled(device.type) and not settings.exact_reference:
+            model.cast_frozen(torch.get_autocast_dtype(device.type))
     failures = Failures(config.data.on_error)
     source = Source(config, model, catalog, split, accelerator, failures)
     optimizer = torch.optim.AdamW(
@@ -113,7 +114,7 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
 
     # ------------------------------------------------------------ steps
     def measure(part: str) -> dict[str, float]:
-        with torch.no_grad():
+        with torch.no_grad(), accelerator.autocast():
             text = model.encode_text(prompts)
         return evaluate(model, source.test(part, fill), text, failures, autocast=accelerator.autocast)
 
