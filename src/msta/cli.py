@@ -205,15 +205,15 @@ def info(
 @app.command(epilog="Example: msta pretrain --out runs/toy")
 def pretrain(
     out: Annotated[Path, typer.Option(help="Clips, logs, state and, at the end, backbone/. Given again, it goes on.")],
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps. Default: 3,120.")] = None,
-    clips: Annotated[int | None, typer.Option(min=1, help="Clips of MotionWorld to draw. Default: 96,000.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps. Default: 3,800.")] = None,
+    clips: Annotated[int | None, typer.Option(min=1, help="Clips of MotionWorld to draw. Default: 80,000.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of clips, weights and order.")] = 0,
 ) -> None:
     """Pretrain a small ViCLIP from nothing on MotionWorld, a synthetic world of captioned motion. Takes hours."""
     from msta.training.pretrain import PretrainConfig
     from msta.training.pretrain import pretrain as run
 
-    given = {name: value for name, value in (("steps", steps), ("clips", clips)) if value is not None}
+    given: dict[str, Any] = {name: n for name, n in (("steps", steps), ("clips", clips)) if n is not None}
     run(PretrainConfig(seed=seed, **given), out, console)
 
 

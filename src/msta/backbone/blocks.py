@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from msta.backbone.attention import attend
 from msta.backbone.layout import VideoLayout
 
 if TYPE_CHECKING:
@@ -88,7 +89,10 @@ class Attention(nn.Module):
             return self._read(x, read)
         b, s, d = x.shape
         q, k, v = self.qkv(x).view(b, s, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        if may_rearrange():
+            y = attend(q, k, v, self.causal)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.proj(y.transpose(1, 2).reshape(b, s, d))
 
     def _read(self, x: Tensor, read: Tensor) -> Tensor:

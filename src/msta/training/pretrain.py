@@ -37,6 +37,7 @@ from msta.data.motionworld import ALL_MOTIONS, MOTIONS, MotionWorld, WorldConfig
 from msta.errors import ConfigError
 from msta.evaluation.synthetic import measure
 from msta.files import read_json, replacing, write_bytes, write_json
+from msta.memory import keep_freed_memory
 from msta.training.loop import lr_factor
 from msta.training.losses import class_logits
 
@@ -64,19 +65,20 @@ class PretrainConfig:
         captions: wordings a clip, one of which a step reads.
         width: of the video tower; a multiple of 64.
         save_every: steps between saved states and measurements, on ``measured`` clips a figure.
+        precision: in which the towers and heads compute; weights, their mean and the losses are fp32.
         seed: of clips, weights, order and masks.
     """
 
-    clips: int = 96_000
+    clips: int = 80_000
     easy: float = 0.25
-    steps: int = 3_120
+    steps: int = 3_800
     easy_steps: int = 600
     batch: int = 96
     lr: float = 1e-3
     warmup: int = 150
     weight_decay: float = 0.05
     keep: float = 0.3125
-    whole_steps: int = 120
+    whole_steps: int = 180
     whole_lr: float = 2e-4
     ema: float = 0.998
     captions: int = 8
@@ -87,6 +89,7 @@ class PretrainConfig:
     width: int = 128
     save_every: int = 200
     measured: int = 400
+    precision: str = "bf16"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -104,6 +107,8 @@ class PretrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected a positive number, got {getattr(self, name)}")
+        if self.precision not in ("bf16", "fp32"):
+            raise ConfigError(f"precision: expected bf16 or fp32, got {self.precision!r}")
         if not 0 <= self.whole_steps < self.steps:
             raise ConfigError(f"steps: expected more than the last {self.whole_steps}, got {self.steps}")
 
@@ -116,7 +121,7 @@ class PretrainConfig:
         """ViCLIP's, small: 3 M parameters, with exact GELU.
 
         QuickGELU is three passes over the widest activations where GELU is one, and at this width on a CPU memory is
-        what a step waits for; for the same reason it runs in fp32, to which autocast would add casts.
+        what a step waits for.
         """
         return Architecture(
             attention="joint",
@@ -249,12 +254,39 @@ class Pretrainer(nn.Module):
         where = self.where(layout.over_time(x)).transpose(1, 2)
         x = tower.run(x, self.middle, layout=layout)
         token = tower.ln_post(x[:, 0])
-        return {
+        out = {
             "embedding": token @ tower.proj,
             "where": where,
             "path": self.path(token).unflatten(1, (-1, 2)),
             "motion": self.motion(token),
         }
+        return {name: value.float() for name, value in out.items()}
+
+
+class LowPrecision:
+    """A copy of a model that computes in bf16 for it: weights go there before a step, gradients come back after it.
+
+    Autocast would cast activations to and fro in every layer instead; on a CPU that costs what bf16 saves.
+    """
+
+    def __init__(self, model: Pretrainer) -> None:
+        self.copy = copy.deepcopy(model).bfloat16()
+        self.pairs = list(zip(model.parameters(), self.copy.parameters(), strict=True))
+
+    @torch.no_grad()
+    def refresh(self) -> Pretrainer:
+        """The copy, with today's weights and no gradients."""
+        for weight, low in self.pairs:
+            low.copy_(weight)
+            low.grad = None
+        return self.copy
+
+    def give_back(self) -> None:
+        """Add the copy's gradients to the model's."""
+        for weight, low in self.pairs:
+            if low.grad is not None:
+                grad = low.grad.float()
+                weight.grad = grad if weight.grad is None else weight.grad + grad
 
 
 def keep_tubes(x: Tensor, layout: VideoLayout, kept: Tensor) -> tuple[Tensor, VideoLayout]:
@@ -348,6 +380,7 @@ def pretrain(config: PretrainConfig, out: Path, console: Console, workers: int =
     out.mkdir(parents=True, exist_ok=True)
     write_json(settings, asdict(config))
     pool = Pool(out / "pool", config, workers, console)
+    keep_freed_memory()
     tokenizer_file = out / "tokenizer.json"
     if not tokenizer_file.exists():
         corpus = (text for captions in pool.captions for text in captions)
@@ -373,6 +406,7 @@ def pretrain(config: PretrainConfig, out: Path, console: Console, workers: int =
     ids = torch.stack([backbone.tokenize(captions) for captions in pool.captions])  # [clips, captions, L]
     easy = max(1, int(config.easy * config.clips))
     names = [naming(motion) for motion in MOTIONS]
+    low = LowPrecision(model) if config.precision == "bf16" else None
     form = clip_format(backbone)
     patches = (config.size // config.patch) ** 2
     count = max(1, round(config.keep * patches))
@@ -393,13 +427,16 @@ def pretrain(config: PretrainConfig, out: Path, console: Console, workers: int =
             said = [n[int(torch.randint(len(n), (), generator=rng))] for n in names]
             video = vary(pool.video[index].float() / 255, rng)
             _set_lr(optimizer, config, step)
-            result = model(form.normalise(video), kept)
-            texts = backbone.encode_text(trim(ids[index, wording]))
-            called = backbone.encode_text(trim(backbone.tokenize(said)))
+            working = low.refresh() if low else model
+            result = working(form.normalise(video).to(working.where.weight.dtype), kept)
+            texts = working.backbone.encode_text(trim(ids[index, wording]))
+            called = working.backbone.encode_text(trim(backbone.tokenize(said)))
             parts = losses(result, texts, called, pool, index, kept, backbone.logit_scale)
             loss = sum((WEIGHTS[name] * part for name, part in parts.items()), start=torch.zeros(()))
             optimizer.zero_grad()
             loss.backward()
+            if low:
+                low.give_back()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             with torch.no_grad():
@@ -429,16 +466,20 @@ def pretrain(config: PretrainConfig, out: Path, console: Console, workers: int =
 
 
 def vary(video: Tensor, rng: torch.Generator) -> Tensor:
-    """Brightness, contrast and a slight zoom, the same for all frames of a clip [B, T, 3, H, W] in 0..1."""
+    """Light, tint, now and then grey, and a slight zoom, the same in all frames of a clip [B, T, 3, H, W] in 0..1."""
     b = len(video)
     gain = 1 + 0.4 * (torch.rand(b, 1, 1, 1, 1, generator=rng) - 0.5)
+    gain = gain * (1 + 0.3 * (torch.rand(b, 1, 3, 1, 1, generator=rng) - 0.5))
     shift = 0.3 * (torch.rand(b, 1, 1, 1, 1, generator=rng) - 0.5)
     zoom = 1 - 0.15 * torch.rand(b, generator=rng)
     theta = torch.zeros(b, 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = zoom
     grid = F.affine_grid(theta, [b, 1, *video.shape[-2:]], align_corners=False)
     flat = F.grid_sample(video.flatten(1, 2), grid, align_corners=False, padding_mode="border")
-    return (flat.view_as(video) * gain + shift).clamp(0, 1)
+    grey = torch.rand(b, generator=rng) < 0.15
+    varied = flat.view_as(video)
+    varied[grey] = varied[grey].mean(2, keepdim=True)
+    return (varied * gain + shift).clamp_(0, 1)
 
 
 def trim(ids: Tensor) -> Tensor:
