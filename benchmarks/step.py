@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 import msta
-from msta.backbone.prefix import Tokens, tokens_of
+from msta.backbone.prefix import Tokens, to_keep, tokens_of
 from msta.memory import keep_freed_memory
 from msta.training.cost import count_step, flop_counter
 from msta.training.losses import objective
@@ -79,9 +79,9 @@ class Step:
         with self.autocast():
             self.prompts = self.model.prepare_prompts(ids)
             if variant == "cached":
-                x = self.model.video_prefix(self.video).x
-                self.kept = folder / f"{shape.classes}.npy"
-                np.save(self.kept, x.unflatten(0, (shape.batch, -1)).float().numpy().astype(np.float16))
+                kept = to_keep(self.model.video_prefix(self.video), shape.batch)
+                self.kept = folder / f"{shape.classes}-{dtype}.npy"
+                np.save(self.kept, kept.float().numpy().astype(np.float16))
         self.frames = shape.frames
         self.optimizer = torch.optim.AdamW(self.model.trainable_parameters())
 

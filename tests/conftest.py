@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 import msta
 from msta.backbone.architecture import Architecture
 from msta.backbone.blocks import TowerShape
+
+settings.register_profile("msta", deadline=None)  # another job on the machine is no failure
+settings.load_profile("msta")
 
 DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).parents[2] / "shared"

@@ -97,19 +97,32 @@ class Attention(nn.Module):
 
     def _read(self, x: Tensor, read: Tensor) -> Tensor:
         b, s, d = x.shape
+        mask = torch.arange(s, device=x.device) <= read[:, None] if self.causal else None  # [b, s]
         if _untouched(self.qkv):
-            weight, bias = self.qkv.weight, self.qkv.bias
-            q, kv = F.linear(pick(x, read), weight[:d], bias[:d]), F.linear(x, weight[d:], bias[d:])
+            y = self._read_by_one_query(x, read, mask)
         else:
             whole = self.qkv(x)
-            q, kv = pick(whole[..., :d], read), whole[..., d:]
-        q = q.view(b, 1, self.heads, -1).transpose(1, 2)
-        k, v = kv.unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mask = None
-        if self.causal:
-            mask = (torch.arange(s, device=x.device) <= read[:, None])[:, None, None]
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.proj(y.transpose(1, 2).reshape(b, 1, d))
+            q = pick(whole[..., :d], read).view(b, 1, self.heads, -1).transpose(1, 2)
+            k, v = whole[..., d:].unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None])
+            y = y.transpose(1, 2).reshape(b, d)
+        return self.proj(y)[:, None]
+
+    def _read_by_one_query(self, x: Tensor, read: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention of one token to all [b, d], without making their keys and values.
+
+        q . (Wk x + bk) = (q Wk) . x + a number that is the same for every token and leaves a softmax as it is; and
+        sum_j p_j (Wv x_j + bv) = Wv (sum_j p_j x_j) + bv. Two products with d x d weights a token become two in all.
+        """
+        b, _, d = x.shape
+        _, to_k, to_v = self.qkv.weight.unflatten(0, (3, self.heads, -1))  # each [h, e, d]
+        q = F.linear(pick(x, read)[:, 0], self.qkv.weight[:d], self.qkv.bias[:d])
+        q = q.view(b, self.heads, -1).transpose(0, 1) * (d // self.heads) ** -0.5  # [h, b, e]
+        scores = (q @ to_k).transpose(0, 1) @ x.mT  # [b, h, s]
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None], -torch.inf)
+        seen = (scores.softmax(-1) @ x).transpose(0, 1)  # [h, b, d]
+        return (seen @ to_v.mT).transpose(0, 1).flatten(1) + self.qkv.bias[2 * d :]
 
 
 def pick(x: Tensor, read: Tensor) -> Tensor:

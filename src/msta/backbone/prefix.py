@@ -8,7 +8,10 @@ what a block makes is still in the caches, and the C library's memory, when the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import repeat
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +20,8 @@ from msta.backbone.blocks import Tower
 from msta.backbone.layout import VideoLayout
 from msta.backbone.text import TextTower
 from msta.backbone.video import VideoTower
+
+T = TypeVar("T", Tensor, Tensor | None)
 
 _AFTER_THE_BLOCKS = ("ln_post.", "ln_final.", "proj")
 
@@ -30,12 +35,20 @@ class Tokens:
         start: the block to go on with, from 0.
         read: int64 [b], the position of each sequence that is read after the last block.
         layout: of a video; None for text.
+        ahead: [b, s, d], the frozen part of block ``start``, if it has one that its adapter does not enter.
     """
 
     x: Tensor
     start: int
     read: Tensor
     layout: VideoLayout | None = None
+    ahead: Tensor | None = None
+
+    def parts(self, sequences: int) -> Iterator[Tokens]:
+        """The same, so many sequences at a time."""
+        aheads = repeat(None) if self.ahead is None else self.ahead.split(sequences)
+        for x, read, ahead in zip(self.x.split(sequences), self.read.split(sequences), aheads, strict=False):
+            yield replace(self, x=x, read=read, ahead=ahead)
 
 
 def prefix_length(tower: Tower) -> int | None:
@@ -63,19 +76,39 @@ def video_prefix(tower: VideoTower, video: Tensor, kept: Tensor | None = None) -
         x, layout = tower.embed(video)
         if kept is not None:
             x, layout = layout.keep(x, kept)
+        few, frozen = at_once(x, layout), _frozen_part(tower, blocks)
         if blocks:
-            x = torch.cat([tower.run(part, 0, blocks, layout=layout) for part in x.split(at_once(x, layout))])
-    return Tokens(_for_autograd(x), blocks or 0, _first(x), layout)
+            x = torch.cat([tower.run(part, 0, blocks, layout=layout) for part in x.split(few)])
+        ahead = torch.cat([frozen(part, layout) for part in x.split(few)]) if frozen else None
+    return Tokens(_for_autograd(x), blocks or 0, _first(x), layout, _for_autograd(ahead))
 
 
-def tokens_of(tower: VideoTower, x: Tensor, frames: int) -> Tokens:
-    """What was kept of :func:`video_prefix`, [clips, sequences a clip, s, d], as it was."""
-    x = x.flatten(0, 1)
+def _frozen_part(tower: Tower, blocks: int | None) -> Callable[[Tensor, VideoLayout | None], Tensor] | None:
+    """What of the first trainable block can be computed before it, unless it is the last, of which little is."""
+    if blocks is None or blocks + 1 >= len(tower.blocks):
+        return None
+    return getattr(tower.blocks[blocks], "frozen", None)
+
+
+def kept_parts(tower: Tower) -> int:
+    """How many tensors :func:`video_prefix` gives for each sequence: x, and perhaps ahead."""
+    return 1 if _frozen_part(tower, prefix_length(tower)) is None else 2
+
+
+def to_keep(tokens: Tokens, clips: int) -> Tensor:
+    """What :func:`video_prefix` gave, as one tensor: [clips, parts, sequences a clip, s, d]."""
+    parts = [tokens.x] if tokens.ahead is None else [tokens.x, tokens.ahead]
+    return torch.stack([part.unflatten(0, (clips, -1)) for part in parts], dim=1)
+
+
+def tokens_of(tower: VideoTower, kept: Tensor, frames: int) -> Tokens:
+    """The inverse of :func:`to_keep`."""
+    x, *ahead = (part.flatten(0, 1) for part in kept.unbind(1))
     if tower.attention == "joint":
         layout = VideoLayout(frames, (x.shape[1] - 1) // frames, "shared")
     else:
         layout = VideoLayout(frames, x.shape[1] - 1, "per_frame")
-    return Tokens(x, prefix_length(tower) or 0, _first(x), layout)
+    return Tokens(x, prefix_length(tower) or 0, _first(x), layout, *ahead)
 
 
 def text_prefix(tower: TextTower, token_ids: Tensor) -> Tokens:
@@ -85,18 +118,25 @@ def text_prefix(tower: TextTower, token_ids: Tensor) -> Tokens:
     token_ids = token_ids[:, : int(end.max()) + 1]
     with torch.inference_mode(blocks is not None):
         x = tower.run(tower.embed(token_ids), 0, blocks or 0)
-    return Tokens(_for_autograd(x), blocks or 0, end)
+        frozen = _frozen_part(tower, blocks)
+        ahead = frozen(x, None) if frozen else None
+    return Tokens(_for_autograd(x), blocks or 0, end, ahead=_for_autograd(ahead))
 
 
 def suffix(tower: VideoTower | TextTower, tokens: Tokens) -> Tensor:
     """The blocks from the first trainable one on -> embeddings [b, D]."""
     if isinstance(tower, TextTower):
-        return tower.project(tower.run(tokens.x, tokens.start, read=tokens.read))
+        return tower.project(_go_on(tower, tokens))
     layout = tokens.layout
     assert layout is not None
-    few = at_once(tokens.x, layout)
-    parts = zip(tokens.x.split(few), tokens.read.split(few), strict=True)
-    return torch.cat([tower.read(tower.run(x, tokens.start, layout=layout, read=read), layout) for x, read in parts])
+    return torch.cat([tower.read(_go_on(tower, part), layout) for part in tokens.parts(at_once(tokens.x, layout))])
+
+
+def _go_on(tower: Tower, tokens: Tokens) -> Tensor:
+    x, start = tokens.x, tokens.start
+    if tokens.ahead is not None:
+        x, start = tower.blocks[start](x, tokens.layout, ahead=tokens.ahead), start + 1
+    return tower.run(x, start, layout=tokens.layout, read=tokens.read)
 
 
 def at_once(x: Tensor, layout: VideoLayout) -> int:
@@ -111,6 +151,6 @@ def _first(x: Tensor) -> Tensor:
     return torch.zeros(len(x), dtype=torch.int64, device=x.device)
 
 
-def _for_autograd(x: Tensor) -> Tensor:
+def _for_autograd(x: T) -> T:
     """What inference mode made, for use outside of it."""
-    return x.clone() if x.is_inference() else x
+    return x.clone() if x is not None and x.is_inference() else x

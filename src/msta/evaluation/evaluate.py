@@ -33,7 +33,7 @@ def class_embeddings(model: AdaptedModel, classes: Sequence[str], template: str)
 
 def views_of(batch: dict[str, Any], model: AdaptedModel, device: torch.device) -> list[Tensor | Tokens] | None:
     """A loader's batch as ``model.encode_video`` takes it, view by view; None if none of its files could be read."""
-    if (tokens := on_device(batch, "tokens", device)) is not None:  # [B, views, sequences a clip, s, d]
+    if (tokens := on_device(batch, "tokens", device)) is not None:  # [B, views, parts, sequences a clip, s, d]
         frames = clip_format(model).frames
         return [tokens_of(model.backbone.video, view, frames) for view in tokens.unbind(1)]
     if (video := on_device(batch, "video", device)) is None:

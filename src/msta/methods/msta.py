@@ -183,7 +183,7 @@ class Bottleneck(nn.Module):
 
 
 class MSTABlock(nn.Module):
-    """A block with an adapter beside it; has a block's interface."""
+    """A block with an adapter beside it; has a block's interface, and a part that no adapter enters, ``frozen``."""
 
     def __init__(self, block: Block, bottleneck: Bottleneck, projection: nn.Module, scale: float) -> None:
         super().__init__()
@@ -192,11 +192,17 @@ class MSTABlock(nn.Module):
         self.projection = projection
         self.scale = scale
 
-    def forward(self, x: Tensor, layout: VideoLayout | None = None, read: Tensor | None = None) -> Tensor:
+    def frozen(self, x: Tensor, layout: VideoLayout | None) -> Tensor:
+        """The block itself: if nothing below trains, the same in every step. :meth:`forward` takes it as ``ahead``."""
+        return self.block(x, layout)
+
+    def forward(
+        self, x: Tensor, layout: VideoLayout | None = None, read: Tensor | None = None, ahead: Tensor | None = None
+    ) -> Tensor:
         """x [b, s, d] -> [b, s, d], or [b, 1, d] at positions ``read`` [b]: of a video, its class tokens."""
         if read is None:
             y = self.bottleneck(self.block.ln_1(x), self.projection, layout)
         else:
             alone = layout and replace(layout, patches=0)
             y = self.bottleneck(self.block.ln_1(pick(x, read)), self.projection, alone)
-        return torch.add(self.block(x, layout, read), y, alpha=self.scale)
+        return torch.add(self.block(x, layout, read) if ahead is None else ahead, y, alpha=self.scale)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from msta.backbone.prefix import Tokens, at_once, prefix_length
+from msta.backbone.prefix import Tokens, at_once, kept_parts, prefix_length
 from msta.methods.base import AdaptedModel
 from msta.training.losses import objective
 
@@ -104,7 +104,10 @@ def count_step(model: AdaptedModel, prompts: Tensor | Tokens, *, batch: int, fra
         with flop_counter() as after, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             if isinstance(prompts, Tokens):
                 text: Tensor | Tokens = replace(
-                    prompts, x=mode.from_tensor(prompts.x), read=mode.from_tensor(prompts.read)
+                    prompts,
+                    x=mode.from_tensor(prompts.x),
+                    read=mode.from_tensor(prompts.read),
+                    ahead=None if prompts.ahead is None else mode.from_tensor(prompts.ahead),
                 )
             elif fake.exact_reference:
                 text = mode.from_tensor(prompts)
@@ -125,7 +128,7 @@ def count_step(model: AdaptedModel, prompts: Tensor | Tokens, *, batch: int, fra
             training=3 * trained,
             kept=sum(nbytes for nbytes, _ in kept.values()),
             working=4 * video.numel() + 2 * 4 * together.numel() * shape.mlp_width // shape.width,
-            prefix_bytes=2 * x.numel() // batch,
+            prefix_bytes=2 * x.numel() * kept_parts(towers[0]) // batch,
         )
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from msta.backbone.prefix import prefix_length
+from msta.backbone.prefix import kept_parts, prefix_length, to_keep
 from msta.data.clips import ClipDataset, EpochSampler, Failures, Key, collate, make_loader, on_device
 from msta.errors import ConfigError
 from msta.files import replacing
@@ -47,7 +47,11 @@ class PrefixCache:
         if length is None:
             raise ConfigError(f"cache.views: {model.config.name} trains the first layers, so there is nothing to keep")
         self.root, self.model, self.max_gb, self.dtype = root, model, max_gb, dtype
-        self.settings = {"backbone": model.origin["fingerprint"], "blocks": length, "dtype": dtype, "in": precision}
+        self.parts = kept_parts(model.backbone.video)
+        ahead = type(model.backbone.video.blocks[length]).__name__ if self.parts > 1 else None  # whose frozen part
+        self.settings = {
+            "backbone": model.origin["fingerprint"], "blocks": length, "ahead": ahead, "dtype": dtype, "in": precision
+        }  # fmt: skip
         self._hashes: dict[str, str] = {}
 
     def file(self, dataset: ClipDataset, key: Key) -> Path:
@@ -80,7 +84,7 @@ class PrefixCache:
         tokens = form.frames * patches
         tokens += 1 if tower.attention == "joint" else form.frames
         views = 1 if dataset.augmentation is not None else dataset.views.clips * dataset.views.crops
-        return views * tokens * tower.shape.width * np.dtype(_NUMPY[self.dtype]).itemsize
+        return views * self.parts * tokens * tower.shape.width * np.dtype(_NUMPY[self.dtype]).itemsize
 
     def plan(self, parts: Sequence[tuple[ClipDataset, int]]) -> str:
         """What a run needs, in words, before it starts: (data set, epochs that differ) each.
@@ -126,10 +130,11 @@ class PrefixCache:
             if video is None:
                 continue
             with autocast():
-                x = self.model.video_prefix(video.flatten(0, 1), on_device(batch, "kept", device)).x
-            kept = x.unflatten(0, (*video.shape[:2], -1)).float().cpu().numpy().astype(_NUMPY[self.dtype])
-            for index, tokens in zip(batch["index"].tolist(), kept, strict=True):
-                self._write(self.file(dataset, (epoch, index)), tokens)
+                tokens = self.model.video_prefix(video.flatten(0, 1), on_device(batch, "kept", device))
+            whole = to_keep(tokens, video.shape[0] * video.shape[1]).unflatten(0, video.shape[:2])
+            kept = whole.float().cpu().numpy().astype(_NUMPY[self.dtype])
+            for index, views in zip(batch["index"].tolist(), kept, strict=True):
+                self._write(self.file(dataset, (epoch, index)), views)
             progress(len(video))
 
     def loader(self, dataset: ClipDataset, batch_size: int, *, shuffle: bool, failures: Failures) -> DataLoader[Any]:

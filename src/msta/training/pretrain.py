@@ -71,14 +71,14 @@ class PretrainConfig:
 
     clips: int = 80_000
     easy: float = 0.25
-    steps: int = 3_800
+    steps: int = 2_500
     easy_steps: int = 600
     batch: int = 96
     lr: float = 1e-3
     warmup: int = 150
     weight_decay: float = 0.05
     keep: float = 0.3125
-    whole_steps: int = 180
+    whole_steps: int = 160
     whole_lr: float = 2e-4
     ema: float = 0.998
     captions: int = 8
