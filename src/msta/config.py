@@ -13,7 +13,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from msta.backbone.checkpoints import TOY
+from msta.data.catalog import Catalog, read_catalog
 from msta.data.clips import Augmentation, Views
+from msta.data.layouts.options import OPTIONS
 from msta.errors import ConfigError
 from msta.methods import method_config
 from msta.methods.base import MethodConfig
@@ -29,6 +31,9 @@ class Section(BaseModel):
 class DataSettings(Section):
     """What is read, and how.
 
+    - layout: how the data lie on disk, a name of ``msta.data.layouts.LAYOUTS``; None for what they look like.
+    - split_number, annotations, labels, train_list, val_list, test_list: where such a layout's parts are, see
+      ``msta.data.layouts.options.Options``.
     - shots: training clips a class; None for all.
     - val_fraction, test_fraction: of the clips, where the data has no such split and no shots are set. With shots, a
       val_fraction of 0 keeps all left-over clips for testing.
@@ -42,6 +47,13 @@ class DataSettings(Section):
     """
 
     path: Path
+    layout: str | None = None
+    split_number: int | None = Field(None, ge=1)
+    annotations: Path | None = None
+    labels: Path | None = None
+    train_list: Path | None = None
+    val_list: Path | None = None
+    test_list: Path | None = None
     shots: int | None = Field(None, ge=1)
     val_fraction: float = Field(0.2, ge=0, lt=1)
     test_fraction: float = Field(0.2, gt=0, lt=1)
@@ -57,10 +69,10 @@ class DataSettings(Section):
     greyscale: float = Field(0.2, ge=0, le=1)
     flip: float = Field(0.5, ge=0, le=1)
 
-    @field_validator("path")
+    @field_validator("path", "annotations", "labels", "train_list", "val_list", "test_list")
     @classmethod
-    def _from_anywhere(cls, path: Path) -> Path:
-        return Path(os.path.abspath(path.expanduser()))  # a run may be resumed from another folder
+    def _from_anywhere(cls, path: Path | None) -> Path | None:
+        return path and Path(os.path.abspath(path.expanduser()))  # a run may be resumed from another folder
 
     @field_validator("template")
     @classmethod
@@ -75,6 +87,14 @@ class DataSettings(Section):
         if not 0 < area[0] <= area[1] <= 1:
             raise ValueError("must be two shares, 0 < from <= to <= 1")
         return area
+
+    def read(self) -> Catalog:
+        """The data set.
+
+        Raises:
+            MSTAError: see :func:`msta.data.catalog.read_catalog`.
+        """
+        return read_catalog(self.path, self.layout, **{name: getattr(self, name) for name in OPTIONS})
 
     def augmentation(self, flip: float) -> Augmentation:
         """The training augmentation, with the flip that the classes allow."""

@@ -1,83 +1,104 @@
-"""Catalog: which clips there are, of which class, in which split. Read from folders or a CSV."""
+"""Catalog: which clips there are, of which class, in which split. ``layouts/`` reads it, this file says what it is."""
 
 from __future__ import annotations
 
 import csv
+import math
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from msta.data.decode import VIDEO_EXTENSIONS
 from msta.errors import DataError, is_text
 from msta.notices import notice
 
 SPLITS = ("train", "val", "test")
-_SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "validation": "val",
-    "valid": "val",
-    "test": "test",
-}
+
+Span = tuple[float | None, float | None]
+"""(start, end) in seconds from a video's first frame; None: its beginning, its end."""
+
+WHOLE: Span = (None, None)
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One labelled video file. ``label`` indexes the catalog's classes; ``split`` is None where none is given."""
+    """One labelled clip: a video file, or the time from ``start`` to ``end`` [s] of one.
+
+    ``label`` indexes the catalog's classes; ``split`` is None where none is given.
+    """
 
     path: str
     label: int
     split: str | None = None
+    start: float | None = None
+    end: float | None = None
+
+    @property
+    def span(self) -> Span:
+        """What part of the file it is."""
+        return self.start, self.end
+
+    @property
+    def name(self) -> str:
+        """What tells it from every other clip: its path, and its time range if it has one."""
+        if self.span == WHOLE:
+            return self.path
+        return f"{self.path} [{self.start or 0.0}-{'end' if self.end is None else self.end} s]"
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """A data set: class names as text, and clips."""
+    """A data set: class names as text, and clips. ``missing`` names what its lists have and its folder has not."""
 
     source: str
     classes: tuple[str, ...]
     clips: tuple[Clip, ...] = field(repr=False)
+    missing: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def has_splits(self) -> bool:
         """Whether the data came with splits of its own."""
         return any(clip.split for clip in self.clips)
 
-    def counts(self) -> list[int]:
-        """Clips a class."""
-        counter = Counter(clip.label for clip in self.clips)
+    def counts(self, split: str | None = None) -> list[int]:
+        """Clips a class, of all splits or of one."""
+        counter = Counter(clip.label for clip in self.clips if split in (None, clip.split))
         return [counter[i] for i in range(len(self.classes))]
 
 
-def read_catalog(path: str | os.PathLike[str]) -> Catalog:
+def read_catalog(path: str | os.PathLike[str], layout: str | None = None, **options: Any) -> Catalog:
     """Read a data set.
 
     Args:
-        path: a folder with a sub-folder a class, itself or inside ``train/``, ``val/``, ``test/``; or a CSV with the
-            columns path, label and, if there are splits, split (paths relative to the CSV). A ``classes.csv`` with
-            ``id,name`` beside the classes says how they are called and in which order: an id is a folder's name or
-            the label in the CSV.
+        path: a folder with a sub-folder a class, itself or inside ``train/``, ``val/``, ``test/``; a CSV or Parquet
+            file with the columns path, label (or class) and, if there are any, split, start, end (paths relative to
+            it); the folder of a known data set; or a list of "path label". A ``classes.csv`` with ``id,name`` beside
+            the classes says how they are called and in which order: an id is a folder's name or the label in the CSV.
+        layout: a name of :data:`msta.data.layouts.LAYOUTS`. None: what the folder or file looks like.
+        options: fields of :class:`msta.data.layouts.options.Options`, as far as the layout takes them.
 
     Raises:
         DataError: one line that names the file, folder, line or class at fault.
+        ConfigError: no such layout, or an option it does not take.
     """
+    from msta.data.layouts import read_layout  # the layouts are made of what is in this file
+
     path = Path(path).expanduser()
     try:
-        if path.is_dir():
-            catalog = _read_folder(path)
-        elif path.is_file():
-            catalog = _read_csv(path)
-        else:
-            raise DataError(f"{path}: no such folder or CSV file")
+        catalog = read_layout(path, layout, options)
     except OSError as error:
         raise DataError(f"{error.filename or path}: {error.strerror}") from error
     except UnicodeError as error:
         raise DataError(f"{path}: no UTF-8 text") from error
     _check(catalog)
+    if catalog.missing:
+        notice(
+            f"{catalog.source}: {len(catalog.missing)} of {len(catalog.missing) + len(catalog.clips)} listed clips are "
+            f"not there and left out, {catalog.missing[0]} for one (msta data index lists them all)"
+        )
     return catalog
 
 
@@ -85,6 +106,21 @@ def class_text(name: str) -> str:
     """A folder's name as words: ``swipe_left`` -> "swipe left", ``ApplyEyeMakeup`` -> "Apply Eye Makeup"."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", re.sub(r"[_\-\s]+", " ", name))
     return words.strip() or name
+
+
+def require_files(catalog: Catalog, sample: int = 32) -> None:
+    """Refuse a catalog whose files have moved; one that lacks some is met file by file, when they are read.
+
+    Raises:
+        DataError: not one of ``sample`` clips' files, from all over the catalog, exists.
+    """
+    clips = catalog.clips
+    chosen = clips[:: max(1, len(clips) // sample)]
+    if chosen and not any(os.path.exists(clip.path) for clip in chosen):
+        raise DataError(
+            f"{catalog.source}: {chosen[0].path} does not exist, nor do {len(chosen) - 1} other files looked for; "
+            "if the videos have moved, write the list again (msta data index) or move them back"
+        )
 
 
 def _check(catalog: Catalog) -> None:
@@ -97,165 +133,44 @@ def _check(catalog: Catalog) -> None:
         seen.add(name.casefold())
         if not is_text(name):
             raise DataError(f"{catalog.source}: the class {name!r} is no valid text; rename its folder")
-    paths: set[str] = set()
+    files: dict[str, list[Clip]] = defaultdict(list)
     for clip in catalog.clips:
-        if (path := os.path.abspath(clip.path)) in paths:
-            raise DataError(f"{catalog.source}: {path} is listed twice")
-        paths.add(path)
+        start, end = clip.start or 0.0, math.inf if clip.end is None else clip.end
+        if not 0 <= start < end:
+            raise DataError(f"{catalog.source}: {clip.name}: a range must begin at 0 s or later, and before it ends")
+        files[os.path.abspath(clip.path)].append(clip)
+    for path, clips in files.items():
+        if len(clips) > 1:
+            _check_apart(catalog.source, path, clips)
 
 
-# ---------------------------------------------------------------- folders
-
-
-def _read_folder(root: Path) -> Catalog:
-    children = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
-    splits = {name: _SPLIT_NAMES[name.lower()] for name in children if name.lower() in _SPLIT_NAMES}
-    parts: list[tuple[Path, str | None]] = [(root / name, split) for name, split in splits.items()] or [(root, None)]
-    if splits and set(children) - set(splits):
-        notice(f"{root}: only its split folders are read, not {', '.join(sorted(set(children) - set(splits))[:3])}")
-    folders = [
-        (part / entry.name, split)
-        for part, split in parts
-        for entry in sorted(os.scandir(part), key=lambda e: e.name)
-        if entry.is_dir() and not entry.name.startswith(".")
-    ]
-    if not folders:
-        raise DataError(f"{root}: expected a sub-folder for each class, found none")
-    ids = sorted({folder.name for folder, _ in folders})
-    names = _read_classes(root / "classes.csv")
-    if names is None:
-        classes = tuple(class_text(i) for i in ids)
-        labels = {i: label for label, i in enumerate(ids)}
-    else:
-        classes = tuple(names.values())
-        labels = _match_folders(names, ids, root / "classes.csv")
-    clips = [Clip(str(file), labels[folder.name], split) for folder, split in folders for file in _videos(folder)]
-    empty = sorted({labels[i] for i in ids} - {clip.label for clip in clips})
-    if clips and empty:
-        raise DataError(f"{root}: no clips for the class {classes[empty[0]]!r}: its folder has no video files")
-    return Catalog(str(root), classes, tuple(clips))
-
-
-def _match_folders(names: dict[str, str], folders: Sequence[str], file: Path) -> dict[str, int]:
-    """Folder -> label. A folder belongs to the row whose id it is called, else to the row with its name."""
-    by_id = {key: label for label, key in enumerate(names)}
-    by_name = {class_text(name).casefold(): label for label, name in enumerate(names.values())}
-    labels = {}
-    for folder in folders:
-        label = by_id.get(folder, by_name.get(class_text(folder).casefold()))
-        if label is None:
-            raise DataError(f"{file}: has no row for the folder {folder!r}")
-        labels[folder] = label
-    return labels
-
-
-def _videos(folder: Path) -> Iterator[Path]:
-    """Video files below a folder, sorted, by extension; anything else is mentioned, hidden files are not."""
-    others = []
-    for directory, below, files in os.walk(folder, onerror=_raise):
-        below.sort()
-        for name in sorted(files):
-            if name.startswith("."):
-                continue
-            if os.path.splitext(name)[1].lower() in VIDEO_EXTENSIONS:
-                yield Path(directory) / name
-            else:
-                others.append(name)
-    if others:
-        notice(f"{folder}: {len(others)} file(s) that are no video by their extension are left out: {others[0]!r} …")
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
-# ---------------------------------------------------------------- CSV
-
-
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line number, cells) of every row that is not blank."""
-    with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        reader = csv.reader(file)
-        try:
-            for row in reader:
-                if any(cell.strip() for cell in row):
-                    yield reader.line_num, row
-        except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error}") from error
-
-
-def _read_classes(path: Path) -> dict[str, str] | None:
-    """``classes.csv``: id -> name, in the file's order; None without the file."""
-    if not path.is_file():
-        return None
-    names: dict[str, str] = {}
-    for line, row in _rows(path):
-        cells = [cell.strip() for cell in row]
-        if not names and [cell.lower() for cell in cells] == ["id", "name"]:
-            continue
-        if len(cells) != 2 or not all(cells):
-            raise DataError(f"{path}, line {line}: expected id,name, got {','.join(row)!r}")
-        if cells[0] in names:
-            raise DataError(f"{path}, line {line}: the id {cells[0]!r} is there twice")
-        names[cells[0]] = cells[1]
-    if not names:
-        raise DataError(f"{path}: no classes in it")
-    return names
-
-
-def _read_csv(path: Path) -> Catalog:
-    names = _read_classes(path.parent / "classes.csv") if path.name != "classes.csv" else None
-    columns = ["path", "label", "split"]  # split may be missing
-    rows: list[tuple[int, dict[str, str]]] = []
-    for line, row in _rows(path):
-        header = [cell.strip().lower() for cell in row]
-        if not rows and "path" in header and "label" in header:
-            columns = header
-            continue
-        if not rows and len(header) > 1 and header[1] in ("label", "class"):
-            raise DataError(f"{path}, line {line}: expected the columns path,label, found {','.join(row)!r}")
-        cells = dict(zip(columns, row, strict=False))
-        if len(row) > len(columns) or not {"path", "label"} <= cells.keys():
-            raise DataError(f"{path}, line {line}: expected {','.join(columns)}, separated by commas, got {row}")
-        rows.append((line, cells))
-    if not rows:
-        raise DataError(f"{path}: no clips in it")
-    if names is None:
-        found = sorted({row["label"].strip() for _, row in rows}, key=_numbers_in_order)
-        if all(label.isdecimal() for label in found):
-            notice(f"{path}: labels are numbers and there is no classes.csv beside it; prompts will say the numbers.")
-        names = {label: class_text(label) for label in found}
-    clips = [_csv_clip(path, line, row, names) for line, row in rows]
-    return Catalog(str(path), tuple(names.values()), tuple(clips))
-
-
-def _csv_clip(file: Path, line: int, row: dict[str, str], names: dict[str, str]) -> Clip:
-    ids, texts = list(names), list(names.values())
-    label = row["label"].strip()
-    if label in names:
-        index = ids.index(label)
-    elif label in texts:
-        index = texts.index(label)
-    else:
-        raise DataError(f"{file}, line {line}: the label {label!r} is not among the {len(ids)} of classes.csv")
-    split = row.get("split", "").strip().lower()
-    if split and split not in _SPLIT_NAMES:
-        raise DataError(f"{file}, line {line}: the split {split!r} is none of {', '.join(SPLITS)}")
-    if not row["path"]:
-        raise DataError(f"{file}, line {line}: no path")
-    return Clip(str(file.parent / row["path"]), index, _SPLIT_NAMES[split] if split else None)
-
-
-def _numbers_in_order(label: str) -> tuple[int, str]:
-    return (int(label), "") if label.isdecimal() else (1 << 62, label)
+def _check_apart(source: str, path: str, clips: Sequence[Clip]) -> None:
+    """Of one file no part may come twice, nor be in two splits."""
+    ends: dict[str, float] = {}  # split -> how far its clips reach
+    before: Clip | None = None
+    for clip in sorted(clips, key=lambda c: (c.start or 0.0, math.inf if c.end is None else c.end)):
+        split, what = clip.split or "train", path if clip.span == WHOLE else clip.name
+        for other, end in ends.items():
+            if other != split and end > (clip.start or 0.0):
+                raise DataError(f"{source}: {what} is both in {other} and in {split}; take it out of one of them")
+        if before is not None and before.span == clip.span:
+            raise DataError(f"{source}: {what} is listed twice")
+        ends[split] = max(ends.get(split, 0.0), math.inf if clip.end is None else clip.end)
+        before = clip
 
 
 def write_catalog(path: Path, classes: Sequence[str], clips: Sequence[Clip]) -> None:
     """Write what :func:`read_catalog` takes back: a CSV with absolute paths, and ``classes.csv`` beside it."""
+    columns = ["path", "label", "split"]
+    rows: list[list[object]] = [[os.path.abspath(c.path), c.label, c.split or ""] for c in clips]
+    if any(clip.span != WHOLE for clip in clips):
+        columns += ["start", "end"]
+        rows = [[*row, *("" if t is None else t for t in c.span)] for row, c in zip(rows, clips, strict=True)]
+    write_rows(path.with_name("classes.csv"), [("id", "name"), *enumerate(classes)])
+    write_rows(path, [columns, *rows])
 
-    def write(file: Path, rows: Iterable[Sequence[object]]) -> None:
-        with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            csv.writer(stream).writerows(rows)
 
-    write(path.with_name("classes.csv"), [("id", "name"), *enumerate(classes)])
-    write(path, [("path", "label", "split"), *((os.path.abspath(c.path), c.label, c.split or "") for c in clips)])
+def write_rows(file: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV; paths that are no UTF-8 keep their bytes."""
+    with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        csv.writer(stream).writerows(rows)

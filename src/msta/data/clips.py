@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from msta.data.catalog import Clip
+from msta.data.catalog import WHOLE, Clip, Span
 from msta.data.decode import DecodeError, read_frames
 from msta.errors import DataError
 from msta.notices import notice
@@ -145,21 +145,25 @@ class Views:
 ONE_VIEW = Views()
 
 
-def read_views(path: str, form: ClipFormat, views: Views) -> Tensor:
-    """A video for testing: float [views, T, 3, size, size], normalised.
+def read_views(path: str, form: ClipFormat, views: Views, span: Span = WHOLE) -> Tensor:
+    """A video, or a time range of it, for testing: float [views, T, 3, size, size], normalised.
 
     Raises:
         DecodeError: the file cannot be read.
     """
     squash = form.fit == "squash" and views.crops == 1
-    frames = read_frames(path, lambda d: view_times(d, form.frames, views.clips).ravel(), form.size, squash=squash)
+    frames = read_frames(
+        path, lambda d: view_times(d, form.frames, views.clips).ravel(), form.size, squash=squash, within=span
+    )
     video = _to_float(frames)
     video = crops(video, form.size, views.crops)  # [crops, clips*T, 3, size, size]
     return form.normalise(video).flatten(0, 1).unflatten(0, (-1, form.frames))
 
 
-def read_augmented(path: str, form: ClipFormat, augmentation: Augmentation, seed: int) -> Tensor:
-    """A video for training: float [1, T, 3, size, size], normalised; ``seed`` decides frames and augmentation.
+def read_augmented(path: str, form: ClipFormat, augmentation: Augmentation, seed: int, span: Span = WHOLE) -> Tensor:
+    """A video, or a time range of it, for training: float [1, T, 3, size, size], normalised.
+
+    ``seed`` decides frames and augmentation.
 
     Raises:
         DecodeError: the file cannot be read.
@@ -167,7 +171,10 @@ def read_augmented(path: str, form: ClipFormat, augmentation: Augmentation, seed
     position = np.random.default_rng(seed).random(form.frames)
     short_side = round(form.size * 256 / 224)  # the field's margin for cropping
     squash = form.fit == "squash"
-    video = _to_float(read_frames(path, lambda d: segment_times(d, form.frames, position), short_side, squash=squash))
+    frames = read_frames(
+        path, lambda d: segment_times(d, form.frames, position), short_side, squash=squash, within=span
+    )
+    video = _to_float(frames)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         video = augmentation(video, form.size)
@@ -219,11 +226,11 @@ class ClipDataset(Dataset[dict[str, Any]]):
         clip = self.clips[index]
         try:
             if self.augmentation is None:
-                video = read_views(clip.path, self.form, self.views)
+                video = read_views(clip.path, self.form, self.views, clip.span)
             else:
-                video = read_augmented(clip.path, self.form, self.augmentation, self.draw(key))
+                video = read_augmented(clip.path, self.form, self.augmentation, self.draw(key), clip.span)
         except DecodeError as error:
-            return {"failure": (clip.path, error.reason)}
+            return {"failure": (clip.name, error.reason)}
         return {"video": video, "label": clip.label, "index": index, "kept": self._kept(key)}
 
     def draw(self, key: Key) -> int:
@@ -240,7 +247,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Samples -> {"video": [B, views, T, 3, H, W], "label": [B], "index": [B], "failures": [(path, why)], …}.
+    """Samples -> {"video": [B, views, T, 3, H, W], "label": [B], "index": [B], "failures": [(clip, why)], …}.
 
     Also "kept" [B, n], the patches to go on with, and "tokens" in place of "video" if they come from the prefix cache.
     What no sample has is None. Arrays are NumPy's, so that a worker sends them through its pipe: tensors go by way of
@@ -307,7 +314,7 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
 
 
 class Failures:
-    """Files that could not be read: each is reported once when met, and all are listed at the end.
+    """Clips that could not be read, by name: each is reported once when met, and all are listed at the end.
 
     Args:
         on_error: "skip" goes on without the file, "fail" raises a :class:`DataError`.

@@ -108,6 +108,7 @@ def read_frames(
     short_side: int | None = None,
     *,
     squash: bool = False,
+    within: tuple[float | None, float | None] = (None, None),
     threads: int = 1,
 ) -> NDArray[np.uint8]:
     """The frames of a video that are on display at chosen times.
@@ -118,6 +119,8 @@ def read_frames(
             seconds to such times. Earlier times give the first frame, times past the end the last.
         short_side: the shorter displayed side in pixels; the aspect ratio is kept. None: the size as displayed.
         squash: make both sides ``short_side`` long instead.
+        within: (start, end) in seconds, the part of the video to take for all of it: times count from its start, and
+            ``choose`` is called with its length, at most up to the video's end. None: the beginning, the end.
         threads: the decoder's. One suits data-loader workers, which fill the cores already, and small pictures: with
             two cores free, a second thread takes a third off 720p, nothing off 320x240.
 
@@ -125,7 +128,8 @@ def read_frames(
         uint8 [T, H, W, 3], RGB, contiguous; rotation and sample aspect ratio are applied.
 
     Raises:
-        DecodeError: the file cannot be read, or ends long before its stated duration and a wanted time lies there.
+        DecodeError: the file cannot be read, it ends before the wanted part begins, or it ends long before its stated
+            duration and a wanted time lies there.
         ValueError: ``choose`` or ``short_side`` makes no sense.
 
     Example:
@@ -135,9 +139,11 @@ def read_frames(
     if short_side is not None and short_side < 1:
         raise ValueError(f"short_side: expected at least 1 pixel, got {short_side}")
     with _opened(path, threads) as video:
-        if callable(choose):
-            choose = choose(video.stated_seconds() or _measured_seconds(path))
-        times = np.asarray(choose, dtype=np.float64)
+        start = 0.0
+        if callable(choose) or within != (None, None):
+            start, length = _part(video, within)
+            choose = choose(length) if callable(choose) else choose
+        times = np.asarray(choose, dtype=np.float64) + start
         if times.ndim != 1 or not times.size or not np.isfinite(times).all():
             raise ValueError(f"times: expected one or more finite seconds, in one dimension, got {times}")
         try:
@@ -146,6 +152,16 @@ def read_frames(
             pass
     with _opened(path, threads) as video:
         return _read(_Pass(video, seeking=False), times, short_side, squash)
+
+
+def _part(video: _Video, within: tuple[float | None, float | None]) -> tuple[float, float]:
+    """Start and length, in seconds, of the wanted part of a video."""
+    duration = video.stated_seconds() or _measured_seconds(video.path)
+    start, end = within[0] or 0.0, duration if within[1] is None else min(within[1], duration)
+    if start >= end > 0:
+        reason = f"its clip would begin at {start:g} s, but the video ends at {duration:.2f} s"
+        raise DecodeError(video.path, reason)
+    return start, end - start
 
 
 def _read(frames: _Pass, times: NDArray[np.float64], short_side: int | None, squash: bool) -> NDArray[np.uint8]:

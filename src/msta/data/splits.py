@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -31,7 +32,8 @@ def make_split(catalog: Catalog, *, shots: int | None, val_fraction: float, test
     ``shots`` K every class trains on K clips, the same first K of a seeded order, so that the 2-shot set lies inside
     the 4-shot set; of the clips left over a third validates and the rest tests. If the data has a test set, up to K of
     the left-over clips a class validate. Without ``shots`` the fractions decide. No clip validates if
-    ``val_fraction`` is 0.
+    ``val_fraction`` is 0. Time ranges of one video never lie on both sides of a division made here: those that would
+    are left out of the validation or test clips, with a notice.
 
     Raises:
         DataError: fewer than two classes, a class with fewer than K clips, or nothing left to test on.
@@ -41,16 +43,22 @@ def make_split(catalog: Catalog, *, shots: int | None, val_fraction: float, test
     given: dict[str, list[Clip]] = {"train": [], "val": [], "test": []}
     for clip in catalog.clips:
         given[clip.split or "train"].append(clip)
+    pools: dict[int, list[Clip]] = defaultdict(list)
+    for clip in given["train"]:
+        pools[clip.label].append(clip)
     parts: dict[str, list[Clip]] = {"train": [], "val": [], "test": []}
+    needed = shots or (1 if given["test"] else 2)
     for label, name in enumerate(catalog.classes):
-        pool = sorted((c for c in given["train"] if c.label == label), key=lambda c: c.path)
-        random.Random(f"{seed}/{name}").shuffle(pool)
-        needed = shots or (1 if given["test"] else 2)
+        pool = _shuffled(pools[label], f"{seed}/{name}")
         if len(pool) < needed:
-            raise DataError(f"{catalog.source}: the class {name!r} has {len(pool)} clips to train on, {needed} needed")
+            raise DataError(
+                f"{catalog.source}: the class {name!r} has {len(pool)} clips to train on, {needed} needed; "
+                f"{'take fewer shots, add clips' if pool and shots else 'add clips'} or leave the class out"
+            )
         divided = _divide(pool, shots, val_fraction, test_fraction, bool(given["val"]), bool(given["test"]))
         for part, clips in zip(("train", "val", "test"), divided, strict=True):
             parts[part].extend(clips)
+    _keep_videos_apart(catalog.source, parts)
     for part in ("val", "test"):
         parts[part] = given[part] or parts[part]
     if not parts["test"]:
@@ -60,7 +68,34 @@ def make_split(catalog: Catalog, *, shots: int | None, val_fraction: float, test
     untrained = {c.label for c in parts["test"]} - {c.label for c in parts["train"]}
     if untrained:
         raise DataError(f"{catalog.source}: no clips to train on for {catalog.classes[min(untrained)]!r}")
+    untested = set(range(len(catalog.classes))) - {c.label for c in parts["test"]}
+    if untested:
+        notice(
+            f"{catalog.source}: {len(untested)} of {len(catalog.classes)} classes have no test clip, "
+            f"{catalog.classes[min(untested)]!r} for one; the test says nothing of them."
+        )
     return Split(tuple(parts["train"]), tuple(parts["val"]), tuple(parts["test"]))
+
+
+def _shuffled(clips: Sequence[Clip], seed: str) -> list[Clip]:
+    """In a seeded order, the time ranges of one video together."""
+    videos: dict[str, list[Clip]] = defaultdict(list)
+    for clip in clips:
+        videos[clip.path].append(clip)
+    order = sorted(videos)
+    random.Random(seed).shuffle(order)
+    return [clip for path in order for clip in sorted(videos[path], key=lambda c: c.start or 0.0)]
+
+
+def _keep_videos_apart(source: str, parts: dict[str, list[Clip]]) -> None:
+    """Leave out of later parts the ranges of videos that an earlier part has: training, then test, then validation."""
+    taken = {clip.path for clip in parts["train"]}
+    for part in ("test", "val"):
+        kept = [clip for clip in parts[part] if clip.path not in taken]
+        if left_out := len(parts[part]) - len(kept):
+            notice(f"{source}: {left_out} clips are left out of {part}: other parts of their videos are used already")
+        taken |= {clip.path for clip in kept}
+        parts[part] = kept
 
 
 def _divide(
@@ -87,3 +122,62 @@ def _divide(
 def _share(count: int, fraction: float) -> int:
     """A fraction of the clips: at least one of three or more (unless the fraction is 0), never half."""
     return min(max(1, round(count * fraction)), (count - 1) // 2) if fraction else 0
+
+
+# ---------------------------------------------------------------- sets of classes
+
+
+def restrict(catalog: Catalog, labels: Sequence[int]) -> Catalog:
+    """Only these classes, numbered anew in this order, and their clips, in the catalog's.
+
+    Raises:
+        DataError: a label twice, or one that the catalog has not.
+    """
+    new = {label: i for i, label in enumerate(labels)}
+    if len(new) < len(labels) or not new.keys() <= set(range(len(catalog.classes))):
+        raise DataError(f"{catalog.source}: expected different labels below {len(catalog.classes)}, got {list(labels)}")
+    clips = tuple(replace(clip, label=new[clip.label]) for clip in catalog.clips if clip.label in new)
+    return replace(catalog, classes=tuple(catalog.classes[label] for label in labels), clips=clips)
+
+
+def base_novel(classes: Sequence[str], counts: Sequence[int] | None = None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Labels of the base half of the classes, ceil(n / 2) of them, and of the novel half.
+
+    Args:
+        classes: names, in catalog order. Base is their first half, as in CoOp (Zhou et al. 2022).
+        counts: training clips a class. Given, base is the half with more of them, as in ViFi-CLIP (Rasheed et al.
+            2023), and both halves are ordered by them, the rarest first. So are the halves of HMDB-51 and UCF-101 that
+            the authors use; those of Kinetics-400 and SSv2 come with lists of their own.
+
+    Raises:
+        DataError: fewer than two classes, or not a count for each.
+    """
+    if len(classes) < 2:
+        raise DataError(f"base and novel halves: expected two or more classes, got {len(classes)}")
+    if counts is None:
+        middle = -(-len(classes) // 2)
+        return tuple(range(middle)), tuple(range(middle, len(classes)))
+    if len(counts) != len(classes):
+        raise DataError(f"base and novel halves: {len(counts)} counts for {len(classes)} classes")
+    order = sorted(range(len(classes)), key=lambda label: counts[label])
+    middle = len(classes) // 2
+    return tuple(order[middle:]), tuple(order[:middle])
+
+
+def unseen(classes: Sequence[str], known: Sequence[str]) -> tuple[int, ...]:
+    """Labels of the classes that are not among ``known`` ones: those of Kinetics-600 that Kinetics-400 has not."""
+    names = {name.casefold() for name in known}
+    return tuple(label for label, name in enumerate(classes) if name.casefold() not in names)
+
+
+def class_sets(labels: Sequence[int], size: int, sets: int, seed: int) -> tuple[tuple[int, ...], ...]:
+    """Random sets of ``size`` labels, each in order: Kinetics-600's zero-shot test takes 160 of the unseen, thrice.
+
+    The published three (Chen and Huang 2021) are lists: read their CSVs as ``data.labels``.
+
+    Raises:
+        DataError: there are not so many.
+    """
+    if not 1 <= size <= len(labels):
+        raise DataError(f"class sets: {size} classes asked for, there are {len(labels)}")
+    return tuple(tuple(sorted(random.Random(f"{seed}/{number}").sample(list(labels), size))) for number in range(sets))

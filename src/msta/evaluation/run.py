@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress as ProgressBar
 
-from msta.data.catalog import SPLITS, Catalog, read_catalog
+from msta.data.catalog import SPLITS, Catalog, read_catalog, require_files
 from msta.data.clips import ONE_VIEW, ClipDataset, Failures, Views, make_loader
 from msta.errors import ConfigError, DataError
 from msta.evaluation.evaluate import class_embeddings, clip_format, evaluate
@@ -41,7 +41,7 @@ def evaluate_on(
         console: where progress is shown; None: nowhere.
 
     Returns:
-        See :func:`accuracy`; also "clips" (measured), "split", and "unreadable", path -> reason.
+        See :func:`accuracy`; also "clips" (measured), "split", and "unreadable", clip -> reason.
 
     Raises:
         DataError: classes the adapter does not know, no such split, or no clip that can be read.
@@ -49,6 +49,7 @@ def evaluate_on(
     if split not in (None, "all", *SPLITS):
         raise ConfigError(f"--split: {split!r} is none of {', '.join(SPLITS)}, all")
     catalog = read_catalog(data)
+    require_files(catalog)
     if split is None:
         split = "test" if any(c.split == "test" for c in catalog.clips) else "all"
         if split == "all" and model.config.name != "zero-shot":

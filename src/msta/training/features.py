@@ -20,6 +20,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from msta.backbone.prefix import kept_parts, prefix_length, to_keep
+from msta.data.catalog import WHOLE
 from msta.data.clips import ClipDataset, EpochSampler, Failures, Key, collate, make_loader, on_device
 from msta.errors import ConfigError
 from msta.files import replacing
@@ -71,6 +72,8 @@ class PrefixCache:
         if dataset.augmentation is not None:
             how = {"form": asdict(dataset.form), "augmentation": asdict(dataset.augmentation)}
             how |= {"seed": dataset.draw(key), "keep": dataset.keep}
+        if clip.span != WHOLE:
+            how["span"] = clip.span
         whole = json.dumps([self.settings, self._hashes[clip.path], how], sort_keys=True)
         name = hashlib.sha256(whole.encode()).hexdigest()
         return self.root / name[:2] / f"{name}.npy"
@@ -169,7 +172,7 @@ class _Kept(Dataset[dict[str, Any]]):
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         clip = self.dataset.clips[key[1]]
-        if clip.path in self.failures.reasons:
-            return {"failure": (clip.path, self.failures.reasons[clip.path])}
+        if clip.name in self.failures.reasons:
+            return {"failure": (clip.name, self.failures.reasons[clip.name])}
         tokens = np.load(self.cache.file(self.dataset, key), mmap_mode="r")
         return {"tokens": tokens.astype(np.float32), "label": clip.label, "index": key[1]}

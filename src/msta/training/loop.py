@@ -235,8 +235,8 @@ def _open_run(out: Path, config: RunConfig, catalog: Catalog, split: Split) -> N
 
 
 def _check_same_split(out: Path, catalog: Catalog, split: Split) -> None:
-    then = {(c.path, c.split) for c in read_catalog(out / "split.csv").clips}
-    now = {(os.path.abspath(c.path), c.split) for c in split.all()}
+    then = {(c.path, c.span, c.split) for c in read_catalog(out / "split.csv").clips}
+    now = {(os.path.abspath(c.path), c.span, c.split) for c in split.all()}
     if then != now:
         raise DataError(f"{catalog.source}: its clips are not those the run in {out} began with (see its split.csv)")
 

@@ -10,7 +10,7 @@ import torch
 from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
 from msta.config import RunConfig
-from msta.data.catalog import Catalog, read_catalog
+from msta.data.catalog import Catalog, require_files
 from msta.data.splits import Split, make_split
 from msta.descriptions.bank import DescriptionBank, load_descriptions
 from msta.errors import ConfigError
@@ -40,7 +40,8 @@ def set_up(config: RunConfig) -> Setup:
         MSTAError: wrong data, files or settings.
     """
     data, settings = config.data, config.train
-    catalog = read_catalog(data.path)
+    catalog = data.read()
+    require_files(catalog)
     split = make_split(
         catalog,
         shots=data.shots,

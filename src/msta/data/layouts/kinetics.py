@@ -1,0 +1,120 @@
+"""Kinetics-400/600/700: CSVs of label,youtube_id,time_start,time_end,split; videos in class folders or flat."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+from msta.data.catalog import Catalog
+from msta.data.decode import DecodeError, probe
+from msta.data.layouts.options import Options
+from msta.data.layouts.parts import (
+    SPLIT_NAMES,
+    Listed,
+    VideoFiles,
+    csv_rows,
+    gather,
+    not_empty,
+    places,
+    said_once,
+    seconds,
+)
+from msta.errors import DataError
+from msta.notices import notice
+
+FOLDERS = ("annotations", "kinetics400", "kinetics600", "kinetics700", "k400", "k600", "csv")
+_COLUMNS = ("youtube_id", "time_start", "time_end")
+
+
+def looks_like(path: Path) -> bool:
+    """Whether a CSV with its columns is there."""
+    return path.is_dir() and next(_annotation_files(places(path, None, *FOLDERS)), None) is not None
+
+
+def read(root: Path, options: Options) -> Catalog:
+    """Classes in alphabetical order. The validation set is read as "test": what everyone reports is measured on it.
+
+    A file ``id_000010_000020.mp4`` is the clip; one called ``id.mp4`` is the whole video, of which the clip is a time
+    range, unless it is too short for that.
+    """
+    where = places(root, options.annotations, *FOLDERS)
+    rows: dict[tuple[str, str, float, float], tuple[str, str]] = {}  # (split, id, start, end) -> (label, place)
+    for file in _annotation_files(where):
+        found = list(_rows(file))
+        not_empty(file, found)
+        for place, split, label, video, start, end in found:
+            known = rows.setdefault((split, video, start, end), (label, place))
+            if known[0] != label:
+                raise DataError(
+                    f"{place}: {video} is {label!r} here and {known[0]!r} in {known[1]}; the lists disagree"
+                )
+    if not rows:
+        raise DataError(f"{where[0]}: no CSV of {', '.join(_COLUMNS)} with labels; give its folder as data.annotations")
+    if any(split == "val" for split, *_ in rows):
+        said_once(
+            f"{root}: its test list is left out; Kinetics is measured on its validation set",
+            sum(split == "test" for split, *_ in rows),
+        )
+        rows = {key: row for key, row in rows.items() if key[0] != "test"}
+    classes = sorted({label for label, _ in rows.values()})
+    labels = {name: label for label, name in enumerate(classes)}
+    files = VideoFiles(root)
+    whole = _are_whole(files, rows)
+    listed = []
+    for (split, video, start, end), (label, _) in rows.items():
+        kept = "train" if split == "train" else "test"
+        trimmed = f"{video}_{int(start):06}_{int(end):06}"
+        if video in whole:
+            listed.append(Listed((video,), labels[label], kept, (start, end)))
+        else:
+            listed.append(Listed((trimmed, video), labels[label], kept))
+    return gather(files, classes, listed, options.labels)
+
+
+def _annotation_files(where: list[Path]) -> Iterator[Path]:
+    """CSVs with Kinetics' columns."""
+    for file in itertools.chain.from_iterable(sorted(place.glob("*.csv")) for place in where):
+        with file.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
+            if all(column in stream.readline(1000).lower() for column in _COLUMNS):
+                yield file
+
+
+def _rows(file: Path) -> Iterator[tuple[str, str, str, str, float, float]]:
+    """(place, split, label, id, start, end) of the rows that have a label: some test lists have none."""
+    columns: list[str] | None = None
+    words = [word for word in SPLIT_NAMES if word in file.stem.lower()]
+    by_name = SPLIT_NAMES[max(words, key=len)] if words else ""
+    for line, row in csv_rows(file):
+        if columns is None:
+            columns = [cell.strip().lower() for cell in row]
+            continue
+        place, cells = f"{file}, line {line}", dict(zip(columns, map(str.strip, row), strict=False))
+        start, end = (seconds(place, cells.get(name, "")) for name in ("time_start", "time_end"))
+        if not cells["youtube_id"] or start is None or end is None or not 0 <= start < end:
+            raise DataError(f"{place}: expected {', '.join(_COLUMNS)} with the start before the end, got {row}")
+        split = cells.get("split", "").lower()
+        if split and split not in SPLIT_NAMES:
+            raise DataError(f"{place}: the split {split!r} is none of {', '.join(SPLIT_NAMES)}")
+        if not (split or by_name):
+            raise DataError(f"{place}: no split, and none in the file's name; add a column split")
+        if label := cells.get("label", ""):
+            yield place, SPLIT_NAMES.get(split, by_name), label, cells["youtube_id"], start, end
+
+
+def _are_whole(files: VideoFiles, rows: dict[tuple[str, str, float, float], tuple[str, str]]) -> set[str]:
+    """Ids whose file is the whole video: all that are called by the id alone, if those looked at are long enough."""
+    alone = {}
+    for _, video, start, end in rows:
+        if files.find(f"{video}_{int(start):06}_{int(end):06}", "") is None and (path := files.find(video, "")):
+            alone[video] = (path, start, end)
+    for path, start, end in sorted(alone.values(), key=lambda one: -one[1])[:8]:
+        try:
+            long_enough = probe(path).duration > end - start + 1
+        except DecodeError:
+            continue
+        if not long_enough:
+            return set()
+        notice(f"{files.root}: files called by their YouTube id alone are read as whole videos, and cut by time")
+        return set(alone)
+    return set()

@@ -1,0 +1,62 @@
+"""Lists of "path label", as ActionCLIP, ViFi-CLIP and those after them publish their splits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msta.data.catalog import Catalog, Clip, class_text
+from msta.data.layouts.options import Options
+from msta.data.layouts.parts import Listed, VideoFiles, gather, given_classes, list_lines, not_empty
+from msta.data.layouts.tables import numbers_in_order
+from msta.errors import DataError
+from msta.notices import notice
+
+
+def looks_like(path: Path) -> bool:
+    """By its name; a folder is read by lists only if they are given."""
+    return path.is_file() and path.suffix.lower() in (".txt", ".list", ".lst")
+
+
+def read(path: Path, options: Options) -> Catalog:
+    """One list, of paths relative to it, without splits; or a folder of videos with ``train_list`` and the like.
+
+    Labels are numbers or names; ``labels`` says what numbers mean. In a folder the videos are found by name wherever
+    they lie. A list that stands alone is believed: what it names need not be there.
+    """
+    lists = {"train": options.train_list, "val": options.val_list, "test": options.test_list}
+    if path.is_dir() and not any(lists.values()):
+        raise DataError(f"{path}: a folder; give the list of its videos, data.train_list and data.test_list")
+    if path.is_file() and any(lists.values()):
+        raise DataError(f"{path}: a file; with data.train_list and the like the data are the folder of the videos")
+    given: dict[str | None, Path] = {split: file for split, file in lists.items() if file}
+    given = given or {None: path}
+    rows = [(file, split, *row) for split, file in given.items() for row in _rows(file)]
+    if options.labels is not None:
+        names = given_classes(options.labels)
+    else:
+        found = sorted({label for *_, label in rows}, key=numbers_in_order)
+        if all(label.isdecimal() for label in found):
+            notice(f"{path}: labels are numbers and data.labels is not given; prompts will say the numbers.")
+        names = {label: class_text(label) for label in found}
+    ids = {key: label for label, key in enumerate(names)}
+    for file, _, line, _, label in rows:
+        if label not in ids:
+            raise DataError(
+                f"{file}, line {line}: the label {label!r} is not among the {len(ids)} of {options.labels}; "
+                "the list and the labels file disagree"
+            )
+    classes = tuple(names.values())
+    if path.is_file():
+        return Catalog(str(path), classes, tuple(Clip(str(path.parent / name), ids[k]) for *_, name, k in rows))
+    return gather(VideoFiles(path), classes, [Listed((name,), ids[label], split) for _, split, _, name, label in rows])
+
+
+def _rows(file: Path) -> list[tuple[int, str, str]]:
+    """(line number, path, label)."""
+    rows = []
+    for line, words in list_lines(file):
+        if len(words) != 2:
+            raise DataError(f"{file}, line {line}: expected a path and a label, got {words[0]!r}")
+        rows.append((line, words[0], words[1]))
+    not_empty(file, rows)
+    return rows

@@ -1,0 +1,234 @@
+"""What the layouts share: rows of a CSV, lines of a list, class files, and videos found by name."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from msta.data.catalog import WHOLE, Catalog, Clip, Span
+from msta.data.decode import VIDEO_EXTENSIONS
+from msta.data.splits import restrict
+from msta.errors import DataError
+from msta.notices import notice
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "validation": "val",
+    "validate": "val",
+    "valid": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line number, cells) of every row that is not blank."""
+    with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        reader = csv.reader(file)
+        try:
+            for row in reader:
+                if any(cell.strip() for cell in row):
+                    yield reader.line_num, row
+        except csv.Error as error:
+            raise DataError(f"{path}, line {reader.line_num}: {error}") from error
+
+
+def list_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line number, [all but the last word, the last word]) of every line that is not blank; or of one word, [it]."""
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield number, line.strip().rsplit(None, 1)
+
+
+def read_classes(path: Path) -> dict[str, str] | None:
+    """``classes.csv``: id -> name, in the file's order; None without the file."""
+    if not path.is_file():
+        return None
+    names: dict[str, str] = {}
+    for line, row in csv_rows(path):
+        cells = [cell.strip() for cell in row]
+        if not names and [cell.lower() for cell in cells] == ["id", "name"]:
+            continue
+        if len(cells) != 2 or not all(cells):
+            raise DataError(f"{path}, line {line}: expected id,name, got {','.join(row)!r}")
+        if cells[0] in names:
+            raise DataError(f"{path}, line {line}: the id {cells[0]!r} is there twice")
+        names[cells[0]] = cells[1]
+    if not names:
+        raise DataError(f"{path}: no classes in it")
+    return names
+
+
+def given_classes(path: Path) -> dict[str, str]:
+    """:func:`read_classes` of a file that was asked for."""
+    names = read_classes(path)
+    if names is None:
+        raise DataError(f"{path}: no such file; data.labels is a CSV of id,name")
+    return names
+
+
+def class_key(name: str) -> str:
+    """What is left of a class name however it is written: ``HandStand_Pushups`` and "handstand pushups" are one."""
+    return "".join(c for c in name.casefold() if c.isalnum()) or name
+
+
+def choose_classes(catalog: Catalog, labels: Path | None) -> Catalog:
+    """Only the classes that a CSV of ``id,name`` lists, in its order and spelling; all of them without one.
+
+    Raises:
+        DataError: it names a class that the data have not.
+    """
+    if labels is None:
+        return catalog
+    names = list(given_classes(labels).values())
+    known = {class_key(name): label for label, name in enumerate(catalog.classes)}
+    for name in names:
+        if class_key(name) not in known:
+            raise DataError(
+                f"{labels}: the class {name!r} is not among the {len(known)} of {catalog.source}, "
+                f"{', '.join(catalog.classes[:3])} …; labels and data disagree"
+            )
+    chosen = restrict(catalog, [known[class_key(name)] for name in names])
+    return Catalog(chosen.source, tuple(names), chosen.clips, chosen.missing)
+
+
+def seconds(where: str, text: str) -> float | None:
+    """A time in a table; an empty cell is None."""
+    if not text.strip():
+        return None
+    try:
+        time = float(text)
+    except ValueError:
+        time = math.nan
+    if not math.isfinite(time):
+        raise DataError(f"{where}: expected a time in seconds, got {text!r}")
+    return time
+
+
+# ---------------------------------------------------------------- videos found by name
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A clip that an annotation file lists: its video's possible ``names``, with or without folders and extension."""
+
+    names: tuple[str, ...]
+    label: int
+    split: str | None
+    span: Span = WHOLE
+
+
+class VideoFiles:
+    """The video files below a folder, found by name wherever they lie: flat, in split folders, in class folders."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._by_stem: dict[str, list[str]] = defaultdict(list)
+        seen: set[tuple[int, int]] = set()  # folders: links, common in such trees, must not lead in circles
+        for directory, below, files in os.walk(root, followlinks=True):
+            status = os.stat(directory)
+            if (status.st_dev, status.st_ino) in seen:
+                below.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            below[:] = sorted(name for name in below if not name.startswith("."))
+            for name in sorted(files):
+                if not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_EXTENSIONS:
+                    self._by_stem[_stem(name)].append(os.path.join(directory, name))
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_stem.values()))
+
+    def find(self, name: str, folder: str) -> str | None:
+        """The file called so. Of several, the one whose folders fit ``name``'s, then one in a folder called so."""
+        found = self._by_stem.get(_stem(name), [])
+        if len(found) < 2:
+            return found[0] if found else None
+        inner, key = os.path.splitext(os.path.normpath(name))[0], class_key(folder)
+        fits = [file for file in found if os.path.splitext(file)[0].endswith(os.sep + inner)] if "/" in name else []
+        return (fits or [f for f in found if class_key(Path(f).parent.name) == key] or found)[0]
+
+
+def _stem(name: str) -> str:
+    stem, extension = os.path.splitext(os.path.basename(name))
+    return stem if extension.lower() in VIDEO_EXTENSIONS else stem + extension
+
+
+def gather(files: VideoFiles, classes: Sequence[str], listed: Iterable[Listed], labels: Path | None = None) -> Catalog:
+    """Find the listed clips' files; those that are not there become the catalog's ``missing``.
+
+    Args:
+        files: among which they are.
+        classes: all of the data set's.
+        listed: in the order of the annotation files.
+        labels: see :func:`choose_classes`.
+
+    Raises:
+        DataError: none of them is there.
+    """
+    # The classes are chosen before the files are looked for: what is not wanted need not be there.
+    every = list(listed)
+    stand_in = tuple(Clip(str(i), one.label) for i, one in enumerate(every))
+    chosen = choose_classes(Catalog(str(files.root), tuple(classes), stand_in), labels)
+    clips, missing, known = [], [], set()
+    for clip in chosen.clips:
+        one = every[int(clip.path)]
+        folder = classes[one.label]
+        path = next((file for name in one.names if (file := files.find(name, folder))), None)
+        if path is None:
+            missing.append(Clip(one.names[0], clip.label, None, *one.span).name)
+        elif (known_as := (path, clip.label, one.split, one.span)) not in known:  # lists repeat themselves
+            known.add(known_as)
+            clips.append(Clip(path, clip.label, one.split, *one.span))
+    if not clips:
+        example = f", {missing[0]} for one" if missing else ""
+        raise DataError(
+            f"{files.root}: not one of the {len(missing)} clips that its lists name is there{example}; {len(files)} "
+            "other video files are. Give the folder that holds the videos, and that of the lists as data.annotations"
+        )
+    return Catalog(str(files.root), chosen.classes, tuple(clips), tuple(missing))
+
+
+# ---------------------------------------------------------------- annotation files
+
+
+def places(root: Path, annotations: Path | None, *folders: str) -> list[Path]:
+    """Where annotation files may lie: the folder that was given, else the data's own and some inside it.
+
+    Raises:
+        DataError: the folder that was given is not there.
+    """
+    if annotations is not None:
+        if not annotations.is_dir():
+            raise DataError(f"{annotations}: no such folder; data.annotations holds the annotation files")
+        return [annotations]
+    return [place for place in (root, *(root / name for name in folders)) if place.is_dir()]
+
+
+def first_file(where: Sequence[Path], *names: str) -> Path | None:
+    """The first of ``names`` that is in one of the places."""
+    return next((file for place in where for name in names if (file := place / name).is_file()), None)
+
+
+def not_empty(file: Path, listed: Sequence[object]) -> None:
+    """Refuse a list without a clip.
+
+    Raises:
+        DataError: it has none.
+    """
+    if not listed:
+        raise DataError(f"{file}: no clips in it, so its split would be empty; fetch the file again")
+
+
+def said_once(message: str, count: int) -> None:
+    """A notice, if it concerns anything."""
+    if count:
+        notice(message)

@@ -1,0 +1,76 @@
+"""Something-Something v2: labels.json, train.json and validation.json with templates; videos as 12345.webm."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from msta.data.catalog import Catalog
+from msta.data.layouts.options import Options
+from msta.data.layouts.parts import Listed, VideoFiles, first_file, gather, not_empty, places
+from msta.errors import DataError
+
+FOLDERS = ("labels", "annotations")
+_PREFIXES = ("", "something-something-v2-")  # as they have been handed out over the years
+
+
+def looks_like(path: Path) -> bool:
+    """Whether its lists are there."""
+    where = places(path, None, *FOLDERS) if path.is_dir() else []
+    return _file(where, "labels") is not None and _file(where, "train") is not None
+
+
+def read(root: Path, options: Options) -> Catalog:
+    """Classes in the order of labels.json, templates without their brackets. The validation set is read as "test".
+
+    The test set's labels are not in its list, and what everyone reports is measured on the validation set.
+    """
+    where = places(root, options.annotations, *FOLDERS)
+    index = _file(where, "labels")
+    if index is None:
+        raise DataError(f"{where[0]}: no labels.json; give the folder of Something-Something's lists, data.annotations")
+    numbers = read_json_file(index)
+    if not isinstance(numbers, dict) or not all(str(number).isdecimal() for number in numbers.values()):
+        raise DataError(f"{index}: expected class -> number")
+    classes = sorted(numbers, key=lambda name: int(numbers[name]))
+    labels = {name: label for label, name in enumerate(classes)}
+    listed: list[Listed] = []
+    for part, split in (("train", "train"), ("validation", "test")):
+        file = _file(where, part)
+        if file is None:
+            if part == "train":
+                raise DataError(f"{index.parent}: no train.json")
+            continue
+        entries = read_json_file(file)
+        if not isinstance(entries, list):
+            raise DataError(f"{file}: expected a list of clips")
+        clips = [_clip(file, number, entry, split, labels) for number, entry in enumerate(entries, 1)]
+        not_empty(file, clips)
+        listed += clips
+    return gather(VideoFiles(root), classes, listed, options.labels)
+
+
+def _clip(file: Path, number: int, entry: Any, split: str, labels: dict[str, int]) -> Listed:
+    if not isinstance(entry, dict) or not {"id", "template"} <= entry.keys():
+        raise DataError(f"{file}, entry {number}: expected id and template, got {str(entry)[:80]!r}")
+    name = str(entry["template"]).replace("[", "").replace("]", "")
+    if name not in labels:
+        raise DataError(f"{file}, entry {number}: the template {name!r} is not in labels.json; the files disagree")
+    return Listed((str(entry["id"]),), labels[name], split)
+
+
+def _file(where: list[Path], part: str) -> Path | None:
+    return first_file(where, *(f"{prefix}{part}.json" for prefix in _PREFIXES))
+
+
+def read_json_file(file: Path) -> Any:
+    """Whatever JSON is in it.
+
+    Raises:
+        DataError: none.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{file}: no valid JSON ({error})") from error

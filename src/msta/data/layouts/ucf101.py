@@ -1,0 +1,57 @@
+"""UCF-101: classInd.txt, trainlist01.txt, testlist01.txt (to 03), and v_Class_g01_c01.avi wherever it lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msta.data.catalog import Catalog, class_text
+from msta.data.layouts.options import Options
+from msta.data.layouts.parts import Listed, VideoFiles, class_key, first_file, gather, list_lines, not_empty, places
+from msta.errors import DataError
+
+FOLDERS = ("ucfTrainTestlist", "UCF101TrainTestSplits-RecognitionTask/ucfTrainTestlist", "annotations", "splits")
+
+
+def looks_like(path: Path) -> bool:
+    """Whether its lists are there."""
+    return path.is_dir() and first_file(places(path, None, *FOLDERS), "classInd.txt") is not None
+
+
+def read(root: Path, options: Options) -> Catalog:
+    """Classes in the order of classInd.txt, as words; split ``split_number``, 1 unless told otherwise."""
+    where = places(root, options.annotations, *FOLDERS)
+    index = first_file(where, "classInd.txt")
+    if index is None:
+        raise DataError(f"{where[0]}: no classInd.txt; give the folder of UCF-101's lists as data.annotations")
+    classes: list[str] = []
+    for line, words in list_lines(index):
+        if len(words) != 2 or words[0] != str(len(classes) + 1):
+            raise DataError(f"{index}, line {line}: expected {len(classes) + 1} and a class, got {' '.join(words)!r}")
+        classes.append(words[1])
+    labels = {class_key(name): label for label, name in enumerate(classes)}
+    number = options.split_number or 1
+    listed: list[Listed] = []
+    for split in ("train", "test"):
+        file = first_file([index.parent], f"{split}list{number:02}.txt")
+        if file is None:
+            there = sorted(str(int(f.stem[-2:])) for f in index.parent.glob(f"{split}list[0-9][0-9].txt"))
+            raise DataError(
+                f"{index.parent}: no {split}list{number:02}.txt; data.split_number may be {', '.join(there) or 'none'}"
+            )
+        clips = [_clip(file, line, words, split, labels, classes) for line, words in list_lines(file)]
+        not_empty(file, clips)
+        listed += clips
+    return gather(VideoFiles(root), [class_text(name) for name in classes], listed, options.labels)
+
+
+def _clip(file: Path, line: int, words: list[str], split: str, labels: dict[str, int], classes: list[str]) -> Listed:
+    name = words[0] if len(words) == 2 and words[1].isdecimal() else " ".join(words)
+    label = labels.get(class_key(Path(name).parent.name))
+    if label is None:
+        raise DataError(f"{file}, line {line}: {name!r} lies in the folder of no class of classInd.txt")
+    if name != " ".join(words) and int(words[1]) != label + 1:
+        raise DataError(
+            f"{file}, line {line}: says class {words[1]} of the folder {classes[label]!r}, which is {label + 1} in "
+            "classInd.txt; the lists disagree"
+        )
+    return Listed((name,), label, split)
