@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ settings.register_profile("msta", deadline=None)  # another job on the machine i
 settings.load_profile("msta")
 
 DATA = Path(__file__).parent / "data"
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = Path(os.environ.get("MSTA_SHARED") or Path(__file__).parents[2] / "shared")
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -217,7 +217,7 @@ def pretrain(
     run(PretrainConfig(seed=seed, **given), out, console)
 
 
-data_app = typer.Typer(no_args_is_help=True, help="Make data sets.")
+data_app = typer.Typer(no_args_is_help=True, help="Make, list, check and split data sets.")
 app.add_typer(data_app, name="data")
 
 
@@ -245,6 +245,94 @@ def motionworld(
     chosen = DEMO_MOTIONS if motions is None else [name.strip() for name in motions.split(",")]
     write_dataset(out, chosen, clips, size=size, frames_per_clip=frames, domain=domain, seed=seed)
     print(f"{len(chosen)} classes of {clips} clips in {out}")
+
+
+DataFolder = Annotated[Path, typer.Option("--data", help="As for train.")]
+DataSettings = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="data.layout=ucf101 and any other setting of data.")
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Files at a time. Default: the processors there are.")]
+
+
+@data_app.command(
+    name="index",
+    epilog="Example: msta data index --data UCF-101/ --out ucf2.parquet data.layout=ucf101 data.split_number=2",
+)
+def index_(
+    data: DataFolder,
+    out: Annotated[Path, typer.Option(help="A new file, .parquet or .csv; itself a data set.")],
+    overrides: DataSettings = None,
+    without: Annotated[
+        Path | None, typer.Option(help="Leave out the clips of this table, broken.csv of msta data verify.")
+    ] = None,
+    workers: Workers = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Write a data set's catalog once: path, class, split, start, end, duration, frames of each clip."""
+    from msta.config import make_config
+    from msta.data.index import index
+
+    catalog = make_config("small", {"data.path": str(data)}, overrides or []).data.read()
+    done = index(catalog, out, without=without, workers=workers, console=None if as_json else console)
+    if as_json:
+        _print_json(done)
+        return
+    hours = f"{done['seconds'] / 3600:.2f} h of video"
+    print(f"{done['clips']} clips of {done['classes']} classes in {done['files']} files, {hours}, in {out}")
+
+
+@data_app.command(epilog="Example: msta data verify --data clips/ --out verified/")
+def verify(
+    data: DataFolder,
+    out: Annotated[Path, typer.Option(help="A folder for broken.csv. Given again, it goes on.")],
+    overrides: DataSettings = None,
+    workers: Workers = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds a file may take.")] = 300.0,
+    as_json: AsJSON = False,
+) -> None:
+    """Decode every file from first frame to last, and list what is broken, and why. Exit code 1 if anything is."""
+    from msta.config import make_config
+    from msta.data.verify import verify as run
+
+    catalog = make_config("small", {"data.path": str(data)}, overrides or []).data.read()
+    done = run(catalog, out, workers=workers, timeout=timeout, console=None if as_json else console)
+    if as_json:
+        _print_json(done)
+    else:
+        for row in done["broken"][:20]:
+            _say(one_line(f"{row['problem']}: {row['path']}: {row['reason']}"))
+        print(
+            f"{len(done['broken'])} of {done['clips']} clips are broken, of {done['files']} files; see {out}/broken.csv"
+        )
+    if done["broken"]:
+        raise typer.Exit(1)
+
+
+@data_app.command(
+    epilog="Example: msta data split --data clips/ --out splits/base-4 --classes base data.shots=4 data.seed=1"
+)
+def split(
+    data: DataFolder,
+    out: Annotated[Path, typer.Option(help="A new folder for split.csv and classes.csv; split.csv is a data set.")],
+    overrides: DataSettings = None,
+    classes: Annotated[str, typer.Option(help="all, or the base or novel half.")] = "all",
+    as_json: AsJSON = False,
+) -> None:
+    """Write who trains, validates and tests, as msta train would decide it."""
+    from msta.config import make_config
+    from msta.data.splits import write_split
+
+    settings = make_config("small", {"data.path": str(data)}, overrides or []).data
+    done = write_split(
+        settings.read(), out, classes, shots=settings.shots, val_fraction=settings.val_fraction,
+        test_fraction=settings.test_fraction, seed=settings.seed,
+    )  # fmt: skip
+    if as_json:
+        _print_json(done)
+        return
+    print(
+        f"{done['classes']} classes: {done['train']} train, {done['val']} val, {done['test']} test, in {out}/split.csv"
+    )
 
 
 def _load_model(backbone: str | None, base: str | None, adapter: Path | None) -> Any:

@@ -154,6 +154,33 @@ def read_frames(
         return _read(_Pass(video, seeking=False), times, short_side, squash)
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """What a whole file gave: frames, the seconds they last, and how many packets or frames of it are damaged."""
+
+    frames: int
+    duration: float
+    damaged: int
+
+
+def decode_all(path: str | os.PathLike[str]) -> Decoded:
+    """Decode a video from its first frame to its last.
+
+    Raises:
+        DecodeError: the file cannot be read, not one frame can be decoded, or its frames end before its header says.
+    """
+    with _opened(os.fsdecode(path)) as video:
+        frames = _Pass(video, seeking=False)
+        last, count, corrupt = frames.first, 0, 0
+        following: VideoFrame | None = last
+        while following is not None:
+            last, count, corrupt = following, count + 1, corrupt + following.is_corrupt
+            following = frames.next()
+        _check_complete(frames, last, math.inf)
+        end = frames.now - frames.origin + (last.duration or video.frame_ticks)
+        return Decoded(count, end * video.tick, frames.damaged + corrupt)
+
+
 def _part(video: _Video, within: tuple[float | None, float | None]) -> tuple[float, float]:
     """Start and length, in seconds, of the wanted part of a video."""
     duration = video.stated_seconds() or _measured_seconds(video.path)
@@ -267,6 +294,7 @@ class _Pass:
         self.packets: Iterator[Packet[VideoStream]] = video.packets()
         self.decoded: deque[VideoFrame] = deque()  # what one packet gave
         self.ended = False
+        self.damaged = 0  # packets that could not be decoded
         self.read_to = -_LATEST  # the latest key frame read or tried, by the index's clock
         self.lead = 0  # ticks a key frame is displayed after it is decoded: an MP4's index holds decoding times
         self.landing: int | None = None  # time of the key frame just jumped to
@@ -293,7 +321,7 @@ class _Pass:
             try:
                 self.decoded.extend(self.video.stream.decode(packet))  # None empties the decoder
             except av.FFmpegError:
-                continue  # a corrupt packet: the frame before it stays on display
+                self.damaged += 1  # the frame before it stays on display
 
     def jump(self, target: int) -> None:
         """Go on from the last key frame at or before ``target`` [ticks], unless that has been read already."""

@@ -6,9 +6,11 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from msta.data.catalog import Catalog, Clip
-from msta.errors import DataError
+from msta.data.catalog import Catalog, Clip, write_catalog
+from msta.errors import ConfigError, DataError
+from msta.files import new_directory
 from msta.notices import notice
 
 
@@ -75,6 +77,37 @@ def make_split(catalog: Catalog, *, shots: int | None, val_fraction: float, test
             f"{catalog.classes[min(untested)]!r} for one; the test says nothing of them."
         )
     return Split(tuple(parts["train"]), tuple(parts["val"]), tuple(parts["test"]))
+
+
+def write_split(
+    catalog: Catalog,
+    out: Path,
+    classes: str = "all",
+    *,
+    shots: int | None,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+) -> dict[str, int]:
+    """Make a split of all classes, or of the "base" or "novel" half, and write it to ``out/split.csv``.
+
+    Returns:
+        Counts of "classes", "train", "val" and "test" clips.
+
+    Raises:
+        DataError, ConfigError, MSTAError: see :func:`make_split`; no such half; ``out`` exists.
+    """
+    halves: dict[str, Sequence[int]] = {"all": range(len(catalog.classes))}
+    if classes != "all":
+        halves |= dict(zip(("base", "novel"), base_novel(catalog.classes), strict=True))
+    if classes not in halves:
+        raise ConfigError(f"--classes: {classes!r} is none of all, base, novel")
+    catalog = restrict(catalog, halves[classes])
+    made = make_split(catalog, shots=shots, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)
+    with new_directory(out) as folder:
+        write_catalog(folder / "split.csv", catalog.classes, made.all())
+    counts = {part: len(getattr(made, part)) for part in ("train", "val", "test")}
+    return {"classes": len(catalog.classes), **counts}
 
 
 def _shuffled(clips: Sequence[Clip], seed: str) -> list[Clip]:

@@ -1,0 +1,154 @@
+"""``msta data index``: a catalog with each clip's duration and frames, so that no folder need be searched again."""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress as Bar
+
+from msta.data.catalog import Catalog, Clip, require_files, write_rows
+from msta.data.decode import DecodeError, VideoInfo, probe
+from msta.data.layouts.parts import csv_rows, read_classes, seconds
+from msta.data.layouts.tables import CLASSES_KEY
+from msta.errors import ConfigError, DataError
+from msta.files import refuse_existing, replacing
+
+COLUMNS = ("path", "class", "split", "start", "end", "duration", "frames")
+
+
+def index(
+    catalog: Catalog,
+    out: Path,
+    *,
+    without: Path | None = None,
+    workers: int | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Open every file once, and write what :func:`read_catalog` takes back.
+
+    A Parquet file, or a CSV with a ``classes.csv`` beside it. Columns: path (absolute), class, split, start, end,
+    duration [s], frames; the latter two are the clip's own, by what the file's header states, and empty where it
+    cannot be opened. What the data's lists have and its folder has not is written beside, to NAME.missing.txt.
+
+    Args:
+        catalog: what to write.
+        out: a name that ends in .parquet or .csv, and is not there yet.
+        without: a table with the columns path, start, end, whose clips are left out: a verification's ``broken.csv``.
+        workers: files opened at a time; None: the processors there are.
+        console: where progress is shown; None: nowhere.
+
+    Returns:
+        "clips", "files", "classes", "missing", "seconds" (of video), and "unreadable", path -> reason.
+
+    Raises:
+        DataError, ConfigError, MSTAError: what cannot be read or written, in one line.
+    """
+    if out.suffix.lower() not in (".parquet", ".pq", ".csv"):
+        raise ConfigError(f"--out: {out} ends in neither .parquet nor .csv")
+    refuse_existing(out)
+    if without is not None:
+        catalog = _without(catalog, without)
+    require_files(catalog)
+    if out.suffix.lower() == ".csv":
+        _check_classes_beside(catalog, out)
+    files = list(dict.fromkeys(clip.path for clip in catalog.clips))
+    found: dict[str, VideoInfo] = {}
+    unreadable: dict[str, str] = {}
+    with (
+        ThreadPoolExecutor(workers or os.cpu_count()) as pool,
+        Bar(console=console or Console(quiet=True), transient=True) as bar,
+    ):
+        task = bar.add_task("opening files", total=len(files))
+        for path, info in zip(files, pool.map(_probe, files), strict=True):
+            if isinstance(info, VideoInfo):
+                found[path] = info
+            else:
+                unreadable[path] = info
+            bar.advance(task)
+    rows = [_row(catalog, clip, found.get(clip.path)) for clip in catalog.clips]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix.lower() == ".csv":
+        with replacing(out.with_name("classes.csv")) as aside:
+            write_rows(aside, [("id", "name"), *((name, name) for name in catalog.classes)])
+        with replacing(out) as aside:
+            write_rows(aside, [COLUMNS, *(["" if cell is None else cell for cell in row] for row in rows)])
+    else:
+        _write_parquet(catalog, out, rows)
+    if catalog.missing:
+        with replacing(out.with_name(f"{out.stem}.missing.txt")) as aside:
+            aside.write_text("".join(f"{name}\n" for name in catalog.missing), encoding="utf-8")
+    return {
+        "clips": len(rows),
+        "files": len(files),
+        "classes": len(catalog.classes),
+        "missing": len(catalog.missing),
+        "seconds": round(sum(row[5] or 0.0 for row in rows), 1),
+        "unreadable": unreadable,
+    }
+
+
+def _without(catalog: Catalog, table: Path) -> Catalog:
+    if not table.is_file():
+        raise DataError(f"{table}: no such file")
+    columns: list[str] | None = None
+    broken = set()
+    for line, row in csv_rows(table):
+        if columns is None:
+            columns = row
+            if "path" not in columns:
+                raise DataError(f"{table}, line {line}: expected the columns path, start, end, found {','.join(row)!r}")
+            continue
+        cells = dict(zip(columns, row, strict=False))
+        times = [seconds(f"{table}, line {line}", cells.get(name, "")) for name in ("start", "end")]
+        broken.add((cells["path"], *times))
+    kept = tuple(clip for clip in catalog.clips if (os.path.abspath(clip.path), *clip.span) not in broken)
+    if not kept:
+        raise DataError(f"{table}: lists every clip of {catalog.source}; none is left")
+    return replace(catalog, clips=kept)
+
+
+def _probe(path: str) -> VideoInfo | str:
+    try:
+        return probe(path)
+    except DecodeError as error:
+        return error.reason
+
+
+def _row(catalog: Catalog, clip: Clip, info: VideoInfo | None) -> list[Any]:
+    duration = frames = None
+    if info is not None:
+        end = info.duration if clip.end is None else min(clip.end, info.duration)
+        duration = max(0.0, end - (clip.start or 0.0))
+        if info.frames is not None and info.duration:
+            frames = round(info.frames * duration / info.duration)
+    return [os.path.abspath(clip.path), catalog.classes[clip.label], clip.split, *clip.span, duration, frames]
+
+
+def _check_classes_beside(catalog: Catalog, out: Path) -> None:
+    beside = out.with_name("classes.csv")
+    if Path(os.path.abspath(out)).is_relative_to(os.path.abspath(catalog.source)):
+        raise ConfigError(f"--out: {out} lies inside the data, where its classes.csv would be taken for the data's own")
+    if beside.exists() and read_classes(beside) != {name: name for name in catalog.classes}:
+        raise ConfigError(f"--out: {beside} belongs to other data; choose another folder, or a .parquet")
+
+
+def _write_parquet(catalog: Catalog, out: Path, rows: list[list[Any]]) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    kinds = [pyarrow.string()] * 3 + [pyarrow.float64()] * 3 + [pyarrow.int64()]
+    schema = pyarrow.schema(
+        list(zip(COLUMNS, kinds, strict=True)), metadata={CLASSES_KEY: json.dumps(catalog.classes).encode()}
+    )
+    try:
+        columns = [pyarrow.array(column, kind) for column, kind in zip(zip(*rows, strict=True), kinds, strict=True)]
+    except UnicodeEncodeError as error:
+        raise DataError(f"{out}: a path is no UTF-8 text, which Parquet asks for; write a .csv") from error
+    with replacing(out) as aside:
+        pyarrow.parquet.write_table(pyarrow.table(columns, schema=schema), aside)

@@ -1,0 +1,259 @@
+"""``msta data verify``: decode every file from its first frame to its last, in processes that may hang or die."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress as Bar
+
+from msta.data.catalog import Catalog, Clip, require_files, write_rows
+from msta.data.decode import DecodeError, decode_all
+from msta.errors import Interrupted, MSTAError
+from msta.files import refuse_existing, replacing
+
+JOURNAL, TABLE = "files.jsonl", "broken.csv"
+COLUMNS = ("path", "start", "end", "class", "split", "problem", "reason")
+
+
+def verify(
+    catalog: Catalog,
+    out: Path,
+    *,
+    workers: int | None = None,
+    timeout: float = 300.0,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Decode all of a data set's files, and write a table of the clips that are broken, and why.
+
+    ``out/files.jsonl`` gets a line a file as soon as it is done; a second call with the same ``out`` goes on from
+    there, and decodes again only what has changed since (size or time), or timed out when given less time.
+    ``out/broken.csv`` has the columns path, start, end, class, split, problem, reason. Problems: "unreadable",
+    "damaged" (parts of it cannot be decoded; training shows the frame before), "timeout", "crash" (of the decoder),
+    "range" (the clip begins after its video ends).
+
+    Args:
+        catalog: what to verify. A file is decoded once however many clips are parts of it.
+        out: a folder; new, or that of an earlier verification.
+        workers: processes; None: as many as there are processors.
+        timeout: seconds a file may take.
+        console: where progress is shown; None: nowhere.
+
+    Returns:
+        "files", "clips", "frames", "seconds" (of video), "decoded" (files, this time), and "broken": a list of the
+        table's rows, as dictionaries.
+
+    Raises:
+        Interrupted: by Ctrl-C; what is done is kept.
+        DataError: the files have moved.
+        MSTAError: ``out`` is there and holds something else.
+    """
+    require_files(catalog)
+    if not (out / JOURNAL).exists():
+        refuse_existing(out)
+        out.mkdir(parents=True, exist_ok=True)
+    files = list(dict.fromkeys(os.path.abspath(clip.path) for clip in catalog.clips))
+    done = {path: line for path, line in _read_journal(out / JOURNAL).items() if _still_holds(line, timeout)}
+    jobs = [path for path in files if path not in done]
+    try:
+        with (
+            (out / JOURNAL).open("a", encoding="utf-8") as journal,
+            Bar(console=console or Console(quiet=True), transient=True) as bar,
+        ):
+            task = bar.add_task("decoding", total=len(files), completed=len(files) - len(jobs))
+            for path, result in in_processes(jobs, workers or os.cpu_count() or 1, timeout):
+                line = {"path": path, **_identity(path), "timeout": timeout, **result}
+                done[path] = line
+                journal.write(json.dumps(line) + "\n")
+                journal.flush()
+                bar.advance(task)
+    except KeyboardInterrupt:
+        so_far = sum(path in done for path in files)
+        raise Interrupted(f"stopped after {so_far} of {len(files)} files; the same command goes on") from None
+    broken = [
+        {"path": os.path.abspath(clip.path), "start": clip.start, "end": clip.end}
+        | {"class": catalog.classes[clip.label], "split": clip.split, "problem": problem, "reason": reason}
+        for clip in catalog.clips
+        for problem, reason in _problems(clip, done[os.path.abspath(clip.path)])
+    ]
+    with replacing(out / TABLE) as aside:
+        write_rows(aside, [COLUMNS, *(["" if row[c] is None else row[c] for c in COLUMNS] for row in broken)])
+    return {
+        "files": len(files),
+        "clips": len(catalog.clips),
+        "frames": sum(done[path].get("frames", 0) for path in files),
+        "seconds": round(sum(done[path].get("duration", 0.0) for path in files), 1),
+        "decoded": len(jobs),
+        "broken": broken,
+    }
+
+
+# ---------------------------------------------------------------- results
+
+
+def _read_journal(file: Path) -> dict[str, dict[str, Any]]:
+    """Path -> its last line; a line that a kill cut short is left out."""
+    lines: dict[str, dict[str, Any]] = {}
+    if not file.exists():
+        return lines
+    text = file.read_text(encoding="utf-8")
+    for line in text.splitlines():
+        try:
+            entry = json.loads(line)
+            lines[entry["path"]] = entry
+        except (ValueError, KeyError, TypeError):
+            continue
+    if text and not text.endswith("\n"):
+        with file.open("a", encoding="utf-8") as journal:
+            journal.write("\n")
+    return lines
+
+
+def _identity(path: str) -> dict[str, int | None]:
+    """What changes when a file does."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return {"size": None, "changed": None}
+    return {"size": status.st_size, "changed": status.st_mtime_ns}
+
+
+def _still_holds(line: dict[str, Any], timeout: float) -> bool:
+    if line.get("problem") == "timeout" and line.get("timeout", 0.0) < timeout:
+        return False
+    return _identity(line["path"]).items() <= line.items()
+
+
+def _problems(clip: Clip, line: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """At most one."""
+    if "problem" in line:
+        yield line["problem"], line["reason"]
+    elif (clip.start or 0.0) >= line["duration"]:
+        yield "range", f"begins at {clip.start:g} s, but the video ends at {line['duration']:.2f} s"
+
+
+def _decode(path: str) -> dict[str, Any]:
+    try:
+        decoded = decode_all(path)
+    except DecodeError as error:
+        return {"problem": "unreadable", "reason": error.reason}
+    result: dict[str, Any] = {"frames": decoded.frames, "duration": round(decoded.duration, 6)}
+    if decoded.damaged:
+        result |= {"problem": "damaged", "reason": f"{decoded.damaged} parts of it cannot be decoded"}
+    return result
+
+
+# ---------------------------------------------------------------- processes
+
+
+@dataclass
+class _Worker:
+    """A process that decodes what it is sent, and until when the file it has now may take."""
+
+    process: BaseProcess
+    pipe: Connection
+    path: str = ""
+    deadline: float = math.inf
+
+    def send(self, path: str, timeout: float) -> None:
+        self.path, self.deadline = path, time.monotonic() + timeout
+        self.pipe.send(path)
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+Work = Callable[[str], dict[str, Any]]
+
+
+def in_processes(
+    paths: Sequence[str], workers: int, timeout: float, work: Work = _decode
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(path, ``work(path)``), as they come. A process that takes too long is killed, one that dies is replaced."""
+    waiting = list(reversed(paths))
+    busy: list[_Worker] = []
+    try:
+        busy += [_start(work, waiting.pop(), timeout) for _ in range(min(workers, len(waiting)))]
+        while busy:
+            patience = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
+            ready = wait([worker.pipe for worker in busy], patience)
+            for worker in list(busy):
+                if worker.pipe in ready:
+                    result = _receive(worker)
+                elif time.monotonic() >= worker.deadline:
+                    worker.stop()
+                    result = {"problem": "timeout", "reason": f"not decoded within {timeout:g} s"}
+                else:
+                    continue
+                path, alive = worker.path, not worker.pipe.closed
+                if alive and waiting:
+                    worker.send(waiting.pop(), timeout)
+                else:
+                    busy.remove(worker)
+                    if alive:
+                        worker.stop()
+                    if waiting:
+                        busy.append(_start(work, waiting.pop(), timeout))
+                yield path, result
+    finally:
+        for worker in busy:
+            worker.stop()
+
+
+def _receive(worker: _Worker) -> dict[str, Any]:
+    try:
+        result: dict[str, Any] = worker.pipe.recv()
+        return result
+    except (EOFError, OSError):
+        worker.process.join()
+        code = worker.process.exitcode or 0
+        worker.stop()
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return {"problem": "crash", "reason": f"the decoding process died ({how})"}
+
+
+def _start(work: Work, path: str, timeout: float) -> _Worker:
+    """A fresh process, with its first file."""
+    # Processes come of a server that has imported what they need: cheap, and free of this process' threads and locks.
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        server: Any = multiprocessing.get_context("forkserver")
+        server.set_forkserver_preload([__name__])
+    else:
+        server = multiprocessing.get_context("spawn")
+    here, there = server.Pipe()
+    process = server.Process(target=_serve, args=(there, work), daemon=True)
+    process.start()
+    there.close()
+    worker = _Worker(process, here)
+    try:
+        here.recv()  # its imports are not the file's time
+    except EOFError:
+        worker.stop()
+        raise MSTAError(
+            "a decoding process could not start, for want of memory perhaps; take fewer --workers"
+        ) from None
+    worker.send(path, timeout)
+    return worker
+
+
+def _serve(pipe: Connection, work: Work) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the main process ends this one
+    try:
+        pipe.send("ready")
+        while True:
+            pipe.send(work(pipe.recv()))
+    except (EOFError, OSError):
+        return
