@@ -44,6 +44,8 @@ def read(root: Path, options: Options) -> Catalog:
         found = list(_rows(file))
         not_empty(file, found)
         for place, split, label, video, start, end in found:
+            if not label:  # as in some test lists
+                continue
             known = rows.setdefault((split, video, start, end), (label, place))
             if known[0] != label:
                 raise DataError(
@@ -76,12 +78,13 @@ def _annotation_files(where: list[Path]) -> Iterator[Path]:
     """CSVs with Kinetics' columns."""
     for file in itertools.chain.from_iterable(sorted(place.glob("*.csv")) for place in where):
         with file.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
-            if all(column in stream.readline(1000).lower() for column in _COLUMNS):
-                yield file
+            head = stream.readline(1000).lower()
+        if all(column in head for column in _COLUMNS):
+            yield file
 
 
 def _rows(file: Path) -> Iterator[tuple[str, str, str, str, float, float]]:
-    """(place, split, label, id, start, end) of the rows that have a label: some test lists have none."""
+    """(place, split, label, id, start, end); some test lists have no labels."""
     columns: list[str] | None = None
     words = [word for word in SPLIT_NAMES if word in file.stem.lower()]
     by_name = SPLIT_NAMES[max(words, key=len)] if words else ""
@@ -98,8 +101,7 @@ def _rows(file: Path) -> Iterator[tuple[str, str, str, str, float, float]]:
             raise DataError(f"{place}: the split {split!r} is none of {', '.join(SPLIT_NAMES)}")
         if not (split or by_name):
             raise DataError(f"{place}: no split, and none in the file's name; add a column split")
-        if label := cells.get("label", ""):
-            yield place, SPLIT_NAMES.get(split, by_name), label, cells["youtube_id"], start, end
+        yield place, SPLIT_NAMES.get(split, by_name), cells.get("label", ""), cells["youtube_id"], start, end
 
 
 def _are_whole(files: VideoFiles, rows: dict[tuple[str, str, float, float], tuple[str, str]]) -> set[str]:
