@@ -342,7 +342,7 @@ def test_official_lists_that_cannot_be_used_say_why(tmp_path, videos, tree, spoi
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("bowling,_bcdefghijk,0,10,train", "'bowling' here, 'abseiling' in .*train.csv, line 3; the lists disagree"),
+        ("bowling,_bcdefghijk,0,10,train", "'bowling' here and 'abseiling' in .*train.csv, line 3; the lists disagree"),
         ("bowling,x,10,10,train", "line 5: expected youtube_id, time_start, time_end with the start before the end"),
         ("bowling,x,soon,10,train", "line 5: expected a time in seconds, got 'soon'"),
         ("bowling,x,1,10,dev", "line 5: the split 'dev' is none of"),

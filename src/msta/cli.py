@@ -302,7 +302,7 @@ def verify(
         for row in done["broken"][:20]:
             _say(one_line(f"{row['problem']}: {row['path']}: {row['reason']}"))
         print(
-            f"{len(done['broken'])} of {done['clips']} clips are broken, of {done['files']} files; see {out}/broken.csv"
+            f"{len(done['broken'])} of {done['clips']} clips in {done['files']} files are broken; see {out}/broken.csv"
         )
     if done["broken"]:
         raise typer.Exit(1)

@@ -13,8 +13,11 @@ from msta.notices import notice
 
 
 def looks_like(path: Path) -> bool:
-    """By its name; a folder is read by lists only if they are given."""
-    return path.is_file() and path.suffix.lower() in (".txt", ".list", ".lst")
+    """By its name and its first line, which may be a CSV's; a folder is read by lists only if they are given."""
+    if not path.is_file() or path.suffix.lower() not in (".txt", ".list", ".lst"):
+        return False
+    _, words = next(list_lines(path), (0, [""]))
+    return "," not in words[-1]
 
 
 def read(path: Path, options: Options) -> Catalog:
