@@ -139,9 +139,8 @@ def test_a_division_never_parts_a_video(videos, parts, shots, test, seed):
         made = make_split(
             Catalog("d", ("a", "b"), tuple(clips)), shots=shots, val_fraction=0.3, test_fraction=0.3, seed=seed
         )
-    except DataError as error:
-        assert "no clips are left to test on" in str(error)
-        return
+    except DataError:  # the training clips need every video
+        reject()
     apart = [{c.path for c in part} for part in (made.train, made.val, made.test)]
     assert not apart[0] & apart[1]
     assert not (apart[0] | apart[1]) & apart[2]

@@ -8,7 +8,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class Clip:
     @property
     def name(self) -> str:
         """What tells it from every other clip: its path, and its time range if it has one."""
-        if self.span == WHOLE:
+        if not self.start and self.end is None:
             return self.path
         return f"{self.path} [{self.start or 0.0}-{'end' if self.end is None else self.end} s]"
 
@@ -147,16 +147,16 @@ def _check(catalog: Catalog) -> None:
 def _check_apart(source: str, path: str, clips: Sequence[Clip]) -> None:
     """Of one file no part may come twice, nor be in two splits."""
     ends: dict[str, float] = {}  # split -> how far its clips reach
-    before: Clip | None = None
+    before = ""
     for clip in sorted(clips, key=lambda c: (c.start or 0.0, math.inf if c.end is None else c.end)):
-        split, what = clip.split or "train", path if clip.span == WHOLE else clip.name
+        split, what = clip.split or "train", replace(clip, path=path).name
         for other, end in ends.items():
             if other != split and end > (clip.start or 0.0):
                 raise DataError(f"{source}: {what} is both in {other} and in {split}; take it out of one of them")
-        if before is not None and before.span == clip.span:
+        if what == before:
             raise DataError(f"{source}: {what} is listed twice")
         ends[split] = max(ends.get(split, 0.0), math.inf if clip.end is None else clip.end)
-        before = clip
+        before = what
 
 
 def write_catalog(path: Path, classes: Sequence[str], clips: Sequence[Clip]) -> None:
