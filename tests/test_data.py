@@ -269,11 +269,17 @@ def test_a_missing_validation_set_comes_out_of_the_training_clips():
     assert not {c.path for c in few.train} & {c.path for c in few.val}
 
 
+def test_classes_that_the_test_clips_lack_are_named(caplog):
+    clips = [Clip(f"{k}/{i}", k, "train") for k in range(3) for i in range(3)] + [Clip("t", 0, "test")]
+    split(Catalog("some data", ("a", "b", "c"), tuple(clips)))
+    assert any("some data: 2 of 3 classes have no test clip, 'b' for one" in r.message for r in caplog.records)
+
+
 @pytest.mark.parametrize(
     ("catalog", "shots", "message"),
     [
         (catalog_of([5]), None, "only one class"),
-        (catalog_of([9, 3]), 4, "class 1' has 3 clips to train on, 4 needed"),
+        (catalog_of([9, 3]), 4, "class 1' has 3 clips to train on, 4 needed; take fewer shots, add clips or leave the class out"),
         (catalog_of([4, 4]), 4, "no clips are left to test on"),
         (catalog_of([4, 1]), None, "class 1' has 1 clips to train on, 2 needed"),
         (Catalog("data", ("a", "b"), (Clip("x", 0, "train"), Clip("y", 1, "test"))), None, "'b' has 0 clips to train on"),
