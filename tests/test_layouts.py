@@ -170,6 +170,9 @@ def test_kinetics_as_whole_videos_or_as_clips_called_by_their_id(tmp_path, video
     text(tmp_path / "cut" / "k.csv", head, "abseiling,aaaaaaaaaaa,200,210,train", "bowling,bbbbbbbbbbb,1,11,val")
     put(videos["long"], tmp_path / "cut" / "aaaaaaaaaaa.mp4", tmp_path / "cut" / "bbbbbbbbbbb.mp4")
     assert {c.span for c in read_catalog(tmp_path / "cut").clips} == {(None, None)}
+    text(tmp_path / "cut" / "k.csv", head, "abseiling,aaaaaaaaaaa,200,210,train", "bowling,bbbbbbbbbbb,1,3,val")
+    with pytest.raises(DataError, match=r"aaaaaaaaaaa.mp4: a clip, while .*bbbbbbbbbbb.mp4 is a whole video"):
+        read_catalog(tmp_path / "cut")
 
 
 def ssv2(root: Path, videos, prefix: str = "") -> Path:
@@ -267,6 +270,9 @@ def test_labels_choose_and_order_classes(tmp_path, videos):
     assert catalog.classes == ("HandStandPushups", "apply_eye_makeup")
     assert told(catalog)["v_HandStandPushups_g08_c01"][0] == "HandStandPushups"
     one = text(tmp_path / "one.csv", "0,HandStandPushups")
+    twice = text(tmp_path / "twice.csv", "0,HandStandPushups", "1,handstand pushups")
+    with pytest.raises(DataError, match="'HandStandPushups' and 'handstand pushups' are one class"):
+        read_catalog(root, labels=str(twice))
     shutil.rmtree(root / "UCF-101" / "ApplyEyeMakeup")  # what is not asked for need not be there
     assert read_catalog(root, labels=one).counts() == [4]
     assert read_catalog(root, labels=one).missing == ()

@@ -82,7 +82,7 @@ def index(
         _write_parquet(catalog, out, rows)
     if catalog.missing:
         with replacing(out.with_name(f"{out.stem}.missing.txt")) as aside:
-            aside.write_text("".join(f"{name}\n" for name in catalog.missing), encoding="utf-8")
+            aside.write_text("".join(f"{name}\n" for name in catalog.missing), "utf-8", "surrogateescape")
     return {
         "clips": len(rows),
         "files": len(files),

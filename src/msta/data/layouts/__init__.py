@@ -46,7 +46,10 @@ def read_layout(path: Path, layout: str | None, options: Mapping[str, Any]) -> C
     """Read ``path`` as ``layout``, or as the first one it looks like; see :func:`msta.data.catalog.read_catalog`."""
     if unknown := options.keys() - set(OPTIONS):
         raise ConfigError(f"no option {min(unknown)}; there are {', '.join(OPTIONS)}")
-    chosen = Options(**options)
+    paths: dict[str, Any] = {
+        name: Path(value).expanduser() for name, value in options.items() if isinstance(value, str)
+    }
+    chosen = Options(**{**options, **paths})
     if layout is not None and layout not in LAYOUTS:
         near = "".join(f"; did you mean {name}?" for name in difflib.get_close_matches(layout.lower(), LAYOUTS, n=1))
         raise ConfigError(f"data.layout: {layout!r} is none of {', '.join(LAYOUTS)}{near}")

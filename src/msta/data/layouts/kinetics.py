@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,18 +106,26 @@ def _rows(file: Path) -> Iterator[tuple[str, str, str, str, float, float]]:
 
 
 def _are_whole(files: VideoFiles, rows: dict[tuple[str, str, float, float], tuple[str, str]]) -> set[str]:
-    """Ids whose file is the whole video: all that are called by the id alone, if those looked at are long enough."""
+    """Ids whose file is the whole video: all that are called by the id alone, or none, as eight of them show.
+
+    Raises:
+        DataError: some of the eight are whole, and some are cut.
+    """
     alone = {}
     for _, video, start, end in rows:
         if files.find(f"{video}_{int(start):06}_{int(end):06}", "") is None and (path := files.find(video, "")):
             alone[video] = (path, start, end)
+    long_enough = {}
+    # A late start tells most: a whole video must be longer than that.
     for path, start, end in sorted(alone.values(), key=lambda one: -one[1])[:8]:
-        try:
-            long_enough = probe(path).duration > end - start + 1
-        except DecodeError:
-            continue
-        if not long_enough:
-            return set()
-        notice(f"{files.root}: files called by their YouTube id alone are read as whole videos, and cut by time")
-        return set(alone)
-    return set()
+        with contextlib.suppress(DecodeError):
+            long_enough[path] = probe(path).duration > end - start + 1
+    if len(set(long_enough.values())) == 2:
+        cut, whole = (
+            next(path for path, long in long_enough.items() if long == is_whole) for is_whole in (False, True)
+        )
+        raise DataError(f"{cut}: a clip, while {whole} is a whole video; call clips ID_000010_000020, by their seconds")
+    if not any(long_enough.values()):
+        return set()
+    notice(f"{files.root}: files called by their YouTube id alone are read as whole videos, and cut by time")
+    return set(alone)

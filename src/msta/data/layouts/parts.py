@@ -7,7 +7,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from msta.data.catalog import WHOLE, Catalog, Clip, Span
@@ -89,15 +89,20 @@ def choose_classes(catalog: Catalog, labels: Path | None) -> Catalog:
     if labels is None:
         return catalog
     names = list(given_classes(labels).values())
-    known = {class_key(name): label for label, name in enumerate(catalog.classes)}
+    exact = {name: label for label, name in enumerate(catalog.classes)}
+    alike = {class_key(name): label for name, label in exact.items()}
+    chosen: list[int] = []
     for name in names:
-        if class_key(name) not in known:
+        label = exact.get(name, alike.get(class_key(name)))
+        if label is None:
             raise DataError(
-                f"{labels}: the class {name!r} is not among the {len(known)} of {catalog.source}, "
+                f"{labels}: the class {name!r} is not among the {len(exact)} of {catalog.source}, "
                 f"{', '.join(catalog.classes[:3])} …; labels and data disagree"
             )
-    chosen = restrict(catalog, [known[class_key(name)] for name in names])
-    return Catalog(chosen.source, tuple(names), chosen.clips, chosen.missing)
+        if label in chosen:
+            raise DataError(f"{labels}: {names[chosen.index(label)]!r} and {name!r} are one class in {catalog.source}")
+        chosen.append(label)
+    return replace(restrict(catalog, chosen), classes=tuple(names))
 
 
 def seconds(where: str, text: str) -> float | None:
