@@ -26,7 +26,7 @@ def run(*command: object, cwd: Path | None = None, **options) -> subprocess.Comp
         capture_output=True,
         text=True,
         cwd=cwd,
-        timeout=120,
+        timeout=600,
         **options,
     )
 
@@ -155,7 +155,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(world, tmp_path):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the workers too
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 130
     assert f"Go on with: msta train --resume {tmp_path / 'run'}" in said.strip().splitlines()[-1]
     assert "Traceback" not in said

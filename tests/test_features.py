@@ -155,7 +155,7 @@ features.np.save = save
 from msta.cli import main
 main()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert done.returncode == -signal.SIGKILL, done.stderr
     kept = list((tmp_path / "cache").glob("*/*.npy"))
     assert kept
@@ -173,7 +173,7 @@ def test_two_processes_share_it(clips, backbone, tmp_path):
         subprocess.Popen([*command, "--out", str(tmp_path / name)], stderr=subprocess.PIPE, text=True) for name in "ab"
     ]
     for process in both:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors
     weights = [load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in "ab"]
     assert same(*weights)

@@ -113,7 +113,7 @@ def test_a_file_that_timed_out_is_tried_again_with_more_time(videos, tmp_path, m
         patch.setattr(verification, "in_processes", timed_out)
         assert problems(verify(catalog, tmp_path / "out", timeout=5)) == {"0.mp4": "timeout"}
     assert verify(catalog, tmp_path / "out", timeout=5)["decoded"] == 0
-    done = verify(catalog, tmp_path / "out", timeout=60)
+    done = verify(catalog, tmp_path / "out", timeout=600)
     assert (done["decoded"], done["broken"]) == (1, [])
 
 
@@ -182,7 +182,7 @@ def test_a_folder_of_something_else_is_not_touched(videos, tmp_path):
 def test_the_commands(videos, tmp_path):
     def run(*command: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "msta", "data", *map(str, command)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
     done = run("index", "--data", videos, "--out", tmp_path / "all.parquet", "--json", "data.layout=folder")
     assert done.returncode == 0, done.stderr

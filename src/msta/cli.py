@@ -205,7 +205,7 @@ def info(
 @app.command(epilog="Example: msta pretrain --out runs/toy")
 def pretrain(
     out: Annotated[Path, typer.Option(help="Clips, logs, state and, at the end, backbone/. Given again, it goes on.")],
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps. Default: 2,500.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps. Default: 4,000.")] = None,
     clips: Annotated[int | None, typer.Option(min=1, help="Clips of MotionWorld to draw. Default: 80,000.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of clips, weights and order.")] = 0,
 ) -> None:

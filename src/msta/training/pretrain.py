@@ -71,7 +71,7 @@ class PretrainConfig:
 
     clips: int = 80_000
     easy: float = 0.25
-    steps: int = 2_500
+    steps: int = 4_000
     easy_steps: int = 600
     batch: int = 96
     lr: float = 1e-3
