@@ -30,6 +30,7 @@ format: .venv/.ready ## let ruff put the files in order
 	$(BIN)/ruff format .
 
 bench: .venv/.ready ## ratios measured side by side, to benchmarks/results/; half an hour. CLIPS=FOLDER adds real clips
+	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/loader.py

@@ -43,6 +43,7 @@ class DataSettings(Section):
     - template: the prompt of the trainable text branch.
     - on_error: what to do about a file that cannot be read.
     - workers: decoding processes.
+    - decoder: pyav, or torchcodec (an extra), whose pixels differ a little.
     - crop_area, jitter, greyscale, flip: see ``Augmentation``.
     """
 
@@ -64,6 +65,7 @@ class DataSettings(Section):
     template: str = DEFAULT_TEMPLATE
     on_error: Literal["skip", "fail"] = "skip"
     workers: int = Field(1, ge=0)
+    decoder: Literal["pyav", "torchcodec"] = "pyav"
     crop_area: tuple[float, float] = (0.5, 1.0)
     jitter: float = Field(0.8, ge=0, le=1)
     greyscale: float = Field(0.2, ge=0, le=1)

@@ -15,9 +15,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from msta.data import torchcodec_reader
 from msta.data.catalog import WHOLE, Clip, Span
 from msta.data.decode import DecodeError, read_frames
 from msta.errors import DataError
@@ -117,6 +119,7 @@ class ClipFormat:
         std: three numbers.
         fit: how a frame that is no square becomes one: "crop" keeps its proportions and loses its ends (CLIP),
             "squash" keeps all of it (ViCLIP).
+        decoder: "pyav" or "torchcodec", whose pixels differ a little.
     """
 
     frames: int
@@ -124,6 +127,12 @@ class ClipFormat:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fit: str = "crop"
+    decoder: str = "pyav"
+
+    @property
+    def read_frames(self) -> Callable[..., NDArray[np.uint8]]:
+        """The decoder's :func:`msta.data.decode.read_frames`."""
+        return torchcodec_reader.read_frames if self.decoder == "torchcodec" else read_frames
 
     def normalise(self, video: Tensor) -> Tensor:
         """[..., 3, H, W] in 0..1 -> normalised."""
@@ -152,7 +161,7 @@ def read_views(path: str, form: ClipFormat, views: Views, span: Span = WHOLE) ->
         DecodeError: the file cannot be read.
     """
     squash = form.fit == "squash" and views.crops == 1
-    frames = read_frames(
+    frames = form.read_frames(
         path, lambda d: view_times(d, form.frames, views.clips).ravel(), form.size, squash=squash, within=span
     )
     video = _to_float(frames)
@@ -171,7 +180,7 @@ def read_augmented(path: str, form: ClipFormat, augmentation: Augmentation, seed
     position = np.random.default_rng(seed).random(form.frames)
     short_side = round(form.size * 256 / 224)  # the field's margin for cropping
     squash = form.fit == "squash"
-    frames = read_frames(
+    frames = form.read_frames(
         path, lambda d: segment_times(d, form.frames, position), short_side, squash=squash, within=span
     )
     video = _to_float(frames)

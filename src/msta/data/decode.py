@@ -141,7 +141,7 @@ def read_frames(
     with _opened(path, threads) as video:
         start = 0.0
         if callable(choose) or within != (None, None):
-            start, length = _part(video, within)
+            start, length = part_of(path, video.stated_seconds() or _measured_seconds(path), within)
             choose = choose(length) if callable(choose) else choose
         times = np.asarray(choose, dtype=np.float64) + start
         if times.ndim != 1 or not times.size or not np.isfinite(times).all():
@@ -181,13 +181,15 @@ def decode_all(path: str | os.PathLike[str]) -> Decoded:
         return Decoded(count, end * video.tick, frames.damaged + corrupt)
 
 
-def _part(video: _Video, within: tuple[float | None, float | None]) -> tuple[float, float]:
-    """Start and length, in seconds, of the wanted part of a video."""
-    duration = video.stated_seconds() or _measured_seconds(video.path)
+def part_of(path: str, duration: float, within: tuple[float | None, float | None]) -> tuple[float, float]:
+    """Start and length, in seconds, of the wanted part of a video.
+
+    Raises:
+        DecodeError: the video ends before the part begins.
+    """
     start, end = within[0] or 0.0, duration if within[1] is None else min(within[1], duration)
     if start >= end > 0:
-        reason = f"its clip would begin at {start:g} s, but the video ends at {duration:.2f} s"
-        raise DecodeError(video.path, reason)
+        raise DecodeError(path, f"its clip would begin at {start:g} s, but the video ends at {duration:.2f} s")
     return start, end - start
 
 

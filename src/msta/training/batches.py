@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 from accelerate import Accelerator
@@ -12,6 +13,7 @@ from msta.config import RunConfig
 from msta.data.catalog import Catalog
 from msta.data.clips import ClipDataset, EpochSampler, Failures, allowed_flip, make_loader
 from msta.data.splits import Split
+from msta.data.torchcodec_reader import require_torchcodec
 from msta.errors import ConfigError
 from msta.evaluation.evaluate import clip_format
 from msta.methods.base import AdaptedModel
@@ -46,7 +48,9 @@ class Source:
         failures: Failures,
     ) -> None:
         self.config, self.accelerator, self.failures = config, accelerator, failures
-        form = clip_format(model)
+        if config.data.decoder == "torchcodec":
+            require_torchcodec()
+        form = replace(clip_format(model), decoder=config.data.decoder)
         patches = (form.size // model.backbone.video.patch_size) ** 2
         share = config.train.keep_tokens
         augmentation = config.data.augmentation(allowed_flip(config.data.flip, catalog.classes))
