@@ -1,8 +1,7 @@
-"""softmax(q k' / sqrt(e)) v on a CPU, whichever way is fastest there. Shapes: b sequences, h heads, s tokens, e wide.
+"""softmax(q k' / sqrt(e)) v on a CPU. Shapes: b sequences, h heads, s tokens, e wide.
 
-torch's own kernel for CPUs is made for long sequences in fp32. On two AVX-512 cores, forward and backward, beside the
-products written out: 400 texts of 13 tokens, 43 ms against 25 in fp32, 133 against 13 in bf16; a ViCLIP clip of 1,569
-tokens, 203 against 230 in fp32, 164 against 133 in bf16 (``benchmarks/attention.py``).
+torch's own kernel for CPUs is made for fp32. In bf16 the products written out are 1.2 (a ViCLIP clip of 1,569 tokens,
+forward and backward) to 7 times as fast (400 texts of 13 tokens): ``benchmarks/attention.py``.
 """
 
 from __future__ import annotations
@@ -20,14 +19,13 @@ _QUERIES = 256
 """Queries at once in longer sequences: their scores stay in the caches."""
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
-    """``F.scaled_dot_product_attention`` of q, k, v [b, h, s, e] -> [b, h, s, e]; causal: none looks ahead."""
-    if q.device.type == "cpu":
-        if q.shape[2] <= SHORT:
-            return _written_out(q, k, v, causal)
-        if q.dtype is torch.bfloat16 and not causal:
-            return _InParts.apply(q, k, v)  # type: ignore[no-any-return]
-    return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+def attend(q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False) -> Tensor:
+    """``F.scaled_dot_product_attention`` of q, k, v [b, h, s, e] -> [b, h, s, e]; is_causal: none looks ahead."""
+    if q.device.type == "cpu" and q.dtype is torch.bfloat16:
+        if q.shape[2] <= SHORT or is_causal:
+            return _written_out(q, k, v, is_causal)
+        return _InParts.apply(q, k, v)  # type: ignore[no-any-return]
+    return F.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
 
 
 def _written_out(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
