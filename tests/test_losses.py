@@ -13,7 +13,8 @@ from conftest import SHARED
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msta.descriptions.bank import anchors, load_descriptions
+from msta.descriptions.anchors import anchors
+from msta.descriptions.bank import load_descriptions
 from msta.errors import DataError
 from msta.notices import notice
 from msta.training.losses import class_logits, consistency, objective
