@@ -8,6 +8,7 @@ to sentences, is read and written as well.
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import re
 from collections import Counter
@@ -67,10 +68,14 @@ class DescriptionBank:
 
     def find(self, name: str) -> Described | None:
         """A class by its name; case, ``_``, ``-`` and ``CamelCase`` make no difference unless they tell two apart."""
+        return self.classes.get(self.called(name))
+
+    def called(self, name: str) -> str:
+        """The name under which the bank has a class, or would have it."""
         if name in self.classes:
-            return self.classes[name]
-        same = [each for other, each in self.classes.items() if key(other) == key(name)]
-        return same[0] if len(same) == 1 else None
+            return name
+        same = [other for other in self.classes if key(other) == key(name)]
+        return same[0] if len(same) == 1 else name
 
     def subset(self, classes: Sequence[str]) -> DescriptionBank:
         """These classes alone, under these names and in this order.
@@ -130,6 +135,11 @@ class DescriptionBank:
     def put(self, name: str, described: Described) -> DescriptionBank:
         """This bank with a class added or replaced."""
         return replace(self, classes={**self.classes, name: described})
+
+    def with_places(self, classes: Iterable[str]) -> DescriptionBank:
+        """This bank with an empty place for each class that it lacks, in their order."""
+        lacking = {name: Described() for name in classes if self.find(name) is None}
+        return replace(self, classes={**self.classes, **lacking})
 
     def save(self, path: Path) -> None:
         """Write the file whole or not at all.
@@ -242,6 +252,7 @@ def load_descriptions(
     return DescriptionBank(found.source, kept)
 
 
+@functools.lru_cache(1 << 16)
 def key(name: str) -> str:
     """What two spellings of a class share: "swipe_left" and "Swipe Left", "ApplyEyeMakeup" and "apply eye makeup"."""
     words = re.sub(r"[\W_]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)).strip()
