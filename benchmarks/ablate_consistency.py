@@ -274,7 +274,7 @@ def plot(runs: list[dict[str, Any]], grid: Sequence[tuple[str, float | None]], p
         for kinds, colour in COLOURS.items():
             line = [(alpha, values_of(runs, ("none" if alpha == 0 else kinds, alpha), name)) for alpha in alphas]
             line = [(alpha, values) for alpha, values in line if values]
-            if not line:
+            if len(line) < 2:
                 continue
             x = [places[alpha] for alpha, _ in line]
             axes.plot(x, [statistics.mean(v) for _, v in line], "o-", color=colour, label=kinds, markersize=4)

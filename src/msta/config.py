@@ -18,6 +18,7 @@ from msta.data.clips import Augmentation, Views
 from msta.data.layouts.options import OPTIONS
 from msta.descriptions.anchors import Average, Distance
 from msta.descriptions.bank import KINDS, DescriptionBank, load_descriptions
+from msta.descriptions.prompts import ENSEMBLE
 from msta.errors import ConfigError
 from msta.methods import method_config
 from msta.methods.base import MethodConfig
@@ -42,7 +43,8 @@ class DataSettings(Section):
     - seed: of the split, apart from the training's, so that several trainings can share one test set.
     - frames, size: None for what the backbone was trained with.
     - fit: how frames that are no squares become squares: crop, squash, or None for what the backbone was trained with.
-    - template: the prompt of the trainable text branch.
+    - template: the prompt of the trainable text branch; a list of several, whose embeddings are averaged; or
+      "ensemble" for ours, see ``msta.descriptions.prompts``.
     - on_error: what to do about a file that cannot be read.
     - workers: decoding processes.
     - decoder: pyav, or torchcodec (an extra), whose pixels differ a little.
@@ -64,7 +66,7 @@ class DataSettings(Section):
     frames: int | None = Field(None, ge=1)
     size: int | None = Field(None, ge=1)
     fit: Literal["crop", "squash"] | None = None
-    template: str = DEFAULT_TEMPLATE
+    template: str | tuple[str, ...] = DEFAULT_TEMPLATE
     on_error: Literal["skip", "fail"] = "skip"
     workers: int = Field(1, ge=0)
     decoder: Literal["pyav", "torchcodec"] = "pyav"
@@ -80,9 +82,14 @@ class DataSettings(Section):
 
     @field_validator("template")
     @classmethod
-    def _has_a_place(cls, template: str) -> str:
-        if "{}" not in template:
+    def _has_a_place(cls, template: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if template == "ensemble":
+            return ENSEMBLE
+        each = (template,) if isinstance(template, str) else template
+        if not each or not all("{}" in one for one in each):
             raise ValueError("has no {} for the class name")
+        if len(set(each)) < len(each):
+            raise ValueError("has a template twice")
         return template
 
     @field_validator("crop_area")

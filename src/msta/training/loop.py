@@ -30,6 +30,7 @@ from msta.errors import ConfigError, DataError, Interrupted, MSTAError, is_text
 from msta.evaluation.evaluate import evaluate, views_of
 from msta.files import new_directory, read_json, refuse_existing, write_bytes, write_json
 from msta.memory import keep_freed_memory
+from msta.methods.task import per_class
 from msta.notices import notice
 from msta.training.batches import Source
 from msta.training.losses import objective
@@ -114,7 +115,7 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
     # ------------------------------------------------------------ steps
     def measure(part: str) -> dict[str, float]:
         with torch.no_grad(), accelerator.autocast():
-            text = model.encode_text(prompts)
+            text = per_class(model.encode_text(prompts), len(catalog.classes))
         return evaluate(model, source.test(part, fill), text, failures, autocast=accelerator.autocast)
 
     watched = {"val": "val" if split.val else None, "last": None, "test-leak": "test"}[settings.select]
@@ -142,7 +143,7 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
                     video, text = network(views[0], prompts)
                     loss, parts = objective(
                         video,
-                        text,
+                        per_class(text, len(catalog.classes)),
                         batch["label"],
                         model.backbone.logit_scale,
                         anchor_list,

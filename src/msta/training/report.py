@@ -46,7 +46,7 @@ def print_plan(
         ("trained", f"{trained:,} parameters ({100 * trained / total:.2f} %): {model.trains}"),
         ("clips", f"{len(split.train)} train, {len(split.val)} val, {len(split.test)} test; "
                   f"{len(catalog.classes)} classes of {catalog.source}"),
-        ("prompts", f'"{config.data.template}", consistency with descriptions '
+        ("prompts", f"{_prompt(config.data.template)}, consistency with descriptions "
                     + (_consistency(config.descriptions) if consistent else "off")),
         ("steps", f"{epochs} epochs x {steps_per_epoch} = {epochs * steps_per_epoch}, "
                   f"{config.train.batch_size * config.train.accumulate} clips each, {config.train.precision}"),
@@ -58,6 +58,10 @@ def print_plan(
         if text is None:
             continue
         console.print(f"{name:>9}  {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _prompt(template: str | tuple[str, ...]) -> str:
+    return f'"{template}"' if isinstance(template, str) else f'{len(template)} a class, "{template[0]}" and others'
 
 
 def _consistency(settings: DescriptionSettings) -> str:
