@@ -336,6 +336,7 @@ import openai
 openai.AsyncOpenAI(api_key="warm", base_url="http://x")
 assert "torch" not in sys.modules
 # a line of the standard input: bank, url, n; a child describes, and kills itself at the n-th line it executes in msta
+# (-1: counts them, 0: does neither)
 for line in sys.stdin:
     bank, url, at = line.split()
     lines, child = 0, os.fork()
@@ -348,7 +349,8 @@ for line in sys.stdin:
             if lines == int(at):
                 os.kill(os.getpid(), signal.SIGKILL)
             return count
-        sys.settrace(count)
+        if int(at):
+            sys.settrace(count)
         describe(("push", "hug", "kick"), Path(bank), Endpoint(url, "a-model"), Console(file=io.StringIO()), sentences=2, jobs=2)
         sys.settrace(None)
         Path(bank + ".lines").write_text(str(lines))
@@ -375,7 +377,7 @@ def test_killed_at_any_of_fifty_points_the_bank_loads_and_goes_on(tmp_path):
             print(bank, llm.url, at, file=process.stdin, flush=True)
             return int(process.stdout.readline())
 
-        assert child(tmp_path / "whole.json", 0) == 0
+        assert child(tmp_path / "whole.json", -1) == 0
         lines = int((tmp_path / "whole.json.lines").read_text())
         assert lines > 500
         saved = 0
