@@ -73,7 +73,7 @@ def test_the_report_puts_bad_sentences_before_everything_else(joint_backbone, tm
     assert leads == sorted(leads)
     print_check(found)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"{len(found['bad'])} of 3 sentences to look at:"
+    assert lines[0] == f"{len(found['bad'])} faults in 3 sentences:"
     page = out.read_text()
     assert "a video of hug. &lt;b&gt;&amp;" in page
     assert page.index("a video of hug. &lt;b&gt;") < page.index("<img")

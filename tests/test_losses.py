@@ -56,6 +56,10 @@ def test_a_term_a_sentence_is_the_mean_over_the_sentences_a_class_has(k, n, dist
     padded = torch.nn.utils.rnn.pad_sequence(each, batch_first=True)
     wanted = torch.stack([distances(t, a, distance).mean() for t, a in zip(text, each, strict=True)]).mean()
     assert consistency(text, [padded], distance).item() == pytest.approx(wanted.item(), rel=1e-4)
+    if distance == "cosine":  # as with the averaged anchor, weighted by how much the sentences agree
+        cosines = torch.stack([F.cosine_similarity(t, a.mean(0), dim=0) for t, a in zip(text, each, strict=True)])
+        agreement = torch.stack([a.mean(0).norm() for a in each])
+        assert consistency(text, [padded]).item() == pytest.approx((1 - agreement * cosines).mean().item(), rel=1e-4)
     one = torch.stack([a[0] for a in each])
     assert consistency(text, [one[:, None]], distance).item() == pytest.approx(
         consistency(text, [one], distance).item(), rel=1e-4

@@ -68,7 +68,7 @@ def check_bank(
 def print_check(result: dict[str, Any]) -> None:
     """Bad sentences, then the classes, the one that is least at home first."""
     bad, classes = result["bad"], result["classes"]
-    print(f"{len(bad)} of {result['sentences']} sentences to look at" + (":" if bad else ""))
+    print(f"{len(bad) or 'no'} faults in {result['sentences']} sentences" + (":" if bad else ""))
     for each in bad[:_SHOWN]:
         print(one_line(f"  {each['class']}, {each['kind']}: {each['sentence']}"))
         print(one_line(f"      {each['why']}"))

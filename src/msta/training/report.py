@@ -68,7 +68,7 @@ def _consistency(settings: DescriptionSettings) -> str:
     """The term in words; what is as in the paper goes without saying."""
     words = [f"at alpha {settings.alpha:g}"]
     if settings.alpha_warmup:
-        words.append(f"risen to in {settings.alpha_warmup:g} epochs")
+        words.append(f"rising for {settings.alpha_warmup:g} epochs")
     if settings.kinds != "both":
         words.append(f"{settings.kinds} ones alone")
     if settings.distance != "cosine":
