@@ -19,7 +19,7 @@ from llm_server import LLM, Asked, completion, failure
 from rich.console import Console
 
 from msta.descriptions.answers import Unusable, choose, fault_of, parse
-from msta.descriptions.bank import DescriptionBank, same_text
+from msta.descriptions.bank import Described, DescriptionBank, same_text
 from msta.descriptions.describe import describe
 from msta.descriptions.endpoint import Endpoint, endpoint
 from msta.descriptions.generate import Patience
@@ -67,6 +67,23 @@ def test_an_honest_server_is_asked_once_a_class_and_never_again(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["bank.json"]
     assert llm.asked[0].headers["authorization"] == f"Bearer {SECRET}"
     assert llm.asked[0].body["response_format"]["type"] == "json_schema"
+
+
+def test_a_word_in_place_of_a_key_may_be_in_a_sentence(tmp_path):
+    with LLM() as llm:
+        ask(llm, tmp_path / "bank.json", key="video")
+    complete(tmp_path / "bank.json")
+    assert len(llm.paid) == len(CLASSES)
+
+
+def test_the_bank_says_who_wrote_a_class_of_several_hands(tmp_path):
+    DescriptionBank("", {"push": Described(("One.",)), "hug": Described(("One.",), model="template")}).save(
+        tmp_path / "bank.json"
+    )
+    with LLM() as llm:
+        ask(llm, tmp_path / "bank.json", ("push", "hug"), sentences=2)
+    models = [each.model for each in DescriptionBank.load(tmp_path / "bank.json").classes.values()]
+    assert models == ["unknown + a-model", "template + a-model"]
 
 
 def test_more_sentences_and_more_classes_are_added_to_what_there_is(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -111,23 +111,28 @@ def anchor_folder() -> Path:
 
 def _embed(backbone: DualEncoder, ids: Tensor, batch: int, file: Path | None) -> Tensor:
     device, start = backbone.logit_scale.device, time.perf_counter()
-    lengths = backbone.text.end(ids)
-    order = lengths.argsort(stable=True)
-    tokens = int(lengths.sum())  # what the time goes into, nearly
-    parts, done = [], 0
-    for part in order.split(batch):
-        parts.append(backbone.encode_text(ids[part].to(device)))
-        first, done = not done, done + int(lengths[part].sum())
-        whole = (time.perf_counter() - start) * tokens / max(1, done)
-        if first and whole > WORTH_KEEPING:
+    tokens = backbone.text.end(ids) + 1  # what the time goes into, nearly
+    parts = list(_batches(tokens, batch, device))
+    parts.insert(0, parts.pop(len(parts) // 2))  # of middling length: by it the rest is judged
+    found = torch.empty(len(ids), backbone.architecture.embed_dim)
+    for i, part in enumerate(parts):
+        found[part] = F.normalize(backbone.encode_text(ids[part].to(device)).float(), dim=-1).cpu()
+        whole = (time.perf_counter() - start) * int(tokens.sum()) / int(tokens[part].sum())
+        if i == 0 and whole > WORTH_KEEPING:
             keeping = "" if file is None else ", once: they are kept on disk"
             notice(f"Reading {len(ids):,} descriptions: about {timedelta(seconds=round(whole))}{keeping}.")
-    found = F.normalize(torch.cat(parts).float(), dim=-1)[order.argsort().to(device)]
     if file is not None and time.perf_counter() - start > WORTH_KEEPING:
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as aside, aside.open("wb") as stream:
-            np.save(stream, found.cpu().numpy())
+            np.save(stream, found.numpy())
     return found
+
+
+def _batches(tokens: Tensor, batch: int, device: torch.device) -> Iterator[Tensor]:
+    """Which texts to read together, int64 each: of a length, and on a CPU few enough for its caches."""
+    for part in tokens.argsort(stable=True).split(batch):
+        few = batch if device.type != "cpu" else max(1, 2048 // int(tokens[part].max()))
+        yield from part.split(few)
 
 
 def _name(backbone: DualEncoder, ids: Tensor) -> str:

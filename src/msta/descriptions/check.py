@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -77,7 +78,9 @@ class Check:
     sentences: int
 
 
-def check(bank: DescriptionBank, backbone: DualEncoder, prompts: Sequence[str], batch: int = 256) -> Check:
+def check(
+    bank: DescriptionBank, backbone: DualEncoder, prompts: Sequence[str], batch: int = 256, *, cache: Path | None = None
+) -> Check:
     """Hold every sentence against the prompts of all classes.
 
     Args:
@@ -85,6 +88,7 @@ def check(bank: DescriptionBank, backbone: DualEncoder, prompts: Sequence[str], 
         backbone: the frozen one.
         prompts: one a class, in the bank's order.
         batch: sentences encoded at a time.
+        cache: a folder for embeddings that took long, None for none. A training then finds them there.
 
     Raises:
         DataError: a kind that some classes have and others lack.
@@ -97,7 +101,7 @@ def check(bank: DescriptionBank, backbone: DualEncoder, prompts: Sequence[str], 
     distances, count = [], 0
     for kind in kinds:
         per_class = [each.of(kind) for each in bank.classes.values()]
-        flat = embed(backbone, [sentence for sentences in per_class for sentence in sentences], batch)
+        flat = embed(backbone, [sentence for sentences in per_class for sentence in sentences], batch, cache=cache)
         count += len(flat)
         anchors = F.normalize(torch.stack([e.mean(0) for e in flat.split([len(s) for s in per_class])]), dim=-1)
         distances.append(Distances(kind, (anchors @ home.T).cpu()))

@@ -136,7 +136,7 @@ def edit(classes: Sequence[str], out: Path) -> Outcome:
         copy.unlink()
     bank = DescriptionBank(str(out), after.classes)
     lacking = [name for name, each in bank.classes.items() if not (each.spatial and each.temporal)]
-    return Outcome(bank, dict.fromkeys(lacking, "no sentences of either kind, or of one"))
+    return Outcome(bank, dict.fromkeys(lacking, "has no sentences of one kind, or of both"))
 
 
 @contextlib.contextmanager

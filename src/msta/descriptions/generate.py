@@ -258,13 +258,14 @@ class _Asking:
         lacking = self._lacking(name)
         wrong: list[str] = []
         for kept, kind, wanted in zip((spatial, temporal), KINDS, lacking, strict=True):
-            good, faults = choose(found[kind], wanted, name, taken, self.classes, self.to.key or "")
+            good, faults = choose(found[kind], wanted, name, taken, self.classes, self.to.secret)
             kept += good
             taken += good
             wrong += faults if len(good) < wanted else []
         if len(taken) > len(there.spatial) + len(there.temporal):
-            models = dict.fromkeys([*(there.model.split(" + ") if there.model else []), self.to.model])
-            described = Described(tuple(spatial), tuple(temporal), " + ".join(models), VERSION, today(), there.edited)
+            before = there.model or ("unknown" if there.spatial or there.temporal else None)
+            models = " + ".join(dict.fromkeys([*(before.split(" + ") if before else []), self.to.model]))
+            described = Described(tuple(spatial), tuple(temporal), models, VERSION, today(), there.edited)
             self.bank = self.bank.put(self.bank.called(name), described)
             self.save(self.bank)
         return wrong[0] if wrong else None
@@ -352,4 +353,4 @@ class _Asking:
             raise _Fatal(f"{self.to.host}: refuses the request, error {status}{said}")
 
     def _scrub(self, text: str) -> str:
-        return text.replace(self.to.key, "***") if self.to.key else text
+        return text.replace(self.to.secret, "***") if self.to.secret else text

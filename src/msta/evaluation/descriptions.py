@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msta.backbone.dual_encoder import DualEncoder
+from msta.descriptions.anchors import anchor_folder
 from msta.descriptions.bank import DescriptionBank
 from msta.descriptions.check import Check, check
 from msta.errors import ConfigError, one_line
@@ -49,7 +50,7 @@ def check_bank(
         refuse_existing(out)
     bank = DescriptionBank.load(path)
     bank = bank if classes is None else bank.subset(classes)
-    found = check(bank, backbone, prompts(tuple(bank.classes), template))
+    found = check(bank, backbone, prompts(tuple(bank.classes), template), cache=anchor_folder())
     result = {
         "bank": str(path),
         "backbone": str(backbone.source),
