@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import SHARED
-from hypothesis import given
+from conftest import SHARED, tiny
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msta.descriptions.bank import anchors, load_descriptions
+import msta
+from msta.descriptions import anchors as anchors_module
+from msta.descriptions.anchors import anchors, embed
+from msta.descriptions.bank import load_descriptions
 from msta.errors import DataError
 from msta.notices import notice
-from msta.training.losses import class_logits, consistency, objective
+from msta.training.losses import class_logits, consistency, distances, objective
 
 OFFICIAL = SHARED / "reference" / "official_descriptions"
 
@@ -42,6 +47,33 @@ def test_without_anchors_the_term_is_off_and_at_its_anchors_it_is_zero():
     assert consistency(text, []) == 0
     assert consistency(3 * text, [text]).item() == pytest.approx(0, abs=1e-6)
     assert consistency(-text, [text, text]).item() == pytest.approx(4)
+
+
+@given(k=st.integers(1, 4), n=st.integers(1, 4), distance=st.sampled_from(["cosine", "l1", "mse"]))
+def test_a_term_a_sentence_is_the_mean_over_the_sentences_a_class_has(k, n, distance):
+    text, counts = torch.randn(k, 6), torch.randint(1, n + 1, (k,)).tolist()
+    each = [F.normalize(torch.randn(count, 6), dim=-1) for count in counts]
+    padded = torch.nn.utils.rnn.pad_sequence(each, batch_first=True)
+    wanted = torch.stack([distances(t, a, distance).mean() for t, a in zip(text, each, strict=True)]).mean()
+    assert consistency(text, [padded], distance).item() == pytest.approx(wanted.item(), rel=1e-4)
+    if distance == "cosine":  # as with the averaged anchor, weighted by how much the sentences agree
+        cosines = torch.stack([F.cosine_similarity(t, a.mean(0), dim=0) for t, a in zip(text, each, strict=True)])
+        agreement = torch.stack([a.mean(0).norm() for a in each])
+        assert consistency(text, [padded]).item() == pytest.approx((1 - agreement * cosines).mean().item(), rel=1e-4)
+    one = torch.stack([a[0] for a in each])
+    assert consistency(text, [one[:, None]], distance).item() == pytest.approx(
+        consistency(text, [one], distance).item(), rel=1e-4
+    )
+
+
+@given(st.integers(0, 99))
+def test_distances_are_of_directions_and_related_as_they_say(seed):
+    a, b = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(seed))
+    for distance in ("cosine", "l1", "mse"):
+        assert torch.allclose(distances(3 * a, b / 9, distance), distances(a, b, distance), atol=1e-5)
+        assert torch.allclose(distances(a, 2 * a, distance), torch.zeros(5), atol=1e-5)
+    assert torch.allclose(distances(a, b, "mse"), 2 * distances(a, b, "cosine"), atol=1e-5)
+    assert (distances(a, b, "l1") >= distances(a, b, "mse").sqrt() - 1e-5).all()  # of any vector
 
 
 def test_logits_do_not_depend_on_length_and_are_float32():
@@ -71,6 +103,59 @@ def test_anchors_are_normalised_means_whatever_the_order_and_batch(backbone, tmp
     shuffled = {"hug": sentences["hug"], "push": sentences["push"][::-1]}
     assert torch.allclose(anchors(backbone, shuffled, classes, batch=2), result, atol=1e-6)
     assert torch.allclose(anchors(backbone, sentences, classes[::-1]).flip(0), result, atol=1e-6)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data())
+def test_an_anchor_depends_on_its_own_sentences_alone(data):
+    backbone = anchor_backbone()
+    words = ["a", "hand", "moves", "left", "then two people meet before a door and part", "stop", "x" * 40]
+    sentence = st.lists(st.sampled_from(words), min_size=1, max_size=12).map(" ".join)
+    mine = data.draw(st.lists(sentence, min_size=1, max_size=4))
+    alone = anchors(backbone, {"mine": tuple(mine)}, ["mine"])[0]
+    others = {str(i): tuple(s) for i, s in enumerate(data.draw(st.lists(st.lists(sentence, min_size=1), max_size=4)))}
+    names = data.draw(st.permutations(["mine", *others]))
+    bank = {**others, "mine": tuple(data.draw(st.permutations(mine)))}
+    among = anchors(backbone, bank, names, batch=data.draw(st.integers(1, 9)))[names.index("mine")]
+    padded = anchors(backbone, bank, names, exact_reference=True)[names.index("mine")]
+    assert torch.allclose(among, alone, atol=1e-6)
+    assert torch.allclose(padded, alone, atol=1e-6)
+
+
+@functools.cache
+def anchor_backbone() -> msta.DualEncoder:
+    return msta.random_backbone(tiny())
+
+
+def test_an_anchor_a_sentence_holds_each_and_then_zeros(joint_backbone):
+    sentences = {"push": ("one", "two", "three"), "hug": ("four",)}
+    each = anchors(joint_backbone, sentences, ["push", "hug"], average="sentences")
+    assert each.shape[:2] == (2, 3)
+    assert torch.allclose(each[0], embed(joint_backbone, sentences["push"]), atol=1e-6)
+    assert each[1].any(-1).tolist() == [True, False, False]
+
+
+def test_what_takes_long_is_computed_once_whatever_the_order(joint_backbone, tmp_path, monkeypatch, caplog):
+    texts = [f"sentence {i % 40} of many" for i in range(60)]
+    plain = embed(joint_backbone, texts)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(anchors_module, "WORTH_KEEPING", 0.0)
+    notice.cache_clear()
+    with caplog.at_level(logging.WARNING, "msta"):
+        assert torch.equal(embed(joint_backbone, texts, batch=16, cache=tmp_path), plain)
+    assert "Reading 40 descriptions: about 0:00:0" in caplog.text
+    (file,) = tmp_path.iterdir()
+    monkeypatch.setattr(type(joint_backbone), "encode_text", None)  # nothing more may be computed
+    assert torch.equal(embed(joint_backbone, texts[::-1], cache=tmp_path), plain.flip(0))
+    with pytest.raises(TypeError):
+        embed(joint_backbone, texts[1:39], cache=tmp_path)
+    with pytest.raises(TypeError):
+        embed(msta.random_backbone(tiny(), seed=1), texts, cache=tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr(anchors_module, "WORTH_KEEPING", 0.0)
+    file.write_bytes(file.read_bytes()[:100])  # damaged: made anew
+    assert torch.equal(embed(joint_backbone, texts, cache=tmp_path), plain)
+    assert len(np.load(file)) == 40
 
 
 def test_indices_or_names_and_either_kind_alone(tmp_path):

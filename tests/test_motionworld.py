@@ -400,6 +400,8 @@ def test_a_data_set_on_disk_reads_back(tmp_path):
     assert bank.spatial is not None
     assert bank.spatial["draw a circle"] == descriptions("circle")[0]
     assert list(json.loads((tmp_path / "set" / "descriptions_t.json").read_text())) == ["0", "1", "2"]
+    same = load_descriptions(None, None, catalog.classes, bank=tmp_path / "set" / "descriptions.json")
+    assert (same.spatial, same.temporal) == (bank.spatial, bank.temporal)
 
 
 def test_the_same_seed_writes_the_same_files(tmp_path):

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import tiny
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +25,11 @@ from video_files import write_video
 import msta
 from msta.config import make_config
 from msta.data.catalog import read_catalog
+from msta.descriptions import anchors as anchors_module
+from msta.descriptions.bank import Described, DescriptionBank
+from msta.descriptions.prompts import ENSEMBLE
 from msta.errors import CheckpointError, ConfigError, DataError, Interrupted, MSTAError
+from msta.evaluation.evaluate import class_embeddings
 from msta.evaluation.metrics import accuracy
 from msta.evaluation.run import evaluate_on
 from msta.notices import notice
@@ -166,6 +171,45 @@ def test_descriptions_switch_the_consistency_term_on(clips, backbone, tmp_path):
     assert all(x["consistency"] == 0 for x in off)
     assert on[0]["cross_entropy"] == off[0]["cross_entropy"]  # both start from the frozen model
     assert "t.json" in (tmp_path / "on" / "adapter" / "classes.json").read_text()
+
+
+def test_every_part_of_the_term_is_a_setting_and_in_the_summary(clips, backbone, tmp_path, monkeypatch):
+    both = Described(("seen one", "seen two"), ("first this", "then that", "then what"))
+    DescriptionBank("", {"Go Back": both, "other": both, "go_there": both}).save(tmp_path / "bank.json")
+    read = []
+    real = anchors_module.embed
+    monkeypatch.setattr(
+        anchors_module, "embed", lambda b, texts, *rest, **how: read.append(texts) or real(b, texts, *rest, **how)
+    )
+    given = [f"descriptions.bank={tmp_path / 'bank.json'}", "descriptions.kinds=temporal", "descriptions.alpha=3",
+             "descriptions.alpha_warmup=1", "descriptions.distance=l1", "descriptions.average=sentences"]  # fmt: skip
+    metrics = train(config(clips, backbone, *given), tmp_path / "run", QUIET)
+    assert len(read) == 1  # the temporal ones of the run's two classes, once in the run
+    assert len(read[0]) == 6
+    assert metrics["consistency"] == {
+        "alpha": 3, "alpha_warmup": 1, "distance": "l1", "average": "sentences", "sentences": {"temporal": 6},
+        "source": str(tmp_path / "bank.json"),
+    }  # fmt: skip
+    steps = [line for line in log(tmp_path / "run") if "loss" in line]
+    alphas = [0, 1.5, 3, 3]  # two steps an epoch
+    for step, alpha in zip(steps, alphas, strict=True):
+        assert step["loss"] == pytest.approx(step["cross_entropy"] + alpha * step["consistency"], rel=1e-5)
+        assert step["consistency"] > 0
+    assert train(config(clips, backbone), tmp_path / "off", QUIET)["consistency"] is None
+
+
+def test_several_class_prompts_are_averaged_in_training_and_afterwards(clips, backbone, tmp_path):
+    metrics = train(config(clips, backbone, "data.template=ensemble"), tmp_path / "run", QUIET)
+    adapter = msta.load_adapter(tmp_path / "run" / "adapter")
+    assert adapter.task.template == ENSEMBLE
+    assert evaluate_on(adapter, tmp_path / "run" / "split.csv")["nll"] == pytest.approx(metrics["nll"])
+    texts = [F.normalize(class_embeddings(adapter, ["go back"], one), dim=-1) for one in ENSEMBLE]
+    assert torch.allclose(class_embeddings(adapter, ["go back"], ENSEMBLE), sum(texts) / len(ENSEMBLE), atol=1e-6)
+    alone = train(config(clips, backbone, 'data.template=["a video of {}."]'), tmp_path / "one", QUIET)
+    assert alone["nll"] == train(config(clips, backbone), tmp_path / "plain", QUIET)["nll"]
+    for wrong in ('["a", "b {}"]', '["{}", "{}"]', "[]"):
+        with pytest.raises(ConfigError, match=r"data\.template"):
+            config(clips, backbone, f"data.template={wrong}")
 
 
 def test_unreadable_clips_are_left_out_and_listed_or_stop_the_run(clips, backbone, tmp_path):

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from msta.backbone.checkpoints import TOY
 from msta.data.catalog import Catalog, read_catalog
 from msta.data.clips import Augmentation, Views
 from msta.data.layouts.options import OPTIONS
+from msta.descriptions.anchors import Average, Distance
+from msta.descriptions.bank import KINDS, DescriptionBank, load_descriptions
+from msta.descriptions.prompts import ENSEMBLE
 from msta.errors import ConfigError
 from msta.methods import method_config
 from msta.methods.base import MethodConfig
@@ -40,7 +43,8 @@ class DataSettings(Section):
     - seed: of the split, apart from the training's, so that several trainings can share one test set.
     - frames, size: None for what the backbone was trained with.
     - fit: how frames that are no squares become squares: crop, squash, or None for what the backbone was trained with.
-    - template: the prompt of the trainable text branch.
+    - template: the prompt of the trainable text branch; a list of several, whose embeddings are averaged; or
+      "ensemble" for ours, see ``msta.descriptions.prompts``.
     - on_error: what to do about a file that cannot be read.
     - workers: decoding processes.
     - decoder: pyav, or torchcodec (an extra), whose pixels differ a little.
@@ -62,7 +66,7 @@ class DataSettings(Section):
     frames: int | None = Field(None, ge=1)
     size: int | None = Field(None, ge=1)
     fit: Literal["crop", "squash"] | None = None
-    template: str = DEFAULT_TEMPLATE
+    template: str | tuple[str, ...] = DEFAULT_TEMPLATE
     on_error: Literal["skip", "fail"] = "skip"
     workers: int = Field(1, ge=0)
     decoder: Literal["pyav", "torchcodec"] = "pyav"
@@ -78,9 +82,14 @@ class DataSettings(Section):
 
     @field_validator("template")
     @classmethod
-    def _has_a_place(cls, template: str) -> str:
-        if "{}" not in template:
+    def _has_a_place(cls, template: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if template == "ensemble":
+            return ENSEMBLE
+        each = (template,) if isinstance(template, str) else template
+        if not each or not all("{}" in one for one in each):
             raise ValueError("has no {} for the class name")
+        if len(set(each)) < len(each):
+            raise ValueError("has a template twice")
         return template
 
     @field_validator("crop_area")
@@ -104,16 +113,60 @@ class DataSettings(Section):
 
 
 class DescriptionSettings(Section):
-    """The consistency term: files in the authors' format, and its weight ``alpha`` (not published; 1 is our guess)."""
+    """The consistency term: the sentences, and how much they count.
 
+    - bank: a file of ``msta describe``; or, in its place,
+    - spatial, temporal: files in the authors' format.
+    - kinds: which of the two are used.
+    - alpha: the term's weight (not published; 1 is our guess).
+    - alpha_warmup: epochs in which it rises from 0, in a straight line.
+    - distance: between a class's embedding and its anchor, both of length 1: 1 - cosine (the paper), or the sum over
+      dimensions of absolute (l1) or squared (mse) differences. mse is twice the cosine's.
+    - average: of the sentences, for one anchor (the paper), or of the term, with an anchor a sentence.
+    """
+
+    bank: Path | None = None
     spatial: Path | None = None
     temporal: Path | None = None
+    kinds: Literal["both", "spatial", "temporal"] = "both"
     alpha: float = Field(1.0, ge=0)
+    alpha_warmup: float = Field(0.0, ge=0)
+    distance: Distance = "cosine"
+    average: Average = "anchors"
 
-    @field_validator("spatial", "temporal")
+    @field_validator("bank", "spatial", "temporal")
     @classmethod
     def _from_anywhere(cls, path: Path | None) -> Path | None:
         return path and Path(os.path.abspath(path.expanduser()))
+
+    @field_validator("spatial", "temporal")
+    @classmethod
+    def _is_alone(cls, path: Path | None, given: ValidationInfo) -> Path | None:
+        if path is not None and given.data.get("bank") is not None:
+            raise ValueError("stands beside descriptions.bank; give one or the other")
+        return path
+
+    def load(self, classes: Sequence[str]) -> DescriptionBank | None:
+        """The sentences of these classes; None if no file is given.
+
+        Raises:
+            DataError: files that cannot be read, or do not fit.
+        """
+        kinds = KINDS if self.kinds == "both" else (self.kinds,)
+        return load_descriptions(self.spatial, self.temporal, classes, bank=self.bank, kinds=kinds)
+
+    def alpha_at(self, step: int, steps_per_epoch: int) -> float:
+        """The weight in a step, counted from 0."""
+        warmup = self.alpha_warmup * steps_per_epoch
+        return self.alpha * min(1.0, step / warmup) if warmup else self.alpha
+
+    def summary(self, bank: DescriptionBank | None) -> dict[str, Any] | None:
+        """What the term is made of, for a run's metrics; None without sentences."""
+        if bank is None:
+            return None
+        how = {"alpha": self.alpha, "alpha_warmup": self.alpha_warmup, "distance": self.distance}
+        counts = {kind: sum(map(len, s.values())) for kind in KINDS if (s := bank.sentences(kind)) is not None}
+        return {**how, "average": self.average, "sentences": counts, "source": bank.source}
 
 
 class TrainSettings(Section):

@@ -59,14 +59,19 @@ def replacing(target: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
-def read_json(path: Path, error: type[MSTAError]) -> dict[str, Any]:
+def read_json(path: Path, error: type[MSTAError], *, unique: bool = False) -> dict[str, Any]:
     """The JSON object in a file.
+
+    Args:
+        path: of the file.
+        error: to raise.
+        unique: refuse an object that has a name twice, as one edited by hand may have, instead of losing the first.
 
     Raises:
         error: one line that names the file.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique if unique else None)
     except OSError as cause:
         raise error(f"{path}: {cause.strerror}") from cause
     except ValueError as cause:
@@ -74,6 +79,14 @@ def read_json(path: Path, error: type[MSTAError]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise error(f"{path}: expected a JSON object")
     return content
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} is there twice")
+    return found
 
 
 def write_bytes(target: Path, content: bytes) -> None:

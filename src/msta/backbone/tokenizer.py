@@ -54,6 +54,10 @@ class Tokenizer:
             row[: len(tokens) + 2] = torch.tensor([self.start, *tokens, self.end])
         return ids
 
+    def length(self, text: str) -> int:
+        """Tokens of a text, start and end included, however long it is."""
+        return len(self._encode(text)) + 2
+
 
 @functools.cache
 def _clip_encode() -> Callable[[str], list[int]]:

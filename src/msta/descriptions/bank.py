@@ -1,112 +1,304 @@
-"""DescriptionBank: for every class, sentences on what is seen (spatial) and on what happens (temporal).
+"""DescriptionBank: for every class, sentences on what is seen (spatial) and on what happens (temporal), in one file.
 
-Read by the frozen text tower they become the anchors that the consistency term holds the adapted one to.
+Read by the frozen text tower they become the anchors that the consistency term holds the adapted one to, see
+:mod:`msta.descriptions.anchors`. The file is JSON, a sentence a line; the authors' format, two files from class index
+to sentences, is read and written as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import difflib
+import functools
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date
 from pathlib import Path
+from typing import Any, Literal
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-from msta.backbone.blocks import plainly
-from msta.backbone.dual_encoder import DualEncoder
-from msta.errors import DataError
-from msta.files import read_json
+from msta.errors import DataError, is_text
+from msta.files import read_json, write_bytes, write_json
 from msta.notices import notice
 
+FORMAT = "msta-descriptions-1"
+Kind = Literal["spatial", "temporal"]
+KINDS: tuple[Kind, Kind] = ("spatial", "temporal")
 Sentences = dict[str, tuple[str, ...]]
 """Class name -> sentences."""
 
 
 @dataclass(frozen=True)
-class DescriptionBank:
-    """Sentences of either kind by class name; a kind that is None was not given.
+class Described:
+    """The sentences of one class, and where they come from.
 
     Attributes:
-        source: the files it came from.
+        spatial: on what is seen.
+        temporal: on what happens, in order.
+        model: who wrote them: a language model's name, "template", None if nobody knows.
+        prompt: version of the prompts they were asked for with; None if not by ours.
+        date: when, as 2025-12-31.
+        edited: whether a hand has changed them since.
+    """
+
+    spatial: tuple[str, ...] = ()
+    temporal: tuple[str, ...] = ()
+    model: str | None = None
+    prompt: str | None = None
+    date: str | None = None
+    edited: bool = False
+
+    def of(self, kind: Kind) -> tuple[str, ...]:
+        """The sentences of a kind."""
+        return self.spatial if kind == "spatial" else self.temporal
+
+
+@dataclass(frozen=True)
+class DescriptionBank:
+    """Classes by name, in order.
+
+    Attributes:
+        source: the file, or files, it came from.
+        classes: may have no sentences of a kind, or of either, as long as nobody asks for them.
     """
 
     source: str
-    spatial: Sentences | None = None
-    temporal: Sentences | None = None
+    classes: Mapping[str, Described] = field(default_factory=dict)
+
+    def find(self, name: str) -> Described | None:
+        """A class by its name; case, ``_``, ``-`` and ``CamelCase`` make no difference unless they tell two apart."""
+        return self.classes.get(self.called(name))
+
+    def called(self, name: str) -> str:
+        """The name under which the bank has a class, or would have it."""
+        if name in self.classes:
+            return name
+        same = [other for other in self.classes if key(other) == key(name)]
+        return same[0] if len(same) == 1 else name
+
+    def subset(self, classes: Sequence[str]) -> DescriptionBank:
+        """These classes alone, under these names and in this order.
+
+        Raises:
+            DataError: one that the bank lacks.
+        """
+        found = {name: self.find(name) for name in classes}
+        missing = [name for name, each in found.items() if each is None]
+        if missing:
+            near = difflib.get_close_matches(missing[0], self.classes, 1)
+            raise DataError(
+                f"{self.source}: {len(missing)} of {len(classes)} classes are not in it: {missing[0]!r}"
+                + (f"; did you mean {near[0]!r}?" if near else "; add them with msta describe")
+            )
+        return DescriptionBank(self.source, {name: each for name, each in found.items() if each is not None})
+
+    def sentences(self, kind: Kind) -> Sentences | None:
+        """Class name -> sentences of a kind; None if no class has one."""
+        found = {name: each.of(kind) for name, each in self.classes.items()}
+        return found if any(found.values()) else None
+
+    @property
+    def spatial(self) -> Sentences | None:
+        """On what is seen."""
+        return self.sentences("spatial")
+
+    @property
+    def temporal(self) -> Sentences | None:
+        """On what happens."""
+        return self.sentences("temporal")
+
+    def complete(self, kinds: Iterable[Kind]) -> DescriptionBank:
+        """This bank, if each of its classes has a sentence of each of the kinds.
+
+        Raises:
+            DataError: a class that lacks them.
+        """
+        for kind in kinds:
+            lacking = [name for name, each in self.classes.items() if not each.of(kind)]
+            if lacking:
+                raise DataError(
+                    f"{self.source}: no {kind} sentences for {lacking[0]!r}, one of {len(lacking)} such classes; "
+                    "write them with msta describe"
+                )
+        return self
+
+    def counts(self, kind: Kind) -> str | None:
+        """What is irregular about the numbers of sentences, in words; None if nothing is."""
+        numbers = {name: len(each.of(kind)) for name, each in self.classes.items()}
+        if len(set(numbers.values())) <= 1:
+            return None
+        ((usual, _),) = Counter(numbers.values()).most_common(1)
+        odd = [f"{name!r} has {count}" for name, count in numbers.items() if count != usual]
+        return f"{usual} sentences a class, but {', '.join(odd[:3])}{' …' if len(odd) > 3 else ''}"
+
+    def put(self, name: str, described: Described) -> DescriptionBank:
+        """This bank with a class added or replaced."""
+        return replace(self, classes={**self.classes, name: described})
+
+    def with_places(self, classes: Iterable[str]) -> DescriptionBank:
+        """This bank with an empty place for each class that it lacks, in their order."""
+        lacking = {name: Described() for name in classes if self.find(name) is None}
+        return replace(self, classes={**self.classes, **lacking})
+
+    def save(self, path: Path) -> None:
+        """Write the file whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        classes = {name: asdict(each) for name, each in self.classes.items()}
+        text = json.dumps({"format": FORMAT, "classes": classes}, indent=2, ensure_ascii=False)
+        write_bytes(path, (text + "\n").encode())
+
+    @classmethod
+    def load(cls, path: Path) -> DescriptionBank:
+        """Read a bank.
+
+        Raises:
+            DataError: unreadable, another format, or damaged; the message names the file and the class.
+        """
+        content = read_json(path, DataError, unique=True)
+        if content.get("format") != FORMAT or not isinstance(content.get("classes"), dict):
+            theirs = bool(content) and all(isinstance(value, list) for value in content.values())
+            raise DataError(
+                f"{path}: one file of the authors' format, not a bank; import it with msta descriptions import"
+                if theirs
+                else f"{path}: no bank of descriptions: expected format {FORMAT!r}, found {content.get('format')!r}"
+            )
+        return cls(str(path), {name: _described(path, name, each) for name, each in content["classes"].items()})
+
+    @classmethod
+    def read_official(cls, spatial: Path | None, temporal: Path | None, classes: Sequence[str]) -> DescriptionBank:
+        """Read one or two files in the authors' format: a JSON object, class index (or name) -> list of sentences.
+
+        Classes may have different numbers of sentences (in the authors' K400 file one has a single sentence, the
+        others eight): accepted, and said.
+
+        Args:
+            spatial: file of sentences on what is seen, or None.
+            temporal: file of sentences on what happens, or None.
+            classes: names in the order of the indices.
+
+        Raises:
+            DataError: unreadable, not that format, or a class without sentences.
+        """
+        kinds = [{} if path is None else _read_official(path, classes) for path in (spatial, temporal)]
+        source = ", ".join(str(p) for p in (spatial, temporal) if p is not None)
+        bank = cls(source, {name: Described(kinds[0].get(name, ()), kinds[1].get(name, ())) for name in classes})
+        for path, kind in zip((spatial, temporal), KINDS, strict=True):
+            if path is not None and (irregular := bank.counts(kind)):
+                notice(f"{path}: {irregular}. Accepted.")
+        return bank
+
+    def write_official(self, path: Path, kind: Kind, classes: Sequence[str] | None = None) -> None:
+        """Write the sentences of a kind in the authors' format.
+
+        Args:
+            path: the file.
+            kind: of the sentences.
+            classes: whose position is the index; None for all, in the bank's order.
+
+        Raises:
+            DataError: a class that the bank lacks, or one without such sentences.
+        """
+        chosen = self.subset(classes if classes is not None else tuple(self.classes)).complete((kind,))
+        write_json(path, {str(i): list(each.of(kind)) for i, each in enumerate(chosen.classes.values())})
 
 
-def load_descriptions(spatial: Path | None, temporal: Path | None, classes: Sequence[str]) -> DescriptionBank | None:
-    """Read one or two files in the authors' format: a JSON object, class index (or name) -> list of sentences.
-
-    Classes may have different numbers of sentences (in the authors' K400 file one has a single sentence, the others
-    eight): accepted, and said.
+def load_descriptions(
+    spatial: Path | None,
+    temporal: Path | None,
+    classes: Sequence[str],
+    *,
+    bank: Path | None = None,
+    kinds: Iterable[Kind] = KINDS,
+) -> DescriptionBank | None:
+    """What a run holds its text to: the sentences of its classes, from a bank or from files in the authors' format.
 
     Args:
-        spatial: file of sentences on what is seen, or None.
-        temporal: file of sentences on what happens, or None.
-        classes: names in the order of the indices.
+        spatial: see :meth:`DescriptionBank.read_official`.
+        temporal: likewise.
+        classes: names, in the order of the authors' indices; a bank is asked for them by name.
+        bank: a file of ours instead; it may hold more classes.
+        kinds: the kinds that are wanted; others are left out.
 
     Returns:
-        None if neither file is given.
+        None if no file is given.
 
     Raises:
-        DataError: unreadable, not that format, or a class without sentences.
+        DataError: files that cannot be read or do not fit the classes.
     """
-    if spatial is None and temporal is None:
-        return None
-    kinds = [None if path is None else _read(path, classes) for path in (spatial, temporal)]
-    return DescriptionBank(", ".join(str(p) for p in (spatial, temporal) if p is not None), *kinds)
+    if bank is not None:
+        found = DescriptionBank.load(bank).subset(classes)
+        wanted: list[Kind] = [kind for kind in kinds if found.sentences(kind) is not None]
+        if not wanted:
+            raise DataError(f"{bank}: no sentences in it for these classes; write them with msta describe")
+        found.complete(wanted)
+    else:
+        wanted = list(kinds)
+        spatial, temporal = spatial if "spatial" in wanted else None, temporal if "temporal" in wanted else None
+        if spatial is None and temporal is None:
+            return None
+        found = DescriptionBank.read_official(spatial, temporal, classes)
+    kept = {
+        name: replace(
+            each,
+            spatial=each.spatial if "spatial" in wanted else (),
+            temporal=each.temporal if "temporal" in wanted else (),
+        )
+        for name, each in found.classes.items()
+    }
+    return DescriptionBank(found.source, kept)
 
 
-def _read(path: Path, classes: Sequence[str]) -> Sentences:
+@functools.lru_cache(1 << 16)
+def key(name: str) -> str:
+    """What two spellings of a class share: "swipe_left" and "Swipe Left", "ApplyEyeMakeup" and "apply eye makeup"."""
+    words = re.sub(r"[\W_]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)).strip()
+    return (words or name).casefold()
+
+
+def same_text(sentence: str) -> str:
+    """What two sentences share that differ in case, spaces and punctuation alone."""
+    return re.sub(r"[\W_]+", " ", sentence).strip().casefold() or sentence
+
+
+def today() -> str:
+    """The date, as provenance has it."""
+    return date.today().isoformat()
+
+
+def _described(path: Path, name: str, content: Any) -> Described:
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: the class {name!r}: expected an object with spatial and temporal")
+    unknown = content.keys() - Described.__dataclass_fields__.keys()
+    if unknown:
+        raise DataError(f"{path}: the class {name!r}: nothing is called {sorted(unknown)[0]!r} there")
+    for kind in KINDS:
+        sentences = content.get(kind, [])
+        if not _are_sentences(sentences):
+            raise DataError(f"{path}: the class {name!r}: {kind}: expected a list of sentences, none of them empty")
+    for entry in ("model", "prompt", "date"):
+        if not isinstance(content.get(entry), str | None):
+            raise DataError(f"{path}: the class {name!r}: {entry}: expected a text or null")
+    if not isinstance(content.get("edited", False), bool):
+        raise DataError(f"{path}: the class {name!r}: edited: expected true or false")
+    return Described(**{**content, **{kind: tuple(content.get(kind, ())) for kind in KINDS}})
+
+
+def _are_sentences(content: Any) -> bool:
+    return isinstance(content, list) and all(isinstance(s, str) and s.strip() and is_text(s) for s in content)
+
+
+def _read_official(path: Path, classes: Sequence[str]) -> Sentences:
     content = read_json(path, DataError)
     sentences: Sentences = {}
     for index, name in enumerate(classes):
         found = content.get(str(index), content.get(name))
-        if not isinstance(found, list) or not found or not all(isinstance(s, str) and s.strip() for s in found):
+        if not found or not _are_sentences(found):
             raise DataError(f"{path}: no list of sentences for class {index}, {name!r}")
         sentences[name] = tuple(found)
-    surplus = len(content) - len(classes)
-    if surplus:
+    if len(content) != len(classes):
         raise DataError(f"{path}: has {len(content)} classes, the data {len(classes)}; indices would not match")
-    counts = [len(s) for s in sentences.values()]
-    usual = max(set(counts), key=counts.count)
-    odd = [f"{name!r} has {len(s)}" for name, s in sentences.items() if len(s) != usual]
-    if odd:
-        notice(f"{path}: {usual} sentences a class, but {', '.join(odd[:3])}{' …' if len(odd) > 3 else ''}. Accepted.")
     return sentences
-
-
-@torch.no_grad()
-def anchors(
-    backbone: DualEncoder,
-    sentences: Sentences,
-    classes: Sequence[str],
-    batch: int = 256,
-    *,
-    exact_reference: bool = False,
-) -> Tensor:
-    """One anchor a class: the mean of its sentences' normalised embeddings, normalised again. [K, D], float32.
-
-    Sentences of a length are read together: the short ones then cost what they are, not what the longest is.
-
-    Args:
-        backbone: the frozen one, without adapters.
-        sentences: by class name.
-        classes: names, in the order of the anchors.
-        batch: sentences encoded at a time.
-        exact_reference: every sentence padded to the context length, in the order given.
-    """
-    flat = [sentence for name in classes for sentence in sentences[name]]
-    ids = backbone.tokenize(flat).to(backbone.logit_scale.device)
-    if exact_reference:
-        with plainly():
-            embeddings = torch.cat([backbone.text(part) for part in ids.split(batch)])
-    else:
-        order = backbone.text.end(ids).argsort()
-        parts = [backbone.encode_text(part) for part in ids[order].split(batch)]
-        embeddings = torch.cat(parts)[order.argsort()]
-    embeddings = F.normalize(embeddings.float(), dim=-1)
-    per_class = embeddings.split([len(sentences[name]) for name in classes])
-    return F.normalize(torch.stack([e.mean(0) for e in per_class]), dim=-1)

@@ -13,7 +13,7 @@ from msta.backbone.prefix import Tokens, tokens_of
 from msta.data.clips import ClipFormat, Failures, on_device
 from msta.evaluation.metrics import accuracy
 from msta.methods.base import AdaptedModel
-from msta.methods.task import prompts
+from msta.methods.task import per_class, prompts
 from msta.training.losses import class_logits
 
 
@@ -25,10 +25,10 @@ def clip_format(model: AdaptedModel) -> ClipFormat:
 
 
 @torch.no_grad()
-def class_embeddings(model: AdaptedModel, classes: Sequence[str], template: str) -> Tensor:
+def class_embeddings(model: AdaptedModel, classes: Sequence[str], template: str | Sequence[str]) -> Tensor:
     """[K, D]: the prompts of the classes, read by the adapted text tower."""
     ids = model.tokenize(prompts(classes, template)).to(model.backbone.logit_scale.device)
-    return model.encode_text(ids)
+    return per_class(model.encode_text(ids), len(classes))
 
 
 def views_of(batch: dict[str, Any], model: AdaptedModel, device: torch.device) -> list[Tensor | Tokens] | None:

@@ -50,7 +50,9 @@ def describe(target: str | None, backbone: str | None = None, base: str | None =
         "share": f"{100 * trained / total:.2f} %",
     }
     if model.task is not None:
-        facts |= {"classes": ", ".join(model.task.classes), "template": model.task.template}
+        template = model.task.template
+        template = template if isinstance(template, str) else " | ".join(template)
+        facts |= {"classes": ", ".join(model.task.classes), "template": template}
     return facts | {"backbone": model.origin["source"], "fingerprint": model.origin["fingerprint"][:12]}
 
 

@@ -124,7 +124,9 @@ class Artefact:
         ]
         if self.task is not None:
             classes = [f"- {name}" for name in self.task.classes]
-            lines += ["## Classes", "", f'Read as "{self.task.template}":', "", *classes, ""]
+            template = self.task.template
+            read_as = f'"{template}"' if isinstance(template, str) else f"the mean of {len(template)} templates"
+            lines += ["## Classes", "", f"Read as {read_as}:", "", *classes, ""]
         lines += ["## Measured", "", *(measured or ["Nothing yet."]), ""]
         lines += ["## Use", "", "```", "msta predict VIDEO --adapter THIS_DIRECTORY", "```", ""]
         return "\n".join(lines)
@@ -143,11 +145,13 @@ def _read_task(path: Path) -> Task:
         raise CheckpointError(f"{path}: names: expected a list of class names")
     if len(set(names)) < len(names):
         raise CheckpointError(f"{path}: names: a class is there twice")
-    if not isinstance(template, str) or "{}" not in template:
-        raise CheckpointError(f"{path}: template: expected a text with {{}} in it")
+    each = tuple(template) if isinstance(template, list) and template else (template,)
+    if not all(isinstance(one, str) and "{}" in one for one in each):
+        raise CheckpointError(f"{path}: template: expected a text with {{}} in it, or several")
     for name in ("frames", "size"):
         if content.get(name) is not None and not (isinstance(content[name], int) and content[name] > 0):
             raise CheckpointError(f"{path}: {name}: expected a positive number or null")
     if content.get("fit") not in (None, "crop", "squash"):
         raise CheckpointError(f"{path}: fit: expected crop, squash or null")
-    return Task(tuple(names), template, *(content.get(name) for name in ("frames", "size", "fit", "descriptions")))
+    read_as = each if isinstance(template, list) else each[0]
+    return Task(tuple(names), read_as, *(content.get(name) for name in ("frames", "size", "fit", "descriptions")))

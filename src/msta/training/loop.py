@@ -25,11 +25,12 @@ from msta.config import RunConfig, TrainSettings
 from msta.data.catalog import Catalog, read_catalog, write_catalog
 from msta.data.clips import Failures
 from msta.data.splits import Split
-from msta.descriptions.bank import anchors
+from msta.descriptions.anchors import anchor_folder, anchors_of
 from msta.errors import ConfigError, DataError, Interrupted, MSTAError, is_text
 from msta.evaluation.evaluate import evaluate, views_of
 from msta.files import new_directory, read_json, refuse_existing, write_bytes, write_json
 from msta.memory import keep_freed_memory
+from msta.methods.task import per_class
 from msta.notices import notice
 from msta.training.batches import Source
 from msta.training.losses import objective
@@ -72,11 +73,10 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
     device = accelerator.device
     anchor_list: list[Tensor] = []
     if bank and model.num_trainable():
-        anchor_list = [
-            anchors(made.backbone.to(device), kind, catalog.classes, exact_reference=settings.exact_reference)
-            for kind in (bank.spatial, bank.temporal)
-            if kind is not None
-        ]
+        anchor_list = anchors_of(
+            bank, made.backbone.to(device), catalog.classes, average=config.descriptions.average,
+            exact_reference=settings.exact_reference, cache=anchor_folder(),
+        )  # fmt: skip
     model.to(device)
     with accelerator.autocast():
         if torch.is_autocast_enabled(device.type) and not settings.exact_reference:
@@ -115,7 +115,7 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
     # ------------------------------------------------------------ steps
     def measure(part: str) -> dict[str, float]:
         with torch.no_grad(), accelerator.autocast():
-            text = model.encode_text(prompts)
+            text = per_class(model.encode_text(prompts), len(catalog.classes))
         return evaluate(model, source.test(part, fill), text, failures, autocast=accelerator.autocast)
 
     watched = {"val": "val" if split.val else None, "last": None, "test-leak": "test"}[settings.select]
@@ -143,11 +143,12 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
                     video, text = network(views[0], prompts)
                     loss, parts = objective(
                         video,
-                        text,
+                        per_class(text, len(catalog.classes)),
                         batch["label"],
                         model.backbone.logit_scale,
                         anchor_list,
-                        config.descriptions.alpha,
+                        config.descriptions.alpha_at(progress.step, steps_per_epoch),
+                        config.descriptions.distance,
                     )
                     accelerator.backward(loss)
                     if accelerator.sync_gradients and settings.clip_grad:
@@ -201,6 +202,7 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
         "trainable_parameters": model.num_trainable(),
         "steps": progress.step,
         "seconds": round(clock.seconds(), 1),
+        "consistency": config.descriptions.summary(bank if anchor_list else None),
         "approximations": config.approximations(),
         "unreadable": failures.reasons,
     }

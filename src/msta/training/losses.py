@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from msta.descriptions.anchors import Distance
+
 
 def class_logits(video: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
     """Scaled cosine similarities, in float32.
@@ -23,22 +25,48 @@ def class_logits(video: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
     return logit_scale.float().exp() * F.normalize(video.float(), dim=-1) @ F.normalize(text.float(), dim=-1).T
 
 
-def consistency(text: Tensor, anchors: Sequence[Tensor]) -> Tensor:
-    """Mean over classes of the cosine distance to the class's anchors, summed over the kinds of anchor.
+def consistency(text: Tensor, anchors: Sequence[Tensor], distance: Distance = "cosine") -> Tensor:
+    """Mean over classes of the distance to the class's anchors, summed over the kinds of anchor.
 
     Args:
         text: [K, D], adapted class embeddings.
-        anchors: for each kind (spatial, temporal) [K, D].
+        anchors: for each kind (spatial, temporal) [K, D], one a class, or [K, n, D], one a sentence, of which a class
+            has up to n and then zeros: its distance is the mean over its sentences.
+        distance: see :func:`distances`.
 
     Returns:
         A scalar, 0 for no anchors.
     """
-    distances = [(1 - F.cosine_similarity(text.float(), anchor.float(), dim=-1)).mean() for anchor in anchors]
-    return torch.stack(distances).sum() if distances else text.new_zeros((), dtype=torch.float32)
+    terms = []
+    for anchor in anchors:
+        each = distances(text if anchor.ndim == 2 else text[:, None], anchor, distance)
+        if anchor.ndim == 3:
+            there = anchor.any(dim=-1)
+            each = (each * there).sum(1) / there.sum(1)
+        terms.append(each.mean())
+    return torch.stack(terms).sum() if terms else text.new_zeros((), dtype=torch.float32)
+
+
+def distances(a: Tensor, b: Tensor, distance: Distance) -> Tensor:
+    """Of vectors [..., D], scaled to length 1 -> [...], in float32.
+
+    "cosine" is 1 - cos, the paper's; "l1" and "mse" are sums over D of absolute and of squared differences, so that
+    "mse" is 2 - 2 cos.
+    """
+    if distance == "cosine":
+        return 1 - F.cosine_similarity(a.float(), b.float(), dim=-1)
+    difference = F.normalize(a.float(), dim=-1) - F.normalize(b.float(), dim=-1)
+    return (difference.abs() if distance == "l1" else difference.square()).sum(-1)
 
 
 def objective(
-    video: Tensor, text: Tensor, labels: Tensor, logit_scale: Tensor, anchors: Sequence[Tensor], alpha: float
+    video: Tensor,
+    text: Tensor,
+    labels: Tensor,
+    logit_scale: Tensor,
+    anchors: Sequence[Tensor],
+    alpha: float,
+    distance: Distance = "cosine",
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """L = CE(logits, labels) + alpha * consistency, with its parts for the log.
 
@@ -49,9 +77,10 @@ def objective(
         logit_scale: logarithm of the factor on cosine similarities.
         anchors: see :func:`consistency`.
         alpha: weight of the consistency term; the paper does not give its value.
+        distance: see :func:`distances`.
     """
     cross_entropy = F.cross_entropy(class_logits(video, text, logit_scale), labels)
-    drift = consistency(text, anchors)
+    drift = consistency(text, anchors, distance)
     return cross_entropy + alpha * drift, {
         "cross_entropy": cross_entropy.detach(),
         "consistency": drift.detach(),

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 
-from msta.config import RunConfig
+from msta.config import DescriptionSettings, RunConfig
 from msta.data.catalog import Catalog
 from msta.data.splits import Split
 from msta.errors import one_line
@@ -46,8 +46,8 @@ def print_plan(
         ("trained", f"{trained:,} parameters ({100 * trained / total:.2f} %): {model.trains}"),
         ("clips", f"{len(split.train)} train, {len(split.val)} val, {len(split.test)} test; "
                   f"{len(catalog.classes)} classes of {catalog.source}"),
-        ("prompts", f'"{config.data.template}", consistency with descriptions '
-                    + (f"at alpha {config.descriptions.alpha:g}" if consistent else "off")),
+        ("prompts", f"{_prompt(config.data.template)}, consistency with descriptions "
+                    + (_consistency(config.descriptions) if consistent else "off")),
         ("steps", f"{epochs} epochs x {steps_per_epoch} = {epochs * steps_per_epoch}, "
                   f"{config.train.batch_size * config.train.accumulate} clips each, {config.train.precision}"),
         ("cache", kept),
@@ -58,6 +58,24 @@ def print_plan(
         if text is None:
             continue
         console.print(f"{name:>9}  {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _prompt(template: str | tuple[str, ...]) -> str:
+    return f'"{template}"' if isinstance(template, str) else f'{len(template)} a class, "{template[0]}" and others'
+
+
+def _consistency(settings: DescriptionSettings) -> str:
+    """The term in words; what is as in the paper goes without saying."""
+    words = [f"at alpha {settings.alpha:g}"]
+    if settings.alpha_warmup:
+        words.append(f"rising for {settings.alpha_warmup:g} epochs")
+    if settings.kinds != "both":
+        words.append(f"{settings.kinds} ones alone")
+    if settings.distance != "cosine":
+        words.append(settings.distance)
+    if settings.average == "sentences":
+        words.append("sentence by sentence")
+    return ", ".join(words)
 
 
 def progress_bar(console: Console) -> ProgressBar:

@@ -12,7 +12,7 @@ from msta.backbone.dual_encoder import DualEncoder
 from msta.config import RunConfig
 from msta.data.catalog import Catalog, require_files
 from msta.data.splits import Split, make_split
-from msta.descriptions.bank import DescriptionBank, load_descriptions
+from msta.descriptions.bank import DescriptionBank
 from msta.errors import ConfigError
 from msta.methods import attach
 from msta.methods.base import AdaptedModel
@@ -49,7 +49,7 @@ def set_up(config: RunConfig) -> Setup:
         test_fraction=data.test_fraction,
         seed=data.seed,
     )
-    bank = load_descriptions(config.descriptions.spatial, config.descriptions.temporal, catalog.classes)
+    bank = config.descriptions.load(catalog.classes)
     if bank is None:
         notice("No descriptions are given: the consistency term is off.")
     torch.manual_seed(settings.seed)

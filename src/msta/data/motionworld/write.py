@@ -30,12 +30,13 @@ def write_dataset(
     busy: float = 1.0,
     sentences: int = 4,
 ) -> None:
-    """Write class folders of MP4 files, ``descriptions_s.json``, ``descriptions_t.json`` and ``classes.csv``.
+    """Write class folders of MP4 files, ``descriptions.json`` and ``classes.csv``.
 
     Files are called ``out``/swipe_left/swipe_left_000.mp4 and so on.
 
-    The descriptions map a class index to sentences; classes are indexed in the alphabetical order of their folders,
-    in which ``classes.csv`` lists them with their names ("draw a circle"). ``out`` appears complete or not at all.
+    Classes come in the alphabetical order of their folders, in which ``classes.csv`` lists them with their names ("draw
+    a circle"). ``descriptions.json`` is a bank, see :mod:`msta.descriptions.bank`; ``descriptions_s.json`` and
+    ``descriptions_t.json`` hold its sentences in the authors' format. ``out`` appears complete or not at all.
 
     Args:
         out: a folder that is absent or empty.
@@ -63,11 +64,12 @@ def write_dataset(
     refuse_existing(Path(out))
     world = MotionWorld(config, seed)
     folders = {motion.replace(" ", "_"): motion for motion in motions}
-    spatial, temporal, names = {}, {}, ["id,name"]
+    spatial, temporal, bank, names = {}, {}, {}, ["id,name"]
     try:
         with new_directory(out) as aside:
             for label, (folder, motion) in enumerate(sorted(folders.items())):
-                spatial[str(label)], temporal[str(label)] = map(list, descriptions(motion, sentences))
+                seen, happening = spatial[str(label)], temporal[str(label)] = descriptions(motion, sentences)
+                bank[class_name(motion)] = {"spatial": seen, "temporal": happening, "model": "MotionWorld"}
                 names.append(f"{folder},{class_name(motion)}")
                 (aside / folder).mkdir()
                 for j in range(clips_per_class):
@@ -75,6 +77,7 @@ def write_dataset(
                     _write_mp4(aside / folder / f"{folder}_{j:03d}.mp4", clip.video, fps)
             write_json(aside / "descriptions_s.json", spatial)
             write_json(aside / "descriptions_t.json", temporal)
+            write_json(aside / "descriptions.json", {"format": "msta-descriptions-1", "classes": bank})
             (aside / "classes.csv").write_text("\n".join(names) + "\n")
     except (OSError, av.FFmpegError) as error:
         raise MSTAError(f"{out}: cannot be written ({error.strerror or error})") from error

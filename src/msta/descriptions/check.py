@@ -1,0 +1,152 @@
+"""What a backbone's text tower makes of a bank: which sentences are bad, how far the anchors are from home."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from msta.backbone.dual_encoder import DualEncoder
+from msta.descriptions.anchors import embed
+from msta.descriptions.bank import KINDS, DescriptionBank, Kind, same_text
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A sentence to look at.
+
+    Attributes:
+        name: its class.
+        kind: spatial or temporal.
+        sentence: as it is in the bank.
+        why: in words.
+        by: how bad, the worst first: cosine to another class less that to its own; 0 if nothing was compared.
+    """
+
+    name: str
+    kind: Kind
+    sentence: str
+    why: str
+    by: float = 0.0
+
+
+@dataclass(frozen=True)
+class Distances:
+    """How the anchors of a kind lie to the classes' prompts.
+
+    Attributes:
+        kind: spatial or temporal.
+        cosines: [K, K], anchor of a class x prompt of a class.
+    """
+
+    kind: Kind
+    cosines: Tensor
+
+    def own(self) -> Tensor:
+        """Cosine of each anchor to its own prompt, [K]."""
+        return self.cosines.diagonal()
+
+    def nearest(self) -> tuple[Tensor, Tensor]:
+        """The nearest other prompt of each anchor: cosine [K] and class int64 [K]; of one class, -1 and itself."""
+        others = self.cosines.clone()
+        others.fill_diagonal_(-1.0)
+        best = others.max(dim=1)
+        return best.values, best.indices
+
+
+@dataclass(frozen=True)
+class Check:
+    """All of it.
+
+    Attributes:
+        classes: names.
+        bad: sentences, the worst first.
+        distances: of each kind the bank has.
+        irregular: what is odd about the numbers of sentences, in words.
+        sentences: how many were read.
+    """
+
+    classes: tuple[str, ...]
+    bad: list[Bad]
+    distances: list[Distances]
+    irregular: list[str]
+    sentences: int
+
+
+def check(
+    bank: DescriptionBank, backbone: DualEncoder, prompts: Sequence[str], batch: int = 256, *, cache: Path | None = None
+) -> Check:
+    """Hold every sentence against the prompts of all classes.
+
+    Args:
+        bank: with at least one sentence of one kind for each class.
+        backbone: the frozen one.
+        prompts: one a class, in the bank's order.
+        batch: sentences encoded at a time.
+        cache: a folder for embeddings that took long, None for none. A training then finds them there.
+
+    Raises:
+        DataError: a kind that some classes have and others lack.
+    """
+    classes = tuple(bank.classes)
+    kinds = [kind for kind in KINDS if bank.sentences(kind) is not None]
+    bank.complete(kinds or KINDS)
+    home = embed(backbone, prompts, batch)
+    bad = _twice(bank) + _cut(bank, backbone)
+    distances, count = [], 0
+    for kind in kinds:
+        per_class = [each.of(kind) for each in bank.classes.values()]
+        flat = embed(backbone, [sentence for sentences in per_class for sentence in sentences], batch, cache=cache)
+        count += len(flat)
+        anchors = F.normalize(torch.stack([e.mean(0) for e in flat.split([len(s) for s in per_class])]), dim=-1)
+        distances.append(Distances(kind, (anchors @ home.T).cpu()))
+        bad += _astray(kind, classes, per_class, (flat @ home.T).cpu())
+    bad.sort(key=lambda each: -each.by)
+    irregular = [f"{kind}: {odd}" for kind in kinds if (odd := bank.counts(kind))]
+    return Check(classes, bad, distances, irregular, count)
+
+
+def _astray(kind: Kind, classes: Sequence[str], per_class: Sequence[Sequence[str]], cosines: Tensor) -> list[Bad]:
+    """Sentences that are nearer to another class's prompt than to their own: cosines [sentences, K]."""
+    found = []
+    row = 0
+    for label, sentences in enumerate(per_class):
+        for sentence in sentences:
+            own, best = float(cosines[row, label]), int(cosines[row].argmax())
+            if best != label and float(cosines[row, best]) > own:
+                other = float(cosines[row, best])
+                why = f"nearer to {classes[best]!r} ({other:.2f}) than to its own class ({own:.2f})"
+                found.append(Bad(classes[label], kind, sentence, why, other - own))
+            row += 1
+    return found
+
+
+def _twice(bank: DescriptionBank) -> list[Bad]:
+    """Sentences that are there before, in this class or another."""
+    where: dict[str, list[str]] = defaultdict(list)
+    found = []
+    for name, each in bank.classes.items():
+        for kind in KINDS:
+            for sentence in each.of(kind):
+                before = where[same_text(sentence)]
+                if before:
+                    found.append(Bad(name, kind, sentence, f"is there before, for {before[0]!r}"))
+                before.append(name)
+    return found
+
+
+def _cut(bank: DescriptionBank, backbone: DualEncoder) -> list[Bad]:
+    """Sentences that the tower does not read to their end."""
+    limit = backbone.text.context_length
+    return [
+        Bad(name, kind, sentence, f"cut: {length} tokens, and the backbone reads {limit}")
+        for name, each in bank.classes.items()
+        for kind in KINDS
+        for sentence in each.of(kind)
+        if (length := backbone.tokenizer.length(sentence)) > limit
+    ]

@@ -1,0 +1,184 @@
+"""``msta describe``: a bank for class names, by a language model, by templates, or by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from msta.descriptions.bank import KINDS, Described, DescriptionBank, today
+from msta.descriptions.endpoint import Endpoint, import_openai
+from msta.descriptions.generate import Patience, Tally, generate
+from msta.descriptions.prompts import SPATIAL_TEMPLATES, VERSION, templates
+from msta.errors import ConfigError, DataError, MSTAError
+
+TEMPLATE = "template"
+"""What provenance calls sentences that no model has written."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it.
+
+    Attributes:
+        bank: as it is on disk.
+        incomplete: class -> why it lacks sentences.
+        cost: answers and tokens, in words; None if no model was asked.
+    """
+
+    bank: DescriptionBank
+    incomplete: dict[str, str]
+    cost: str | None = None
+
+
+def describe(
+    classes: Sequence[str], out: Path, to: Endpoint, console: Console, *,
+    sentences: int = 4, jobs: int = 8, patience: Patience | None = None,
+) -> Outcome:  # fmt: skip
+    """Ask a language model for what the bank lacks. Run again, it goes on where it stopped.
+
+    Args:
+        classes: names.
+        out: the bank; made, or completed. It is written after every answer.
+        to: whom to ask.
+        console: for the progress bar and the cost line.
+        sentences: of either kind for each class.
+        jobs: classes in flight.
+        patience: how long to try.
+
+    Raises:
+        MSTAError: see :func:`msta.descriptions.generate.generate`.
+    """
+    if sentences < 1 or jobs < 1:
+        raise ConfigError("--sentences and --jobs: expected at least 1")
+    import_openai()
+    tally = Tally()
+    with _alone(out):
+        bank = _open(out)
+        try:
+            with _progress_bar(console) as bar:
+                task = bar.add_task("describing", total=len(classes))
+                bank, tally = generate(
+                    bank, classes, sentences, to, lambda changed: changed.save(out), jobs=jobs, patience=patience,
+                    progress=lambda done: bar.update(task, completed=done), tally=tally,
+                )  # fmt: skip
+        finally:
+            if tally.requests:
+                console.print(f"{tally.cost()}, from {to.model}", markup=False, highlight=False, soft_wrap=True)
+    return Outcome(bank, tally.incomplete, tally.cost())
+
+
+def describe_by_template(classes: Sequence[str], out: Path, *, sentences: int = 4) -> Outcome:
+    """Fill templates with the names of the classes that lack sentences, so that the consistency term works offline.
+
+    Raises:
+        ConfigError: more sentences than there are templates.
+    """
+    if not 1 <= sentences <= len(SPATIAL_TEMPLATES):
+        raise ConfigError(f"--sentences: there are 1 to {len(SPATIAL_TEMPLATES)} templates, got {sentences}")
+    with _alone(out):
+        bank = _open(out).with_places(classes)
+        for name in classes:
+            there = bank.find(name) or Described()
+            filled = zip(KINDS, templates(name, sentences), strict=True)
+            spatial, temporal = (there.of(kind) or made for kind, made in filled)
+            if (spatial, temporal) != (there.spatial, there.temporal):
+                model = f"{there.model} + {TEMPLATE}" if there.spatial or there.temporal else TEMPLATE
+                made = Described(spatial, temporal, model, VERSION, today(), there.edited)
+                bank = bank.put(bank.called(name), made)
+        bank.save(out)
+    return Outcome(bank, {})
+
+
+def edit(classes: Sequence[str], out: Path) -> Outcome:
+    """Open the bank in the user's editor; what was changed there is marked as edited by hand.
+
+    The editor gets a copy. It replaces the bank if it is a valid one; if not, it is kept, and the next call opens it.
+
+    Args:
+        classes: added without sentences where the bank lacks them.
+        out: the bank; made if it is not there.
+
+    Raises:
+        MSTAError: no editor, or what it left is no bank.
+    """
+    command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "") or ["vi"]
+    if shutil.which(command[0]) is None:
+        raise ConfigError(f"no editor {command[0]!r}; name one in the environment variable EDITOR")
+    copy = out.with_name(f"{out.stem}.edit{out.suffix}")
+    with _alone(out):
+        before = _open(out)
+        if not copy.exists():
+            before = before.with_places(classes)
+            if not before.classes:
+                raise ConfigError("missing --labels: there is no bank yet, and it needs class names")
+            before.save(copy)
+        if code := subprocess.call([*command, str(copy)]):
+            raise MSTAError(f"{command[0]}: exit code {code}; {out} is as it was")
+        try:
+            after = DescriptionBank.load(copy)
+        except DataError as error:
+            raise MSTAError(f"{error}. {out} is as it was; say --edit again to put it right") from error
+        for name, each in after.classes.items():
+            old = before.classes.get(name, Described())
+            if (each.spatial, each.temporal) != (old.spatial, old.temporal):
+                after = after.put(name, replace(each, edited=True, date=today()))
+        after.save(out)
+        copy.unlink()
+    bank = DescriptionBank(str(out), after.classes)
+    lacking = [name for name, each in bank.classes.items() if not (each.spatial and each.temporal)]
+    return Outcome(bank, dict.fromkeys(lacking, "has no sentences of one kind, or of both"))
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """No second process writes the bank meanwhile, and nothing is left of one that was killed while it wrote.
+
+    Raises:
+        MSTAError: one does.
+    """
+    if not out.parent.is_dir():
+        raise MSTAError(f"{out}: there is no folder {out.parent}")
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    lock = out.with_name(f".{out.name}.lock")
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise MSTAError(f"{out}: another msta describe is writing it") from error
+        if not os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):  # its owner has just removed it
+            raise MSTAError(f"{out}: another msta describe has just written it; try again")
+        for left in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
+            left.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _open(out: Path) -> DescriptionBank:
+    return DescriptionBank.load(out) if out.exists() else DescriptionBank(str(out))
+
+
+def _progress_bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )

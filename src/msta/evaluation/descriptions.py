@@ -1,0 +1,138 @@
+"""``msta descriptions check``: what :mod:`msta.descriptions.check` found, printed and as a page with heat maps."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msta.backbone.dual_encoder import DualEncoder
+from msta.descriptions.anchors import anchor_folder
+from msta.descriptions.bank import DescriptionBank
+from msta.descriptions.check import Check, check
+from msta.errors import ConfigError, one_line
+from msta.evaluation.report import write_page
+from msta.files import refuse_existing, replacing
+from msta.methods.task import prompts
+
+if TYPE_CHECKING:
+    import torch
+
+_SHOWN = 30
+"""Classes in a heat map, and bad sentences on a terminal."""
+
+
+def check_bank(
+    path: Path, backbone: DualEncoder, classes: Sequence[str] | None, *, template: str, out: Path | None = None
+) -> dict[str, Any]:
+    """Check a bank, or some of its classes, and write the page.
+
+    Args:
+        path: of the bank.
+        backbone: the frozen one.
+        classes: which; None for all.
+        template: the classes' own prompt.
+        out: the page, which is not there yet; None for none.
+
+    Returns:
+        "bad": sentences, the worst first; "classes": for each its anchors' cosines; "irregular"; "sentences": how many;
+        "bank", "backbone", "template", "page".
+
+    Raises:
+        MSTAError: no bank, classes it lacks, ``out`` exists.
+    """
+    if "{}" not in template:
+        raise ConfigError(f"--template: has no {{}} for the class name, got {template!r}")
+    if out is not None:
+        if out.suffix.lower() not in (".html", ".htm"):
+            raise ConfigError(f"--out: expected a name that ends in .html, got {out.name!r}")
+        refuse_existing(out)
+    bank = DescriptionBank.load(path)
+    bank = bank if classes is None else bank.subset(classes)
+    found = check(bank, backbone, prompts(tuple(bank.classes), template), cache=anchor_folder())
+    result = {
+        "bank": str(path),
+        "backbone": str(backbone.source),
+        "template": template,
+        "sentences": found.sentences,
+        "bad": [{"class": b.name, "kind": b.kind, "sentence": b.sentence, "why": b.why} for b in found.bad],
+        "irregular": found.irregular,
+        "classes": _classes(found),
+        "page": None if out is None else str(out),
+    }
+    if out is not None:
+        _write(out, found, result)
+    return result
+
+
+def print_check(result: dict[str, Any]) -> None:
+    """Bad sentences, then the classes, the one that is least at home first."""
+    bad, classes = result["bad"], result["classes"]
+    print(f"{len(bad) or 'no'} faults in {result['sentences']} sentences" + (":" if bad else ""))
+    for each in bad[:_SHOWN]:
+        print(one_line(f"  {each['class']}, {each['kind']}: {each['sentence']}"))
+        print(one_line(f"      {each['why']}"))
+    if len(bad) > _SHOWN:
+        print(f"  … and {len(bad) - _SHOWN} more: --json or --out lists them all")
+    for odd in result["irregular"]:
+        print(one_line(f"Irregular: {odd}"))
+    print("\nCosine of the classes' anchors to their own prompt, and to the nearest other one:")
+    for each in classes[:_SHOWN]:
+        kinds = [
+            f"{kind} {each[kind]['own']:.2f}, {each[kind]['other']:.2f} {each[kind]['nearest']!r}"
+            for kind in ("spatial", "temporal")
+            if kind in each
+        ]
+        print(one_line(f"  {each['class']}: {'; '.join(kinds)}"))
+    if len(classes) > _SHOWN:
+        print(f"  … and {len(classes) - _SHOWN} more, which are more at home")
+    if result["page"]:
+        print(f"\nLook at {result['page']}")
+
+
+def _classes(found: Check) -> list[dict[str, Any]]:
+    """For each class and kind "own", "other", "nearest"; sorted by the smallest lead of own over other."""
+    rows: list[dict[str, Any]] = [{"class": name} for name in found.classes]
+    for kind in found.distances:
+        others, which = kind.nearest()
+        for row, own, other, label in zip(rows, kind.own().tolist(), others.tolist(), which.tolist(), strict=True):
+            row[kind.kind] = {"own": round(own, 4), "other": round(other, 4), "nearest": found.classes[label]}
+    return sorted(rows, key=lambda row: min(row[k.kind]["own"] - row[k.kind]["other"] for k in found.distances))
+
+
+def _write(out: Path, found: Check, result: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        picture = Path(folder) / "heat.png"
+        content = {name: value for name, value in result.items() if name != "template"} | {"prompt": result["template"]}
+        shown = [found.classes.index(row["class"]) for row in result["classes"][:_SHOWN]]
+        _draw(picture, found, shown)
+        write_page(out, "descriptions.html", {"heat": picture}, **content, shown=len(shown))
+
+
+def _draw(path: Path, found: Check, shown: Sequence[int]) -> None:
+    """A heat map a kind: anchors down, prompts across, of the shown classes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    side = 1.6 + 0.24 * len(shown)
+    names = [_short(found.classes[label]) for label in shown]
+    figure = Figure(figsize=(1.5 + side * len(found.distances), side + 1.4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(found.distances), squeeze=False)[0]
+    parts: list[torch.Tensor] = [kind.cosines[shown][:, shown] for kind in found.distances]
+    low, high = min(float(p.min()) for p in parts), max(float(p.max()) for p in parts)
+    for axes, kind, part in zip(panels, found.distances, parts, strict=True):
+        image = axes.imshow(part.numpy(), vmin=low, vmax=high, cmap="viridis")
+        axes.set_title(f"{kind.kind} anchors", fontsize=10)
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+        axes.set_yticks(range(len(names)), names if axes is panels[0] else [""] * len(names), fontsize=7)
+        axes.set_xlabel("prompts", fontsize=8)
+    figure.colorbar(image, ax=list(panels), shrink=0.8, label="cosine")
+    with replacing(path) as aside:
+        figure.savefig(aside, format="png", metadata={"Software": None})
+
+
+def _short(name: str) -> str:
+    """For an axis; a dollar sign would be read as mathematics."""
+    return one_line(name if len(name) <= 24 else name[:23] + "…").replace("$", r"\$")
