@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import resource
 import statistics
 import tempfile
 import time
@@ -124,7 +123,8 @@ def _peak(variant: str, shape: argparse.Namespace, answer: Any) -> None:
         step = Step(variant, msta.random_backbone(shape.architecture), shape, Path(folder))
         step()
         step()
-    answer.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    answer.put(1024 * int(status["VmHWM"].split()[0]))  # getrusage's would include what the parent held at the fork
 
 
 def peak_memory(variant: str, shape: argparse.Namespace) -> int:
