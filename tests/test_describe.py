@@ -315,7 +315,7 @@ def test_the_command_and_no_secret_in_a_file_or_on_a_terminal(tmp_path):
         command = ["describe", "--labels", str(labels), "--out", str(tmp_path / "bank.json"), "--endpoint", url]
         return subprocess.run(
             [sys.executable, "-m", "msta", *command, "--model", "a-model", "--sentences", "2", *more],
-            env=environment, capture_output=True, text=True, timeout=60,
+            env=environment, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
 
     def behave(asked: Asked, before: int):
