@@ -12,6 +12,7 @@ from torch import Tensor
 from msta.backbone.prefix import Tokens, tokens_of
 from msta.data.clips import ClipFormat, Failures, on_device
 from msta.evaluation.metrics import accuracy
+from msta.evaluation.predictions import Recorder
 from msta.methods.base import AdaptedModel
 from msta.methods.task import per_class, prompts
 from msta.training.losses import class_logits
@@ -45,8 +46,21 @@ def views_of(batch: dict[str, Any], model: AdaptedModel, device: torch.device) -
 @torch.no_grad()
 def class_probabilities(model: AdaptedModel, views: Sequence[Tensor | Tokens], text: Tensor) -> Tensor:
     """Views [B, T, 3, H, W] each, text [K, D] -> [B, K], averaged over the views, which are read one by one."""
-    logits = [class_logits(model.encode_video(view), text, model.backbone.logit_scale) for view in views]
-    return torch.stack([each.softmax(-1) for each in logits]).mean(0)
+    return read_views(model, views, text)[0].mean(0)
+
+
+@torch.no_grad()
+def read_views(model: AdaptedModel, views: Sequence[Tensor | Tokens], text: Tensor) -> tuple[Tensor, Tensor]:
+    """V views [B, T, 3, H, W] each, text [K, D] -> probabilities [V, B, K], embeddings [V, B, D]."""
+    embeddings = torch.stack([model.encode_video(view) for view in views])
+    return view_probabilities(model, embeddings, text), embeddings
+
+
+@torch.no_grad()
+def view_probabilities(model: AdaptedModel, embeddings: Tensor, text: Tensor) -> Tensor:
+    """Video [V, B, D], text [K, D] -> [V, B, K]."""
+    logits = [class_logits(view, text, model.backbone.logit_scale) for view in embeddings]
+    return torch.stack([each.softmax(-1) for each in logits])
 
 
 def evaluate(
@@ -57,6 +71,7 @@ def evaluate(
     *,
     autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
     progress: Callable[[], None] = lambda: None,
+    recorder: Recorder | None = None,
 ) -> dict[str, float]:
     """Accuracy of ``model`` over the clips that can be read.
 
@@ -67,6 +82,7 @@ def evaluate(
         failures: collects the others.
         autocast: context for mixed precision.
         progress: called once a batch.
+        recorder: collects the predictions.
 
     Returns:
         See :func:`accuracy`, and "clips", how many were measured. Empty if none could be read.
@@ -78,9 +94,12 @@ def evaluate(
         with autocast():
             views = views_of(batch, model, device)
             if views is not None:
-                probabilities.append(class_probabilities(model, views, text).float().cpu())
+                each, embeddings = read_views(model, views, text)
+                probabilities.append(each.mean(0).float().cpu())
         if views is not None:
             labels.append(batch["label"].cpu())
+            if recorder is not None:
+                recorder.add(batch["index"], batch["label"], each, embeddings)
         progress()
     if not labels:
         return {}

@@ -28,6 +28,8 @@ from msta.data.splits import Split
 from msta.descriptions.anchors import anchor_folder, anchors_of
 from msta.errors import ConfigError, DataError, Interrupted, MSTAError, is_text
 from msta.evaluation.evaluate import evaluate, views_of
+from msta.evaluation.predictions import Recorder
+from msta.evaluation.unknown import choose_threshold
 from msta.files import new_directory, read_json, refuse_existing, write_bytes, write_json
 from msta.memory import keep_freed_memory
 from msta.methods.task import per_class
@@ -47,7 +49,8 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
 
     Args:
         config: the run.
-        out: its directory: config.yaml, split.csv, log.jsonl, tensorboard/, checkpoints/, adapter/, metrics.json.
+        out: its directory: config.yaml, split.csv, log.jsonl, tensorboard/, checkpoints/, predictions/, adapter/,
+            metrics.json.
         console: where the plan, the progress and the result are printed.
         resume: go on with the run in ``out`` from its last saved step.
 
@@ -113,10 +116,11 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
         prompts = model.prepare_prompts(ids)
 
     # ------------------------------------------------------------ steps
-    def measure(part: str) -> dict[str, float]:
+    def measure(part: str, recorder: Recorder | None = None) -> dict[str, float]:
         with torch.no_grad(), accelerator.autocast():
             text = per_class(model.encode_text(prompts), len(catalog.classes))
-        return evaluate(model, source.test(part, fill), text, failures, autocast=accelerator.autocast)
+        batches = source.test(part, fill)
+        return evaluate(model, batches, text, failures, autocast=accelerator.autocast, recorder=recorder)
 
     watched = {"val": "val" if split.val else None, "last": None, "test-leak": "test"}[settings.select]
     if settings.select == "test-leak":
@@ -178,6 +182,8 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
                         progress.best = {**measured, "epoch": progress.epoch}
                         best_file.parent.mkdir(exist_ok=True)
                         write_bytes(best_file, to_safetensors(model.adapter_state()))
+                    if settings.watch_test and watched != "test":
+                        log.epoch(progress, "test", measure("test"))
                 if len(failures.reasons) >= len(split.train) and not progress.step:
                     raise DataError(f"{catalog.source}: not one of the training clips can be read")
             progress.seconds, progress.failures = clock.seconds(), dict(failures.reasons)
@@ -190,9 +196,19 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
     # ------------------------------------------------------------ test and save
     if watched and progress.best:
         model.load_adapter_state(load_file(best_file))
-    tested = measure("test")
+    with_embeddings = config.eval.keep == "embeddings"
+    record = {
+        part: Recorder(source.datasets[part].clips, catalog.classes, embeddings=with_embeddings)
+        for part in ("val", "test")
+        if config.eval.keep != "nothing"
+    }
+    tested = measure("test", record.get("test"))
     if not tested:
         raise DataError(f"{catalog.source}: not one of the test clips can be read")
+    validated = "val" in record and split.val and measure("val", record["val"])
+    for part, recorder in record.items():
+        if part == "test" or validated:
+            recorder.write(out / "predictions" / f"{part}.parquet", split=part, method=model.config.name)
     metrics = {
         **tested,
         "split": "test",
@@ -203,6 +219,7 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
         "steps": progress.step,
         "seconds": round(clock.seconds(), 1),
         "consistency": config.descriptions.summary(bank if anchor_list else None),
+        "unknown_below": choose_threshold(record["val"].predictions().confidence) if validated else None,
         "approximations": config.approximations(),
         "unreadable": failures.reasons,
     }
