@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from msta.errors import DataError
 from msta.evaluation.metrics import Array
+from msta.evaluation.predictions import read_predictions
 
 KEEP = 0.95
 """Share of the validation clips that the threshold lets pass."""
@@ -31,7 +34,12 @@ def choose_threshold(known: Array, unknown: Array | None = None, *, keep: float 
     return float(candidates[np.argmax(kept + refused)])
 
 
-def rejection(threshold: float, known: Array, unknown: Array) -> dict[str, float]:
+def threshold(validation: Path) -> float | None:
+    """Chosen on the predictions in a file; None without the file."""
+    return choose_threshold(read_predictions(validation).confidence) if validation.exists() else None
+
+
+def rejection(below: float, known: Array, unknown: Array) -> dict[str, float]:
     """What a threshold does to test clips, in percent.
 
     Returns:
@@ -42,7 +50,7 @@ def rejection(threshold: float, known: Array, unknown: Array) -> dict[str, float
 
     truth = np.concatenate([np.ones(len(known)), np.zeros(len(unknown))])
     return {
-        "kept": float(100 * (known >= threshold).mean()),
-        "refused": float(100 * (unknown < threshold).mean()),
+        "kept": float(100 * (known >= below).mean()),
+        "refused": float(100 * (unknown < below).mean()),
         "auroc": float(100 * roc_auc_score(truth, np.concatenate([known, unknown]))),
     }

@@ -29,7 +29,7 @@ from msta.descriptions.anchors import anchor_folder, anchors_of
 from msta.errors import ConfigError, DataError, Interrupted, MSTAError, is_text
 from msta.evaluation.evaluate import evaluate, views_of
 from msta.evaluation.predictions import Recorder
-from msta.evaluation.unknown import choose_threshold
+from msta.evaluation.unknown import threshold
 from msta.files import new_directory, read_json, refuse_existing, write_bytes, write_json
 from msta.memory import keep_freed_memory
 from msta.methods.task import per_class
@@ -122,6 +122,18 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
         batches = source.test(part, fill)
         return evaluate(model, batches, text, failures, autocast=accelerator.autocast, recorder=recorder)
 
+    def recorder(part: str) -> Recorder | None:
+        embeddings = config.eval.keep == "embeddings"
+        clips = source.datasets[part].clips
+        return None if config.eval.keep == "nothing" else Recorder(clips, catalog.classes, embeddings=embeddings)
+
+    def kept_file(part: str) -> Path:
+        return out / "predictions" / f"{part}.parquet"
+
+    def keep(record: Recorder | None, part: str) -> None:
+        if record is not None:
+            record.write(kept_file(part), split=part, method=model.config.name)
+
     watched = {"val": "val" if split.val else None, "last": None, "test-leak": "test"}[settings.select]
     if settings.select == "test-leak":
         notice("The checkpoint is selected on the test clips, as the authors did: the figure will be optimistic.")
@@ -176,9 +188,10 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
                 progress.epoch += 1
                 progress.batches = 0
                 if watched and (progress.epoch % settings.eval_every == 0 or progress.epoch == epochs):
-                    measured = measure(watched)
+                    measured = measure(watched, record := recorder(watched))
                     log.epoch(progress, watched, measured)
                     if measured and _better(measured, progress.best):
+                        keep(record, watched)
                         progress.best = {**measured, "epoch": progress.epoch}
                         best_file.parent.mkdir(exist_ok=True)
                         write_bytes(best_file, to_safetensors(model.adapter_state()))
@@ -196,19 +209,12 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
     # ------------------------------------------------------------ test and save
     if watched and progress.best:
         model.load_adapter_state(load_file(best_file))
-    with_embeddings = config.eval.keep == "embeddings"
-    record = {
-        part: Recorder(source.datasets[part].clips, catalog.classes, embeddings=with_embeddings)
-        for part in ("val", "test")
-        if config.eval.keep != "nothing"
-    }
-    tested = measure("test", record.get("test"))
+    tested = measure("test", record := recorder("test"))
     if not tested:
         raise DataError(f"{catalog.source}: not one of the test clips can be read")
-    validated = "val" in record and split.val and measure("val", record["val"])
-    for part, recorder in record.items():
-        if part == "test" or validated:
-            recorder.write(out / "predictions" / f"{part}.parquet", split=part, method=model.config.name)
+    keep(record, "test")
+    if split.val and record and not kept_file("val").exists() and measure("val", record := recorder("val")):
+        keep(record, "val")  # nothing was trained, or not by these clips selected
     metrics = {
         **tested,
         "split": "test",
@@ -219,7 +225,7 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
         "steps": progress.step,
         "seconds": round(clock.seconds(), 1),
         "consistency": config.descriptions.summary(bank if anchor_list else None),
-        "unknown_below": choose_threshold(record["val"].predictions().confidence) if validated else None,
+        "unknown_below": threshold(kept_file("val")),
         "approximations": config.approximations(),
         "unreadable": failures.reasons,
     }
