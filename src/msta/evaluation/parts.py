@@ -1,0 +1,166 @@
+"""The data sets a protocol is asked for: ``NAME=PATH?setting=value``, read, checked, divided, and written down."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from msta.config import DataSettings, explain
+from msta.data.catalog import SPLITS, Catalog, Clip, class_text, read_catalog, write_catalog
+from msta.errors import ConfigError, DataError
+from msta.files import new_directory
+
+
+@dataclass(frozen=True)
+class Part:
+    """One division of a data set; three official splits are three parts of one name.
+
+    Attributes:
+        dataset: its name in tables.
+        number: which of several parts, from 1; 0 if it is the only one.
+        path: of the folder or file.
+        settings: of ``data``, for this part alone.
+        test_split: which split of the data is tested on.
+    """
+
+    dataset: str
+    number: int
+    path: Path
+    settings: dict[str, Any] = field(default_factory=dict)
+    test_split: str = "test"
+
+    @property
+    def folder(self) -> str:
+        """Its name in paths."""
+        return f"{self.dataset}-{self.number}" if self.number else self.dataset
+
+    def read(self) -> Catalog:
+        """The clips and classes, every file of them there.
+
+        Raises:
+            DataError: unreadable, no such split, or files that have moved.
+        """
+        try:
+            settings = DataSettings(path=self.path, **self.settings)
+        except ValidationError as error:
+            raise ConfigError(explain(error, "data.")) from error
+        catalog = read_catalog(settings.path)
+        gone = [clip.path for clip in catalog.clips if not os.path.exists(clip.path)]
+        if gone:
+            raise DataError(
+                f"{catalog.source}: {len(gone)} of its {len(catalog.clips)} files are not where it says, {gone[0]} for "
+                "one; if they moved, make the list again, and take out those that are lost"
+            )
+        if self.test_split != "test":
+            if not any(clip.split == self.test_split for clip in catalog.clips):
+                raise DataError(f"{catalog.source}: test_split={self.test_split}: it has no such split")
+            moved = {"test": None, self.test_split: "test"}  # clips of the data's own test set are left out
+            kept = [c for c in catalog.clips if c.split != "test"]
+            catalog = replace(catalog, clips=tuple(replace(c, split=moved.get(c.split or "", c.split)) for c in kept))
+        return catalog
+
+
+def parse_parts(texts: Sequence[str], option: str) -> list[Part]:
+    """``[NAME=]PATH[?setting=value&…]`` each. Given several times, a name's parts are averaged over.
+
+    Raises:
+        ConfigError: not of that form, or two data sets that would be called the same by chance.
+    """
+    parsed: list[tuple[str, bool, Part]] = []
+    for text in texts:
+        name, equals, rest = text.partition("=")
+        if not equals or os.sep in name or "?" in name or os.path.exists(text):
+            name, rest = "", text
+        path, settings = rest, {}
+        if "?" in rest and not os.path.exists(rest):
+            path, _, query = rest.partition("?")
+            for pair in query.split("&"):
+                key, equals, value = pair.partition("=")
+                if not key or not equals:
+                    raise ConfigError(f"{option}: expected PATH?setting=value, got {text!r}")
+                settings[key] = value
+        test_split = settings.pop("test_split", "test")
+        if test_split not in SPLITS:
+            raise ConfigError(f"{option}: test_split={test_split!r} is none of {', '.join(SPLITS)}")
+        where = Path(os.path.abspath(Path(path).expanduser()))
+        if not where.exists():
+            raise DataError(f"{option}: {path}: no such folder or file")
+        own = name or (where.stem if where.is_file() else where.name)
+        parsed.append((own, bool(name), Part(own, 0, where, settings, test_split)))
+    counts = Counter(own for own, _, _ in parsed)
+    for own, named, _ in parsed:
+        if counts[own] > 1 and not named:
+            raise ConfigError(
+                f"{option}: {counts[own]} data sets are called {own!r}; say NAME=PATH; splits of one set share a NAME"
+            )
+        if not own or own != own.strip() or "/" in own or own.startswith("."):
+            raise ConfigError(f"{option}: {own!r} is no name for a data set; say NAME=PATH")
+    seen: Counter[str] = Counter()
+    parts = []
+    for own, _, part in parsed:
+        seen[own] += 1
+        parts.append(replace(part, number=seen[own] if counts[own] > 1 else 0))
+    return parts
+
+
+def write_once(folder: Path, catalog: Catalog) -> Path:
+    """``folder``/split.csv with the catalog's clips, if it is not there yet.
+
+    Raises:
+        DataError: it is there with other clips: the data changed since the protocol began.
+    """
+    csv = folder / "split.csv"
+    if not csv.exists():
+        with new_directory(folder) as aside:
+            write_catalog(aside / "split.csv", catalog.classes, catalog.clips)
+        return csv
+    then = read_catalog(csv)
+    same = then.classes == catalog.classes and {(c.path, c.label, c.split) for c in then.clips} == {
+        (os.path.abspath(c.path), c.label, c.split) for c in catalog.clips
+    }
+    if not same:
+        raise DataError(f"{catalog.source}: its clips are not those that {csv} began with; take another --out")
+    return csv
+
+
+def refuse_overlap(train: Sequence[Clip], test: Sequence[Clip], what: str) -> None:
+    """Raise if a test clip is also trained on: the same file, under whatever name, or the same bytes.
+
+    Raises:
+        DataError: names both files.
+    """
+    by_file = {os.path.realpath(clip.path): clip.path for clip in train}
+    by_size: dict[int, list[str]] = {}
+    for path in by_file.values():
+        by_size.setdefault(os.path.getsize(path), []).append(path)
+    digests: dict[str, str] = {}
+
+    def digest(path: str) -> str:
+        if path not in digests:
+            digests[path] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return digests[path]
+
+    for clip in test:
+        same = by_file.get(os.path.realpath(clip.path))
+        if same is None:
+            alike = by_size.get(os.path.getsize(clip.path), [])
+            same = next((path for path in alike if digest(path) == digest(clip.path)), None)
+        if same is not None:
+            raise DataError(
+                f"{what}: the test clip {clip.path} is also trained on"
+                + (f", as {same}" if same != clip.path else "")
+                + "; take it out of one of them"
+            )
+
+
+def shared_classes(source: Catalog, target: Catalog) -> list[str]:
+    """Classes of ``target`` that ``source`` has as well, by name: no zero-shot classes."""
+    known = {class_text(name).casefold() for name in source.classes}
+    return [name for name in target.classes if class_text(name).casefold() in known]
