@@ -438,6 +438,87 @@ def check(
         print_check(found)
 
 
+@app.command(
+    epilog="Examples: msta protocol few-shot --data clips/ --shots 2,4,8 --out runs/few-shot; "
+    "msta protocol zero-shot --source clips/ --target ucf101=UCF-101/ --out runs/transfer; "
+    "msta protocol report --out runs/few-shot"
+)
+def protocol(
+    name: Annotated[
+        str, typer.Argument(help="zero-shot, few-shot, base-to-novel or supervised; report makes its pages again.")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting of msta train.")
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="[NAME=]PATH[?setting=value&…]. Again with one NAME: its other splits, averaged over."),
+    ] = None,
+    source: Annotated[list[str] | None, typer.Option(help="The same: what zero-shot trains on.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="The same: what zero-shot tests on; base-to-novel: the novel classes.")
+    ] = None,
+    backbone: Backbone = None,
+    base: Base = None,
+    adapter: Annotated[Path | None, typer.Option(help="A trained one for zero-shot, in place of --source.")] = None,
+    method: Annotated[str, typer.Option(help="Names, separated by commas, the baseline first.")] = "zero-shot,msta",
+    shots: Annotated[
+        str | None, typer.Option(help="Clips a class. Default: 2,4,8,16 for few-shot, 16 for base-to-novel, else all.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Of splits and training, separated by commas.")] = "0,1,2",
+    preset: Annotated[str, typer.Option(help="As for train.")] = "small",
+    published: Annotated[
+        Path | None, typer.Option(help="A JSON file of others' figures, to stand beside yours.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Given again, it goes on and skips what is finished.")] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Run one of the field's four protocols: splits, runs, tables with intervals, and a report to look at.
+
+    Writes DIR/report.html, results.md, results.tex and results.json, and keeps every prediction. The checkpoint is
+    selected on validation clips; train.watch_test=true also prints the authors' choice, by test clips, as test-leak.
+    """
+    from msta.evaluation.protocol_report import summary, write_report
+    from msta.evaluation.protocols import Request
+    from msta.evaluation.running import run_protocol
+
+    if out is None:
+        raise ConfigError("missing --out")
+    if name != "report":
+        request = Request(
+            name,
+            tuple(data or ()),
+            tuple(source or ()),
+            tuple(target or ()),
+            tuple(_listed(method)),
+            shots and tuple(_integers(shots, "--shots")),
+            tuple(_integers(seeds, "--seeds")),
+            preset,
+            tuple(overrides or ()),
+            backbone,
+            base,
+            adapter,
+        )
+        run_protocol(request, out, console)
+    results = write_report(out, published)
+    if as_json:
+        _print_json(results)
+    else:
+        print(summary(results))
+        print(f"Report: {out / 'report.html'}")
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _integers(text: str, option: str) -> list[int]:
+    try:
+        return [int(part) for part in _listed(text)]
+    except ValueError:
+        raise ConfigError(f"{option}: expected numbers separated by commas, got {text!r}") from None
+
+
 def _load_model(backbone: str | None, base: str | None, adapter: Path | None) -> Any:
     import torch
 
