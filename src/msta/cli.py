@@ -467,9 +467,7 @@ def protocol(
     ] = None,
     seeds: Annotated[str, typer.Option(help="Of splits and training, separated by commas.")] = "0,1,2",
     preset: Annotated[str, typer.Option(help="As for train.")] = "small",
-    published: Annotated[
-        Path | None, typer.Option(help="A JSON file of others' figures, to stand beside yours.")
-    ] = None,
+    published: Annotated[Path | None, typer.Option(help="JSON of others' figures, to stand beside yours.")] = None,
     out: Annotated[Path | None, typer.Option(help="Given again, it goes on and skips what is finished.")] = None,
     as_json: AsJSON = False,
 ) -> None:
@@ -491,7 +489,7 @@ def protocol(
             tuple(source or ()),
             tuple(target or ()),
             tuple(_listed(method)),
-            shots and tuple(_integers(shots, "--shots")),
+            tuple(_integers(shots, "--shots")) if shots is not None else None,
             tuple(_integers(seeds, "--seeds")),
             preset,
             tuple(overrides or ()),
