@@ -169,7 +169,7 @@ def _section(
     curves = {"as it is": (np.concatenate([run.predictions.probabilities for run in runs]), labels)}
     if all(run.temperature is not None for run in runs):
         parts = [scaled(run.predictions.probabilities, run.temperature or 1.0) for run in runs]
-        curves["scaled by a temperature fitted on validation"] = (np.concatenate(parts), labels)
+        curves["temperature-scaled"] = (np.concatenate(parts), labels)
     add("reliability", "Calibration", figures.reliability_diagram(curves))
     caption = f"Embeddings of the test clips (t-SNE), {_named(runs[0])}; filled: right, open: wrong"
     add("map", caption, figures.embedding_map(runs[0].predictions))
