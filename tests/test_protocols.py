@@ -420,6 +420,7 @@ def test_a_bad_file_of_published_figures_is_named(tmp_path, content, words):
         ("few-shot", {"overrides": ("train.lr_=4",)}, ConfigError, "no setting train.lr_"),
         ("few-shot", {"overrides": ("train.seed=4",)}, ConfigError, "train.seed is the protocol's"),
         ("few-shot", {"data": ("nowhere",)}, DataError, "nowhere: no such folder or file"),
+        ("zero-shot", {"target": ("nowhere",)}, DataError, "nowhere: no such folder or file"),
     ],
 )  # fmt: skip
 def test_bad_requests_are_refused_before_anything_runs(world, tmp_path, protocol, changes, error, words):
@@ -461,14 +462,15 @@ def test_data_sets_are_told_apart(world, tmp_path):
         parse_parts(both, "--data")
     parts = parse_parts([f"x={path}" for path in both], "--data")
     assert [(p.dataset, p.number, p.folder) for p in parts] == [("x", 1, "x-1"), ("x", 2, "x-2")]
-    (part,) = parse_parts([f"x={both[0]}?val_fraction=0.5&test_split=val"], "--data")
-    assert (part.settings, part.test_split) == ({"val_fraction": "0.5"}, "val")
+    (part,) = parse_parts([f"x={both[0]}?layout=folders&test_split=val"], "--data")
+    assert (part.settings, part.test_split) == ({"layout": "folders"}, "val")
+    (part,) = parse_parts([f"x={both[0]}?test_split=val"], "--data")
     with pytest.raises(DataError, match="test_split=val: it has no such split"):
         part.read()
     with pytest.raises(ConfigError, match=r"expected PATH\?setting=value"):
         parse_parts([f"x={both[0]}?seed"], "--data")
-    with pytest.raises(ConfigError, match="no setting data.lr"):
-        parse_parts([f"{both[0]}?lr=5"], "--data")[0].read()
+    with pytest.raises(ConfigError, match="val_fraction does not say how data are read"):
+        parse_parts([f"{both[0]}?val_fraction=0.5"], "--data")
     with pytest.raises(ConfigError, match="test_split='dev'"):
         parse_parts([f"{both[0]}?test_split=dev"], "--data")
 

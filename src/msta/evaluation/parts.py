@@ -18,6 +18,10 @@ from msta.errors import ConfigError, DataError
 from msta.files import new_directory
 
 
+READING = ("layout", "split_number", "annotations", "labels", "train_list", "val_list", "test_list")
+"""Settings of ``data`` that say how a data set is read: those that one of several may have for itself."""
+
+
 @dataclass(frozen=True)
 class Part:
     """One division of a data set; three official splits are three parts of one name.
@@ -26,7 +30,7 @@ class Part:
         dataset: its name in tables.
         number: which of several parts, from 1; 0 if it is the only one.
         path: of the folder or file.
-        settings: of ``data``, for this part alone.
+        settings: of ``data``, for this part alone: names of :data:`READING`.
         test_split: which split of the data is tested on.
     """
 
@@ -87,6 +91,8 @@ def parse_parts(texts: Sequence[str], option: str) -> list[Part]:
                     raise ConfigError(f"{option}: expected PATH?setting=value, got {text!r}")
                 settings[key] = value
         test_split = settings.pop("test_split", "test")
+        for key in settings.keys() - {*READING}:
+            raise ConfigError(f"{option}: {key} does not say how data are read; {', '.join(READING)}, test_split do")
         if test_split not in SPLITS:
             raise ConfigError(f"{option}: test_split={test_split!r} is none of {', '.join(SPLITS)}")
         where = Path(os.path.abspath(Path(path).expanduser()))

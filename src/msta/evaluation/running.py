@@ -43,9 +43,10 @@ def run_protocol(request: Request, out: Path, console: Console) -> None:
         MSTAError: wrong data, files or settings; :class:`Interrupted` after Ctrl-C.
     """
     check(request)
-    for part in parse_parts((*request.data, *request.source, *request.target), "data"):
-        if Path(os.path.abspath(out)).is_relative_to(part.path):
-            raise ConfigError(f"--out: {out} lies inside the data, where it would be taken for a class")
+    for option in ("data", "source", "target"):
+        for part in parse_parts(getattr(request, option), f"--{option}"):
+            if Path(os.path.abspath(out)).is_relative_to(part.path):
+                raise ConfigError(f"--out: {out} lies inside {part.path}, where it would be taken for a class")
     plan = out / "protocol.json"
     if plan.exists():
         then = read_json(plan, MSTAError).get("protocol")
