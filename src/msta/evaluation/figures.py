@@ -112,7 +112,7 @@ def learning_curves(logs: Mapping[str, Sequence[dict[str, Any]]]) -> bytes:
             if measured:
                 below.plot(*zip(*measured, strict=True), style, color=colour, marker=".", markersize=4)
     for axes in (above, below):
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
     above.set_ylabel("loss", fontsize=9)
     below.set_ylabel("top-1, %", fontsize=9)
     below.set_xlabel("epoch (below: validation; dotted: test, if watched)", fontsize=9)

@@ -17,7 +17,6 @@ from msta.data.catalog import SPLITS, Catalog, Clip, class_text, read_catalog, w
 from msta.errors import ConfigError, DataError
 from msta.files import new_directory
 
-
 READING = ("layout", "split_number", "annotations", "labels", "train_list", "val_list", "test_list")
 """Settings of ``data`` that say how a data set is read: those that one of several may have for itself."""
 
