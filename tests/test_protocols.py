@@ -20,8 +20,8 @@ from rich.console import Console
 from video_files import write_video
 
 import msta
-from msta.data.catalog import Catalog, Clip, read_catalog, write_catalog
-from msta.data.splits import base_novel, restrict
+from msta.data.catalog import Clip, read_catalog, write_catalog
+from msta.data.splits import base_novel
 from msta.errors import ConfigError, DataError, Interrupted, MSTAError
 from msta.evaluation import running
 from msta.evaluation.parts import parse_parts, refuse_overlap
@@ -283,7 +283,9 @@ def test_the_harmonic_mean_is_of_the_means(base_to_novel):
 def test_predictions_come_back_as_they_were(tmp_path_factory, views, clips, classes, embeddings, seed):
     torch.manual_seed(seed)
     names = [f"class {i}" for i in range(classes)]
-    rows = [Clip(f"/clips/{i} é,\n.mp4", i % classes) for i in range(clips)]
+    rows = [
+        Clip(f"/clips/{i} é,\n.mp4", i % classes, None, *((1.5, None) if i % 2 else (None, None))) for i in range(clips)
+    ]
     recorder = Recorder(rows, names, embeddings=embeddings)
     for part in torch.randperm(clips).split(3):  # batches in any order
         labels = torch.tensor([rows[i].label for i in part])
@@ -291,8 +293,9 @@ def test_predictions_come_back_as_they_were(tmp_path_factory, views, clips, clas
     path = tmp_path_factory.mktemp("p") / "deep" / "x.parquet"
     recorder.write(path, split="test")
     then, now = recorder.predictions(), read_predictions(path)
-    assert (now.classes, now.clips) == (then.classes, then.clips)
-    assert dict(zip(now.clips, now.labels, strict=True)) == {r.path: r.label for r in rows}
+    assert (now.classes, now.clips, now.files) == (then.classes, then.clips, then.files)
+    assert dict(zip(now.clips, now.labels, strict=True)) == {r.name: r.label for r in rows}
+    assert dict(zip(now.clips, now.files, strict=True)) == {r.name: (r.path, r.span) for r in rows}
     np.testing.assert_allclose(now.probabilities, then.probabilities, atol=1e-7)
     assert (now.embeddings is None) == (not embeddings)
     if embeddings:
@@ -462,44 +465,22 @@ def test_data_sets_are_told_apart(world, tmp_path):
         parse_parts(both, "--data")
     parts = parse_parts([f"x={path}" for path in both], "--data")
     assert [(p.dataset, p.number, p.folder) for p in parts] == [("x", 1, "x-1"), ("x", 2, "x-2")]
-    (part,) = parse_parts([f"x={both[0]}?layout=folders&test_split=val"], "--data")
-    assert (part.settings, part.test_split) == ({"layout": "folders"}, "val")
-    (part,) = parse_parts([f"x={both[0]}?test_split=val"], "--data")
-    with pytest.raises(DataError, match="test_split=val: it has no such split"):
+    (part,) = parse_parts([f"x={both[0]}?layout=folder&split_number=2"], "--data")
+    assert part.settings == {"layout": "folder", "split_number": "2"}
+    with pytest.raises(ConfigError, match="split_number"):
         part.read()
     with pytest.raises(ConfigError, match=r"expected PATH\?setting=value"):
         parse_parts([f"x={both[0]}?seed"], "--data")
     with pytest.raises(ConfigError, match="val_fraction does not say how data are read"):
         parse_parts([f"{both[0]}?val_fraction=0.5"], "--data")
-    with pytest.raises(ConfigError, match="test_split='dev'"):
-        parse_parts([f"{both[0]}?test_split=dev"], "--data")
 
 
-def test_another_split_than_test_may_be_tested(world, tmp_path):
-    catalog = read_catalog(world / "clips")
-    splits = ["train"] * 3 + ["val"] * 2 + ["test"]
-    clips = [Clip(c.path, c.label, splits[int(Path(c.path).stem)]) for c in catalog.clips]
-    write_catalog(tmp_path / "list.csv", catalog.classes, clips)
-    (part,) = parse_parts([f"{tmp_path / 'list.csv'}?test_split=val"], "--data")
-    read = part.read()
-    assert {c.path for c in read.clips if c.split == "test"} == {c.path for c in clips if c.split == "val"}
-    assert not {c.path for c in read.clips} & {c.path for c in clips if c.split == "test"}
-
-
-@given(st.integers(2, 40), st.integers(0, 99))
-def test_restricted_catalogs_keep_names_with_clips(classes, seed):
-    random = np.random.default_rng(seed)
-    names = tuple(f"c{i}" for i in range(classes))
-    clips = tuple(Clip(f"{i}", int(random.integers(classes))) for i in range(3 * classes))
-    base, novel = base_novel(names)
-    assert sorted([*base, *novel]) == list(range(classes))
-    assert 0 <= len(base) - len(novel) <= 1
-    kept = []
-    for labels in (base, novel):
-        half = restrict(Catalog("x", names, clips), labels)
-        assert all(half.classes[c.label] == names[clips[int(c.path)].label] for c in half.clips)
-        kept += [c.path for c in half.clips]
-    assert sorted(kept, key=int) == [c.path for c in clips]
+def test_ranges_of_a_video_are_other_clips_unless_they_overlap(tmp_path):
+    (tmp_path / "v.mp4").write_bytes(b"x")
+    train = [Clip(str(tmp_path / "v.mp4"), 0, None, 0, 5)]
+    refuse_overlap(train, [Clip(str(tmp_path / "v.mp4"), 0, None, 5, 9)], "x")
+    with pytest.raises(DataError, match=r"v\.mp4 \[4-9 s\] is also trained on"):
+        refuse_overlap(train, [Clip(str(tmp_path / "v.mp4"), 0, None, 4, 9)], "x")
 
 
 def test_descriptions_of_all_classes_are_cut_to_the_base_classes(world, tmp_path):

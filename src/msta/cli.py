@@ -100,6 +100,10 @@ def eval_(
     clips: Annotated[int, typer.Option(min=1, help="Test clips a video.")] = 1,
     crops: Annotated[int, typer.Option(help="Test crops a clip: 1 or 3.")] = 1,
     new_classes: Annotated[bool, typer.Option(help="Measure on the data's classes, not the adapter's.")] = False,
+    template: Annotated[
+        list[str] | None, typer.Option(help='"a video of {}."; again: several, averaged. Else the adapter\'s.')
+    ] = None,
+    predictions: Annotated[Path | None, typer.Option(help="A Parquet file to write every prediction to.")] = None,
     as_json: AsJSON = False,
 ) -> None:
     """Measure top-1 and top-5, in percent, of an adapter or of a backbone as it is."""
@@ -108,8 +112,9 @@ def eval_(
 
     views = _checked(EvalSettings, clips=clips, crops=crops).views()
     metrics = evaluate_on(
-        _load_model(backbone, base, adapter), data, split=split, views=views, new_classes=new_classes, console=console
-    )
+        _load_model(backbone, base, adapter), data, split=split, views=views, new_classes=new_classes, console=console,
+        template=template, predictions=predictions,
+    )  # fmt: skip
     for path, reason in metrics["unreadable"].items():
         _say(one_line(f"left out: {path}: {reason}"))
     if as_json:
@@ -125,7 +130,15 @@ def predict(
     adapter: Annotated[Path | None, typer.Option(help="An adapter's directory.")] = None,
     backbone: Backbone = None,
     base: Base = None,
-    labels: Annotated[str | None, typer.Option(help="Classes, separated by commas; the adapter's if left out.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Classes, separated by commas, or a .txt or .csv of them; else the adapter's.")
+    ] = None,
+    template: Annotated[
+        list[str] | None, typer.Option(help='"a video of {}."; again: several, averaged. Else the adapter\'s.')
+    ] = None,
+    unknown_below: Annotated[
+        str | None, typer.Option(help="A probability, or val (the adapter's own): below it a video is unknown.")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes to print for a video.")] = 3,
     clips: Annotated[int, typer.Option(min=1, help="Test clips a video.")] = 1,
     crops: Annotated[int, typer.Option(help="Test crops a clip: 1 or 3.")] = 1,
@@ -134,15 +147,15 @@ def predict(
     """Say what happens in each video. A file that cannot be read is reported in its place, and the exit code is 1."""
     from msta.config import EvalSettings
     from msta.data.decode import DecodeError
+    from msta.inference.class_sets import class_names, unknown_threshold
     from msta.inference.predictor import Predictor
 
     views = _checked(EvalSettings, clips=clips, crops=crops).views()
-    names = [name.strip() for name in labels.split(",")] if labels is not None else None
-    if names is not None and not all(names):
-        raise ConfigError(f"--labels: an empty one in {labels!r}")
+    names = class_names(labels) if labels is not None else None
+    below = unknown_threshold(unknown_below, adapter) if unknown_below is not None else None
     if adapter is None and names is None:
         raise ConfigError("give --adapter, or --labels")
-    predictor = Predictor(_load_model(backbone, base, adapter), names, views=views)
+    predictor = Predictor(_load_model(backbone, base, adapter), names, template=template, views=views)
     results: list[dict[str, Any]] = []
     for video in videos:
         try:
@@ -153,6 +166,9 @@ def predict(
         else:
             results.append({"path": video, "predictions": [vars(p) for p in ranked]})
             line = one_line(f"{video}: ") + ", ".join(f"{p.label} {100 * p.probability:.1f} %" for p in ranked[:top])
+            if below is not None:
+                results[-1]["unknown"] = ranked[0].probability < below
+                line += " (unknown)" if results[-1]["unknown"] else ""
         if not as_json:
             print(line)
     if as_json:

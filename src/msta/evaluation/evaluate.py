@@ -11,6 +11,7 @@ from torch import Tensor
 
 from msta.backbone.prefix import Tokens, tokens_of
 from msta.data.clips import ClipFormat, Failures, on_device
+from msta.errors import ConfigError
 from msta.evaluation.metrics import accuracy
 from msta.evaluation.predictions import Recorder
 from msta.methods.base import AdaptedModel
@@ -27,7 +28,14 @@ def clip_format(model: AdaptedModel) -> ClipFormat:
 
 @torch.no_grad()
 def class_embeddings(model: AdaptedModel, classes: Sequence[str], template: str | Sequence[str]) -> Tensor:
-    """[K, D]: the prompts of the classes, read by the adapted text tower."""
+    """[K, D]: the prompts of the classes, read by the adapted text tower.
+
+    Raises:
+        ConfigError: a template without a place for the name.
+    """
+    for each in (template,) if isinstance(template, str) else template:
+        if "{}" not in each:
+            raise ConfigError(f"--template: {each!r} has no {{}} for the class name")
     ids = model.tokenize(prompts(classes, template)).to(model.backbone.logit_scale.device)
     return per_class(model.encode_text(ids), len(classes))
 

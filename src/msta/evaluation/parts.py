@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -13,11 +14,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from msta.config import DataSettings, explain
-from msta.data.catalog import SPLITS, Catalog, Clip, class_text, read_catalog, write_catalog
+from msta.data.catalog import Catalog, Clip, class_text, read_catalog, write_catalog
+from msta.data.layouts.options import OPTIONS
 from msta.errors import ConfigError, DataError
 from msta.files import new_directory
 
-READING = ("layout", "split_number", "annotations", "labels", "train_list", "val_list", "test_list")
+READING = ("layout", *OPTIONS)
 """Settings of ``data`` that say how a data set is read: those that one of several may have for itself."""
 
 
@@ -30,14 +32,12 @@ class Part:
         number: which of several parts, from 1; 0 if it is the only one.
         path: of the folder or file.
         settings: of ``data``, for this part alone: names of :data:`READING`.
-        test_split: which split of the data is tested on.
     """
 
     dataset: str
     number: int
     path: Path
     settings: dict[str, Any] = field(default_factory=dict)
-    test_split: str = "test"
 
     @property
     def folder(self) -> str:
@@ -45,28 +45,22 @@ class Part:
         return f"{self.dataset}-{self.number}" if self.number else self.dataset
 
     def read(self) -> Catalog:
-        """The clips and classes, every file of them there.
+        """The clips and classes.
 
         Raises:
-            DataError: unreadable, no such split, or files that have moved.
+            MSTAError: unreadable, or files that have moved.
         """
         try:
             settings = DataSettings(path=self.path, **self.settings)
         except ValidationError as error:
             raise ConfigError(explain(error, "data.")) from error
-        catalog = read_catalog(settings.path)
+        catalog = settings.read()
         gone = [clip.path for clip in catalog.clips if not os.path.exists(clip.path)]
         if gone:
             raise DataError(
                 f"{catalog.source}: {len(gone)} of its {len(catalog.clips)} files are not where it says, {gone[0]} for "
-                "one; if they moved, make the list again, and take out those that are lost"
+                "one; if they moved, write it again (msta data index), which also leaves out those that are lost"
             )
-        if self.test_split != "test":
-            if not any(clip.split == self.test_split for clip in catalog.clips):
-                raise DataError(f"{catalog.source}: test_split={self.test_split}: it has no such split")
-            moved = {"test": None, self.test_split: "test"}  # clips of the data's own test set are left out
-            kept = [c for c in catalog.clips if c.split != "test"]
-            catalog = replace(catalog, clips=tuple(replace(c, split=moved.get(c.split or "", c.split)) for c in kept))
         return catalog
 
 
@@ -89,16 +83,13 @@ def parse_parts(texts: Sequence[str], option: str) -> list[Part]:
                 if not key or not equals:
                     raise ConfigError(f"{option}: expected PATH?setting=value, got {text!r}")
                 settings[key] = value
-        test_split = settings.pop("test_split", "test")
         for key in settings.keys() - {*READING}:
-            raise ConfigError(f"{option}: {key} does not say how data are read; {', '.join(READING)}, test_split do")
-        if test_split not in SPLITS:
-            raise ConfigError(f"{option}: test_split={test_split!r} is none of {', '.join(SPLITS)}")
+            raise ConfigError(f"{option}: {key} does not say how data are read; {', '.join(READING)} do")
         where = Path(os.path.abspath(Path(path).expanduser()))
         if not where.exists():
             raise DataError(f"{option}: {path}: no such folder or file")
         own = name or (where.stem if where.is_file() else where.name)
-        parsed.append((own, bool(name), Part(own, 0, where, settings, test_split)))
+        parsed.append((own, bool(name), Part(own, 0, where, settings)))
     counts = Counter(own for own, _, _ in parsed)
     for own, named, _ in parsed:
         if counts[own] > 1 and not named:
@@ -127,8 +118,8 @@ def write_once(folder: Path, catalog: Catalog) -> Path:
             write_catalog(aside / "split.csv", catalog.classes, catalog.clips)
         return csv
     then = read_catalog(csv)
-    same = then.classes == catalog.classes and {(c.path, c.label, c.split) for c in then.clips} == {
-        (os.path.abspath(c.path), c.label, c.split) for c in catalog.clips
+    same = then.classes == catalog.classes and {(c.path, c.span, c.label, c.split) for c in then.clips} == {
+        (os.path.abspath(c.path), c.span, c.label, c.split) for c in catalog.clips
     }
     if not same:
         raise DataError(f"{catalog.source}: its clips are not those that {csv} began with; take another --out")
@@ -138,31 +129,37 @@ def write_once(folder: Path, catalog: Catalog) -> Path:
 def refuse_overlap(train: Sequence[Clip], test: Sequence[Clip], what: str) -> None:
     """Raise if a test clip is also trained on: the same file, under whatever name, or the same bytes.
 
+    Time ranges of one video that do not overlap are different clips.
+
     Raises:
-        DataError: names both files.
+        DataError: names both clips.
     """
-    by_file = {os.path.realpath(clip.path): clip.path for clip in train}
-    by_size: dict[int, list[str]] = {}
-    for path in by_file.values():
-        by_size.setdefault(os.path.getsize(path), []).append(path)
+    by_file: dict[str, list[Clip]] = {}
+    by_size: dict[int, set[str]] = {}
+    for clip in train:
+        file = os.path.realpath(clip.path)
+        by_file.setdefault(file, []).append(clip)
+        by_size.setdefault(os.path.getsize(file), set()).add(file)
     digests: dict[str, str] = {}
 
-    def digest(path: str) -> str:
-        if path not in digests:
-            digests[path] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-        return digests[path]
+    def digest(file: str) -> str:
+        if file not in digests:
+            digests[file] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        return digests[file]
 
     for clip in test:
-        same = by_file.get(os.path.realpath(clip.path))
-        if same is None:
-            alike = by_size.get(os.path.getsize(clip.path), [])
-            same = next((path for path in alike if digest(path) == digest(clip.path)), None)
-        if same is not None:
-            raise DataError(
-                f"{what}: the test clip {clip.path} is also trained on"
-                + (f", as {same}" if same != clip.path else "")
-                + "; take it out of one of them"
-            )
+        file = os.path.realpath(clip.path)
+        files = [file] if file in by_file else []
+        alike = by_size.get(os.path.getsize(file), set()) - {file}
+        files += [other for other in sorted(alike) if digest(other) == digest(file)]
+        for same in (c for other in files for c in by_file[other] if _overlap(c, clip)):
+            alias = f", as {same.name}" if same.name != clip.name else ""
+            raise DataError(f"{what}: the test clip {clip.name} is also trained on{alias}; take it out of one of them")
+
+
+def _overlap(one: Clip, other: Clip) -> bool:
+    (a, b), (c, d) = ((start or 0.0, math.inf if end is None else end) for start, end in (one.span, other.span))
+    return a < d and c < b
 
 
 def shared_classes(source: Catalog, target: Catalog) -> list[str]:

@@ -1,8 +1,8 @@
 """Every prediction, kept as Parquet, so that any table can be made again.
 
-A row a clip: its path, its label, the five likeliest labels with their probabilities, the probabilities of all classes
-and, if wanted, the embedding, all averaged over the test views; ``view`` is then null. With several views a row a view
-follows, without the long columns. The class names are in the file's metadata.
+A row a clip: its name, file and time range, its label, the five likeliest labels with their probabilities, the
+probabilities of all classes and, if wanted, the embedding, all averaged over the test views; ``view`` is then null.
+With several views a row a view follows, without the long columns. The class names are in the file's metadata.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from msta.data.catalog import Clip
+from msta.data.catalog import Clip, Span
 from msta.errors import DataError, in_short
 from msta.evaluation.metrics import Array, Integers
 from msta.files import replacing
@@ -33,7 +33,8 @@ class Predictions:
 
     Attributes:
         classes: K names.
-        clips: N paths.
+        clips: N names: a path, and a time range if the clip is one.
+        files: N times the file and what part of it the clip is.
         labels: int64 [N].
         probabilities: float64 [N, K].
         embeddings: float32 [N, D], of the video tower, or None.
@@ -41,6 +42,7 @@ class Predictions:
 
     classes: tuple[str, ...]
     clips: tuple[str, ...]
+    files: tuple[tuple[str, Span], ...]
     labels: Integers
     probabilities: Array
     embeddings: npt.NDArray[np.float32] | None = None
@@ -108,9 +110,11 @@ class Recorder:
         """
         if not self._indices:
             raise ValueError("no predictions")
+        clips = [self.clips[i] for i in self.indices.tolist()]
         return Predictions(
             self.classes,
-            tuple(self.clips[i].path for i in self.indices.tolist()),
+            tuple(clip.name for clip in clips),
+            tuple((clip.path, clip.span) for clip in clips),
             self.labels.numpy(),
             torch.cat(self._probabilities, 1).double().mean(0).numpy(),
             self.embeddings.mean(0).numpy() if self._embeddings else None,
@@ -129,7 +133,10 @@ class Recorder:
         for view, probabilities in blocks:
             top = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
             nothing = [None] * len(top)
-            columns["clip"] += whole.clips
+            columns["clip"] += map(_text, whole.clips)
+            columns["path"] += [_text(path) for path, _ in whole.files]
+            columns["start"] += [start for _, (start, _) in whole.files]
+            columns["end"] += [end for _, (_, end) in whole.files]
             columns["view"] += [view] * len(top)
             columns["label"] += whole.labels.tolist()
             columns["top_labels"] += top.tolist()
@@ -160,9 +167,11 @@ def read_predictions(path: Path) -> Predictions:
             raise DataError(f"{path}: predictions of format {about['format']!r}, expected {FORMAT}")
         table = table.filter(table["view"].is_null())
         embeddings = table["embedding"]
+        paths, starts, ends = (table[name].to_pylist() for name in ("path", "start", "end"))
         return Predictions(
             tuple(about["classes"]),
             tuple(table["clip"].to_pylist()),
+            tuple(zip(paths, zip(starts, ends, strict=True), strict=True)),
             table["label"].to_numpy().astype(np.int64),
             np.array(table["probabilities"].to_pylist(), np.float64),
             None if embeddings.null_count else np.array(embeddings.to_pylist(), np.float32),
@@ -171,9 +180,17 @@ def read_predictions(path: Path) -> Predictions:
         raise DataError(f"{path}: no predictions that msta wrote ({in_short(error)})") from error
 
 
+def _text(path: str) -> str:
+    """A path that is no UTF-8, as a file system may hold, with its odd bytes spelt out."""
+    return path.encode(errors="backslashreplace").decode()
+
+
 def _columns(pa: Any) -> dict[str, Any]:
     return {
         "clip": pa.string(),
+        "path": pa.string(),
+        "start": pa.float64(),
+        "end": pa.float64(),
         "view": pa.int16(),
         "label": pa.int32(),
         "top_labels": pa.list_(pa.int32()),

@@ -193,20 +193,21 @@ def _mistakes(runs: Sequence[Run], prefix: str, pictures: dict[str, Path | bytes
         if not hit
     ]
     found: list[dict[str, Any]] = []
-    for confidence, path, i, run in sorted(wrong, key=lambda w: w[:3]):
+    for confidence, clip, i, run in sorted(wrong, key=lambda w: w[:3]):
         if len(found) == MISTAKES:
             break
-        if any(path == mistake["path"] for mistake in found):
+        if any(clip == mistake["clip"] for mistake in found):
             continue
+        path, span = run.predictions.files[i]
         try:
-            frames = read_frames(path, lambda d: segment_times(d, STRIP), FRAME, squash=False)
+            frames = read_frames(path, lambda d: segment_times(d, STRIP), FRAME, within=span)
         except DecodeError:
             continue
         name = f"{prefix}{len(found)}"
         pictures[name] = figures.film_strip(frames)
         p = run.predictions
         found.append({
-            "picture": name, "path": path, "file": "/".join(Path(path).parts[-2:]), "run": _named(run),
+            "picture": name, "clip": clip, "file": "/".join(Path(clip).parts[-2:]), "run": _named(run),
             "truth": p.classes[p.labels[i]], "said": p.classes[p.predicted[i]], "confidence": -100 * confidence,
         })  # fmt: skip
     return found

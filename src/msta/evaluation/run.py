@@ -32,6 +32,7 @@ def evaluate_on(
     batch_size: int = 8,
     workers: int = 1,
     console: Console | None = None,
+    template: str | Sequence[str] | None = None,
     predictions: Path | None = None,
 ) -> dict[str, Any]:
     """Accuracy of ``model`` on a folder or CSV.
@@ -45,6 +46,7 @@ def evaluate_on(
         batch_size: videos at a time.
         workers: decoding processes.
         console: where progress is shown; None: nowhere.
+        template: of the prompts, or several, whose embeddings are averaged; None: the adapter's.
         predictions: a Parquet file to write every prediction to; None: none.
 
     Returns:
@@ -71,7 +73,7 @@ def evaluate_on(
     relabelled = {label: classes.index(name) for label, name in enumerate(catalog.classes) if name in classes}
     moved = [replace(clip, label=relabelled[clip.label]) for clip in chosen]
     recorder = Recorder(moved, classes)
-    template = model.task.template if model.task else DEFAULT_TEMPLATE
+    template = template or (model.task.template if model.task else DEFAULT_TEMPLATE)
     metrics, unreadable = measure_clips(
         model, moved, class_embeddings(model, classes, template),
         views=views, batch_size=batch_size, workers=workers, console=console, recorder=recorder,
@@ -95,7 +97,7 @@ def measure_clips(
     console: Console | None = None,
     recorder: Recorder | None = None,
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Accuracy on clips whose labels index the classes of ``text`` [K, D], and path -> why it could not be read.
+    """Accuracy on clips whose labels index the classes of ``text`` [K, D], and clip -> why it could not be read.
 
     See :func:`evaluate`; the accuracy is empty if no clip could be read.
     """
