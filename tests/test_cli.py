@@ -258,7 +258,7 @@ def test_the_parser_itself_exits_2(arguments):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "predict", "info"])
+@pytest.mark.parametrize("command", ["train", "eval", "predict", "info", "protocol"])
 def test_every_command_has_help_with_an_example(command):
     done = run(command, "--help")
     assert done.returncode == 0

@@ -139,13 +139,23 @@ def test_zero_shot_from_an_adapter_and_over_parts(world, few_shot, tmp_path):
     targets = tuple(f"other={tmp_path / f'set{k}' / 'clips.csv'}" for k in (1, 2))
     run_protocol(asked(world, "zero-shot", target=targets, adapter=adapter), tmp_path / "out", QUIET)
     rows = {row["method"]: row for row in Results(tmp_path / "out").rows()}
-    assert set(rows) == {"adapter", "zero-shot"}
+    assert set(rows) == {"msta adapter", "zero-shot"}
     for row in rows.values():
         assert [run["part"] for run in row["runs"]] == [1, 2]
         assert row["clips"] == 8
         assert row["top1"] == pytest.approx(np.mean([run["top1"] for run in row["runs"]]))
     measured = evaluate_on(msta.load_adapter(adapter), tmp_path / "set1" / "clips.csv", new_classes=True)
-    assert rows["adapter"]["runs"][0]["nll"] == pytest.approx(measured["nll"])
+    assert rows["msta adapter"]["runs"][0]["nll"] == pytest.approx(measured["nll"])
+    # another adapter is another cell; another backbone or other views are refused
+    again = asked(
+        world, "zero-shot", target=targets, adapter=few_shot / "runs" / "clips" / "msta-1shot" / "seed1" / "adapter"
+    )
+    run_protocol(again, tmp_path / "out", QUIET)
+    assert len(list((tmp_path / "out" / "runs").glob("adapter-*"))) == 2
+    msta.random_backbone(tiny(), seed=5).save(tmp_path / "backbone")
+    for changes in ({"backbone": str(tmp_path / "backbone")}, {"overrides": (*QUICK, "eval.clips=3")}):
+        with pytest.raises(MSTAError, match="was run with"):
+            run_protocol(asked(world, "zero-shot", target=targets, **changes), tmp_path / "out", QUIET)
 
 
 def test_supervised_reads_several_views_and_keeps_each(world, tmp_path):
@@ -225,7 +235,7 @@ def test_data_that_changed_since_are_refused(world, tmp_path):
     )
     run_protocol(request, tmp_path / "out", QUIET)
     shutil.copy(world / "clips" / "nod" / "0.mp4", tmp_path / "clips" / "hug" / "9.mp4")
-    with pytest.raises(DataError, match=r"not those that .*split.csv began with; take another --out"):
+    with pytest.raises(DataError, match=r"not those that .*split.csv was made of; take another --out"):
         run_protocol(request, tmp_path / "out", QUIET)
 
 
@@ -417,6 +427,7 @@ def test_a_bad_file_of_published_figures_is_named(tmp_path, content, words):
         ("few-shot", {"methods": ()}, ConfigError, "--method"),
         ("few-shot", {"seeds": (-1,)}, ConfigError, "--seeds"),
         ("few-shot", {"shots": (0,)}, ConfigError, "--shots"),
+        ("supervised", {"shots": (1,)}, ConfigError, "trains on all clips"),
         ("base-to-novel", {"shots": (1, 2)}, ConfigError, "one number of shots"),
         ("few-shot", {"shots": (1, 99)}, DataError, "'nod' has 6 clips to train on, 99 needed"),
         ("few-shot", {"overrides": ("method.rank=4",)}, ConfigError, "no setting method.rank of zero-shot, msta"),

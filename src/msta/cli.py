@@ -455,7 +455,7 @@ def check(
 
 
 @app.command(
-    epilog="Examples: msta protocol few-shot --data clips/ --shots 2,4,8 --out runs/few-shot; "
+    epilog="Example: msta protocol few-shot --data clips/ --shots 2,4,8 --out runs/few-shot; "
     "msta protocol zero-shot --source clips/ --target ucf101=UCF-101/ --out runs/transfer; "
     "msta protocol report --out runs/few-shot"
 )

@@ -122,7 +122,9 @@ def write_once(folder: Path, catalog: Catalog) -> Path:
         (os.path.abspath(c.path), c.span, c.label, c.split) for c in catalog.clips
     }
     if not same:
-        raise DataError(f"{catalog.source}: its clips are not those that {csv} began with; take another --out")
+        raise DataError(
+            f"{catalog.source}: the data, or the most shots, are not those that {csv} was made of; take another --out"
+        )
     return csv
 
 

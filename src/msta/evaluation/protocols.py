@@ -7,6 +7,7 @@ are made from the predictions in those folders alone, by :mod:`msta.evaluation.r
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from msta.errors import ConfigError
 from msta.evaluation.parts import Part, parse_parts, refuse_overlap, shared_classes, write_once
 from msta.files import write_json
 from msta.methods import METHODS
+from msta.methods.artefact import WEIGHTS, Artefact
 from msta.notices import notice
 
 FROZEN = "zero-shot"
@@ -98,7 +100,8 @@ class Cell:
         dataset: with ``part``, what it trains on.
         shots: training clips a class; None: all, or none at all.
         seed: of split and training.
-        config: of the run; None: nothing is trained.
+        config: of the run.
+        trains: whether there is a run; else a model is measured as it is: ``adapter``, or the backbone.
         own: what the run's own test set is called in tables; None: it is not in them.
         tests: the others.
     """
@@ -109,7 +112,9 @@ class Cell:
     part: int
     shots: int | None
     seed: int
-    config: RunConfig | None
+    config: RunConfig
+    trains: bool = True
+    adapter: Path | None = None
     own: str | None = ""
     tests: tuple[Test, ...] = ()
 
@@ -144,12 +149,11 @@ def few_shot(request: Request, out: Path) -> Iterator[Cell]:
 
 def supervised(request: Request, out: Path) -> Iterator[Cell]:
     """All training clips; tested on several views unless told otherwise."""
-    shots = _one(request.shots, "supervised takes all clips")
     for part, seed in _each(request.data, "--data", request.seeds):
-        csv = _divided(part.read(), out, part, seed, shots=shots, request=request)
+        csv = _divided(part.read(), out, part, seed, shots=None, request=request)
         for method in request.methods:
-            config = run_config(request, method, csv, seed, shots, {"eval.clips": 4, "eval.crops": 3})
-            yield _cell(method, part, seed, config, shots=shots)
+            config = run_config(request, method, csv, seed, None, {"eval.clips": 4, "eval.crops": 3})
+            yield _cell(method, part, seed, config, shots=None)
 
 
 def base_to_novel(request: Request, out: Path) -> Iterator[Cell]:
@@ -185,9 +189,20 @@ def zero_shot(request: Request, out: Path) -> Iterator[Cell]:
         csv = write_once(out / "data" / target.folder / "target", catalogs[-1])
         tests.append(Test("", target.dataset, target.number, csv))
     if request.adapter is not None:
-        yield Cell("adapter", "adapter", "adapter", 0, None, 0, None, None, tuple(tests))
-    if FROZEN in request.methods or not request.source:
-        yield Cell(FROZEN, FROZEN, "none", 0, None, 0, None, None, tuple(tests))
+        artefact = Artefact.read(request.adapter)
+        origin = artefact.backbone
+        request = replace(
+            request, backbone=request.backbone or origin["source"], base=request.base or origin.get("base")
+        )
+    untrained = run_config(request, FROZEN, tests[0].csv, 0, None)
+    as_it_is = Cell(FROZEN, FROZEN, "none", 0, None, 0, untrained, trains=False, own=None, tests=tuple(tests))
+    if FROZEN in request.methods or not (request.source or request.adapter):
+        yield as_it_is
+    if request.adapter is not None:
+        weights = hashlib.sha256((request.adapter / WEIGHTS).read_bytes()).hexdigest()[:12]
+        yield replace(
+            as_it_is, folder=f"adapter-{weights}", method=f"{artefact.method} adapter", adapter=request.adapter
+        )
     trained = [method for method in request.methods if method != FROZEN]
     if not request.source and trained and not request.adapter:
         notice("No --source to train on: the backbone is measured as it is.")
@@ -203,15 +218,8 @@ def zero_shot(request: Request, out: Path) -> Iterator[Cell]:
                     f"({some}): for those the test is not zero-shot."
                 )
         for method in trained:
-            yield _cell(
-                method,
-                part,
-                seed,
-                run_config(request, method, csv, seed, shots),
-                shots=shots,
-                own=None,
-                tests=tuple(tests),
-            )
+            config = run_config(request, method, csv, seed, shots)
+            yield _cell(method, part, seed, config, shots=shots, own=None, tests=tuple(tests))
 
 
 PROTOCOLS: dict[str, Callable[[Request, Path], Iterator[Cell]]] = {
@@ -237,6 +245,8 @@ def check(request: Request) -> None:
         raise ConfigError(f"{request.protocol} takes --data; --source and --adapter go with zero-shot")
     if request.target and request.protocol not in ("zero-shot", "base-to-novel"):
         raise ConfigError(f"{request.protocol} takes no --target")
+    if request.shots and request.protocol == "supervised":
+        raise ConfigError("supervised trains on all clips; --shots go with the other protocols")
     if request.adapter and request.source:
         raise ConfigError("--adapter is trained already; leave --source out")
     for name, values in (("methods", request.methods), ("seeds", request.seeds), ("shots", request.shots or (1,))):

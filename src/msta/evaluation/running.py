@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from msta._version import __version__
-from msta.backbone.checkpoints import TOY, load_backbone
+from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
 from msta.config import read_config
 from msta.data.catalog import read_catalog
@@ -23,9 +23,9 @@ from msta.errors import ConfigError, DataError, Interrupted, MSTAError, one_line
 from msta.evaluation.evaluate import class_embeddings, view_probabilities
 from msta.evaluation.parts import parse_parts
 from msta.evaluation.predictions import Recorder
-from msta.evaluation.protocols import FROZEN, PROTOCOLS, Cell, Request, Test, check, run_config
+from msta.evaluation.protocols import FROZEN, PROTOCOLS, Cell, Request, Test, check
 from msta.evaluation.run import measure_clips
-from msta.files import read_json, refuse_existing, write_json
+from msta.files import new_directory, read_json, refuse_existing, write_json
 from msta.methods import attach, load_adapter
 from msta.methods.base import AdaptedModel
 from msta.training.loop import train
@@ -66,7 +66,7 @@ def run_protocol(request: Request, out: Path, console: Console) -> None:
         raise
     asked = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(request).items()}
     write_json(plan, {"protocol": request.protocol, "asked": asked, "cells": [cell.described() for cell in cells]})
-    models = _Models(request)
+    models = _Models()
     for number, cell in enumerate(cells, 1):
         run = out / "runs" / cell.folder
         if not (run / "cell.json").exists():
@@ -79,21 +79,24 @@ def run_protocol(request: Request, out: Path, console: Console) -> None:
 
 def _run_cell(cell: Cell, run: Path, models: _Models, console: Console) -> None:
     start = time.perf_counter()
-    if cell.config is not None and not (run / "metrics.json").exists():
-        train(cell.config, run, console, resume=(run / "config.yaml").exists())
+    metrics = {}
+    if cell.trains:
+        going_on = (run / "config.yaml").exists()
+        metrics = train(cell.config, run, console, resume=going_on)
+    elif not (run / "config.yaml").exists():
+        with new_directory(run) as folder:
+            (folder / "config.yaml").write_text(cell.config.to_yaml(), encoding="utf-8")
     for test in cell.tests:
         if not (run / "tests" / test.file).exists():
             models.measure(cell, run, test, console)
-    seconds = round(time.perf_counter() - start, 1)
-    run.mkdir(parents=True, exist_ok=True)
-    write_json(run / "cell.json", {"seconds": seconds, "environment": environment()})
+    seconds = max(time.perf_counter() - start, metrics.get("seconds", 0.0))  # of all sessions of a training
+    write_json(run / "cell.json", {"seconds": round(seconds, 1), "environment": environment()})
 
 
 class _Models:
     """Finished models, loaded to be tested: the backbone once, and the last adapter."""
 
-    def __init__(self, request: Request) -> None:
-        self.request = request
+    def __init__(self) -> None:
         self._backbone: DualEncoder | None = None
         self._run: Path | None = None
         self._model: AdaptedModel | None = None
@@ -101,13 +104,10 @@ class _Models:
     def of(self, cell: Cell, run: Path) -> AdaptedModel:
         """The model of a cell."""
         if self._model is None or self._run != run:
-            adapter = run / "adapter" if cell.config is not None else self.request.adapter
-            if self._backbone is None and (self.request.backbone or self.request.adapter is None):
-                self._backbone = load_backbone(self.request.backbone or TOY, base=self.request.base)
-            if adapter is not None and (cell.config is not None or cell.method != FROZEN):
-                model = load_adapter(adapter, self._backbone)
-            else:
-                model = attach(self._backbone or _backbone_of(self.request.adapter), FROZEN)
+            if self._backbone is None:  # the same for all cells of a protocol
+                self._backbone = load_backbone(cell.config.backbone, base=cell.config.base)
+            adapter = run / "adapter" if cell.trains else cell.adapter
+            model = attach(self._backbone, FROZEN) if adapter is None else load_adapter(adapter, self._backbone)
             self._run, self._model = run, model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
         return self._model
 
@@ -115,7 +115,7 @@ class _Models:
         """Write the predictions of a test set's clips among its classes and, if asked, among the model's own."""
         model = self.of(cell, run)
         catalog = read_catalog(test.csv)
-        config = cell.config or run_config(self.request, FROZEN, test.csv, 0, None)
+        config = cell.config
         template = model.task.template if model.task else config.data.template
         recorder = Recorder(catalog.clips, catalog.classes, embeddings=True)
         metrics, unreadable = measure_clips(
@@ -140,20 +140,13 @@ class _Models:
         console.print(f"{name}: top-1 {metrics['top1']:.1f} % of {metrics['clips']} clips", highlight=False)
 
 
-def _backbone_of(adapter: Path | None) -> DualEncoder:
-    """The backbone that an adapter names."""
-    assert adapter is not None
-    origin = load_adapter(adapter).origin
-    return load_backbone(origin["source"], base=origin.get("base"))
-
-
 _MAY_DIFFER = ("cache.path", "cache.max_gb", "data.workers", "eval.batch_size", "data.path")
 """Settings that change no figure, or that moved with the folder."""
 
 
 def _check_same_run(run: Path, cell: Cell) -> None:
     """Raise if the folder holds a run with other settings."""
-    if cell.config is None or not (run / "config.yaml").exists():
+    if not (run / "config.yaml").exists():
         return
     then, now = (_flat(config.model_dump(mode="json")) for config in (read_config(run / "config.yaml"), cell.config))
     for name in sorted(then.keys() | now.keys()):

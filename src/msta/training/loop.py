@@ -191,10 +191,10 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
                     measured = measure(watched, record := recorder(watched))
                     log.epoch(progress, watched, measured)
                     if measured and _better(measured, progress.best):
-                        keep(record, watched)
                         progress.best = {**measured, "epoch": progress.epoch}
                         best_file.parent.mkdir(exist_ok=True)
                         write_bytes(best_file, to_safetensors(model.adapter_state()))
+                        keep(record, watched)
                     if settings.watch_test and watched != "test":
                         log.epoch(progress, "test", measure("test"))
                 if len(failures.reasons) >= len(split.train) and not progress.step:
