@@ -2,47 +2,27 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 
+from msta.descriptions.labels import read_labels
 from msta.errors import ConfigError, DataError
 from msta.files import read_json
 
-_FILES = (".txt", ".csv")
-
 
 def class_names(text: str) -> list[str]:
-    """Names from a command line: "push,hug", or a file: .txt with a name a line, or .csv with ``id,name``.
+    """Names from a command line: "push,hug", or a file of them, see :func:`read_labels`.
 
     Raises:
-        ConfigError: an empty name, or no file where one is named.
-        DataError: a file without names.
+        ConfigError: an empty name.
+        DataError: a file that cannot be read, or without names.
     """
-    if not text.lower().endswith(_FILES):
-        names = [name.strip() for name in text.split(",")]
-        if not all(names):
-            raise ConfigError(f"--labels: an empty one in {text!r}")
-        return names
-    path = Path(text).expanduser()
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise ConfigError(f"--labels: {path}: {error.strerror}") from error
-    except UnicodeError as error:
-        raise DataError(f"{path}: no UTF-8 text") from error
-    if path.suffix.lower() == ".csv":
-        rows = [row for row in csv.reader(lines) if any(cell.strip() for cell in row)]
-        if rows and [cell.strip().lower() for cell in rows[0]] == ["id", "name"]:
-            rows = rows[1:]
-        for number, row in enumerate(rows, 1):
-            if len(row) != 2 or not row[1].strip():
-                raise DataError(f"{path}: row {number}: expected id,name, got {','.join(row)!r}")
-        lines = [row[1] for row in rows]
-    found = [line.strip() for line in lines if line.strip()]
-    if not found:
-        raise DataError(f"{path}: no names in it")
-    return found
+    if text.lower().endswith((".txt", ".csv", ".json")):
+        return list(read_labels(Path(text).expanduser()))
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise ConfigError(f"--labels: an empty one in {text!r}")
+    return names
 
 
 def unknown_threshold(text: str, adapter: Path | None) -> float:
