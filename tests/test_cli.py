@@ -167,6 +167,33 @@ def test_ctrl_c_saves_and_says_how_to_go_on(world, tmp_path):
     assert steps == list(range(1, len(steps) + 1))
 
 
+def test_unknown_is_said_where_asked(world, trained):
+    video = world / "clips" / "pull_it" / "0.mp4"
+    for below, unknown in (("0", False), ("1", True), ("val", None)):
+        done = run("predict", video, "--adapter", trained / "adapter", "--unknown-below", below, "--json")
+        assert done.returncode == 0, done.stderr
+        said = json.loads(done.stdout)[0]["unknown"]
+        assert said is unknown if unknown is not None else said in (True, False)
+    plain = run("predict", video, "--adapter", trained / "adapter", "--unknown-below", "1")
+    assert plain.stdout.endswith("(unknown)\n")
+
+
+def test_a_protocol_from_nothing_to_a_report_twice(world, tmp_path):
+    command = ["protocol", "few-shot", "--data", world / "clips", "--backbone", world / "backbone", "--shots", "1,2",
+               "--seeds", "0", "--out", tmp_path / "out", "train.epochs=1", "method.dim=8", "data.workers=0"]  # fmt: skip
+    first, second = run(*command, "--json"), run(*command)
+    assert first.returncode == 0, first.stderr
+    rows = json.loads(first.stdout)["rows"]
+    assert [(row["method"], row["shots"]) for row in rows] == [("zero-shot", None), ("msta", 1), ("msta", 2)]
+    assert second.returncode == 0, second.stderr
+    assert "of 3" not in second.stderr  # no cell is run again
+    for row in rows:
+        assert f"{row['top1']:.1f}" in second.stdout
+    again = run("protocol", "report", "--out", tmp_path / "out")
+    assert again.stdout == second.stdout
+    assert (tmp_path / "out" / "report.html").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -190,6 +217,11 @@ def test_ctrl_c_saves_and_says_how_to_go_on(world, tmp_path):
         (["train", *"--data clips --backbone backbone --out r method=magic".split()], 2, ["'magic'"]),
         (["train", *"--data clips --backbone backbone --out r method={}".split()], 2, ["'{}'"]),
         (["train", *"--data clips --backbone backbone --out clips/r".split()], 2, ["clips/r lies inside the data"]),
+        (["protocol", "few-shot", "--data", "clips"], 2, ["missing --out"]),
+        (["protocol", *"few-shot --data clips --out r --shots two".split()], 2, ["--shots", "'two'"]),
+        (["protocol", *"few-shot --data clips --out clips/r".split()], 2, ["clips/r lies inside"]),
+        (["protocol", *"some-shot --data clips --out r".split()], 2, ["no protocol 'some-shot'", "base-to-novel"]),
+        (["protocol", *"report --out nothing".split()], 1, ["protocol.json"]),
         (["eval", *"--data clips --backbone backbone --crops 2".split()], 2, ["crops"]),
         (["info", "random:viclip-b16:abc"], 1, ["random:ARCHITECTURE:SEED"]),
         (["predict", "clips/pull_it/0.mp4", *"--backbone backbone --labels a,,b".split()], 2, ["--labels: an empty one"]),
@@ -226,7 +258,7 @@ def test_the_parser_itself_exits_2(arguments):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "predict", "info"])
+@pytest.mark.parametrize("command", ["train", "eval", "predict", "info", "protocol"])
 def test_every_command_has_help_with_an_example(command):
     done = run(command, "--help")
     assert done.returncode == 0

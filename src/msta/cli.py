@@ -100,6 +100,10 @@ def eval_(
     clips: Annotated[int, typer.Option(min=1, help="Test clips a video.")] = 1,
     crops: Annotated[int, typer.Option(help="Test crops a clip: 1 or 3.")] = 1,
     new_classes: Annotated[bool, typer.Option(help="Measure on the data's classes, not the adapter's.")] = False,
+    template: Annotated[
+        list[str] | None, typer.Option(help='"a video of {}."; again: several, averaged. Else the adapter\'s.')
+    ] = None,
+    predictions: Annotated[Path | None, typer.Option(help="A Parquet file to write every prediction to.")] = None,
     as_json: AsJSON = False,
 ) -> None:
     """Measure top-1 and top-5, in percent, of an adapter or of a backbone as it is."""
@@ -108,8 +112,9 @@ def eval_(
 
     views = _checked(EvalSettings, clips=clips, crops=crops).views()
     metrics = evaluate_on(
-        _load_model(backbone, base, adapter), data, split=split, views=views, new_classes=new_classes, console=console
-    )
+        _load_model(backbone, base, adapter), data, split=split, views=views, new_classes=new_classes, console=console,
+        template=template, predictions=predictions,
+    )  # fmt: skip
     for path, reason in metrics["unreadable"].items():
         _say(one_line(f"left out: {path}: {reason}"))
     if as_json:
@@ -125,7 +130,15 @@ def predict(
     adapter: Annotated[Path | None, typer.Option(help="An adapter's directory.")] = None,
     backbone: Backbone = None,
     base: Base = None,
-    labels: Annotated[str | None, typer.Option(help="Classes, separated by commas; the adapter's if left out.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Classes, separated by commas, or a .txt or .csv of them; else the adapter's.")
+    ] = None,
+    template: Annotated[
+        list[str] | None, typer.Option(help='"a video of {}."; again: several, averaged. Else the adapter\'s.')
+    ] = None,
+    unknown_below: Annotated[
+        str | None, typer.Option(help="A probability, or val (the adapter's own): below it a video is unknown.")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes to print for a video.")] = 3,
     clips: Annotated[int, typer.Option(min=1, help="Test clips a video.")] = 1,
     crops: Annotated[int, typer.Option(help="Test crops a clip: 1 or 3.")] = 1,
@@ -134,15 +147,15 @@ def predict(
     """Say what happens in each video. A file that cannot be read is reported in its place, and the exit code is 1."""
     from msta.config import EvalSettings
     from msta.data.decode import DecodeError
+    from msta.inference.class_sets import class_names, unknown_threshold
     from msta.inference.predictor import Predictor
 
     views = _checked(EvalSettings, clips=clips, crops=crops).views()
-    names = [name.strip() for name in labels.split(",")] if labels is not None else None
-    if names is not None and not all(names):
-        raise ConfigError(f"--labels: an empty one in {labels!r}")
+    names = class_names(labels) if labels is not None else None
+    below = unknown_threshold(unknown_below, adapter) if unknown_below is not None else None
     if adapter is None and names is None:
         raise ConfigError("give --adapter, or --labels")
-    predictor = Predictor(_load_model(backbone, base, adapter), names, views=views)
+    predictor = Predictor(_load_model(backbone, base, adapter), names, template=template, views=views)
     results: list[dict[str, Any]] = []
     for video in videos:
         try:
@@ -153,6 +166,9 @@ def predict(
         else:
             results.append({"path": video, "predictions": [vars(p) for p in ranked]})
             line = one_line(f"{video}: ") + ", ".join(f"{p.label} {100 * p.probability:.1f} %" for p in ranked[:top])
+            if below is not None:
+                results[-1]["unknown"] = ranked[0].probability < below
+                line += " (unknown)" if results[-1]["unknown"] else ""
         if not as_json:
             print(line)
     if as_json:
@@ -436,6 +452,85 @@ def check(
         _print_json(found)
     else:
         print_check(found)
+
+
+@app.command(
+    epilog="Example: msta protocol few-shot --data clips/ --shots 2,4,8 --out runs/few-shot; "
+    "msta protocol zero-shot --source clips/ --target ucf101=UCF-101/ --out runs/transfer; "
+    "msta protocol report --out runs/few-shot"
+)
+def protocol(
+    name: Annotated[
+        str, typer.Argument(help="zero-shot, few-shot, base-to-novel or supervised; report makes its pages again.")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting of msta train.")
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="[NAME=]PATH[?setting=value&…]. Again with one NAME: its other splits, averaged over."),
+    ] = None,
+    source: Annotated[list[str] | None, typer.Option(help="The same: what zero-shot trains on.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="The same: what zero-shot tests on; base-to-novel: the novel classes.")
+    ] = None,
+    backbone: Backbone = None,
+    base: Base = None,
+    adapter: Annotated[Path | None, typer.Option(help="A trained one for zero-shot, in place of --source.")] = None,
+    method: Annotated[str, typer.Option(help="Names, separated by commas, the baseline first.")] = "zero-shot,msta",
+    shots: Annotated[
+        str | None, typer.Option(help="Clips a class. Default: 2,4,8,16 for few-shot, 16 for base-to-novel, else all.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Of splits and training, separated by commas.")] = "0,1,2",
+    preset: Annotated[str, typer.Option(help="As for train.")] = "small",
+    published: Annotated[Path | None, typer.Option(help="JSON of others' figures, to stand beside yours.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Given again, it goes on and skips what is finished.")] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Run one of the field's four protocols: splits, runs, tables with intervals, and a report to look at.
+
+    Writes DIR/report.html, results.md, results.tex and results.json, and keeps every prediction. The checkpoint is
+    selected on validation clips; train.watch_test=true also prints the authors' choice, by test clips, as test-leak.
+    """
+    from msta.evaluation.protocol_report import summary, write_report
+    from msta.evaluation.protocols import Request
+    from msta.evaluation.running import run_protocol
+
+    if out is None:
+        raise ConfigError("missing --out")
+    if name != "report":
+        request = Request(
+            name,
+            tuple(data or ()),
+            tuple(source or ()),
+            tuple(target or ()),
+            tuple(_listed(method)),
+            tuple(_integers(shots, "--shots")) if shots is not None else None,
+            tuple(_integers(seeds, "--seeds")),
+            preset,
+            tuple(overrides or ()),
+            backbone,
+            base,
+            adapter,
+        )
+        run_protocol(request, out, console)
+    results = write_report(out, published)
+    if as_json:
+        _print_json(results)
+    else:
+        print(summary(results))
+        print(f"Report: {out / 'report.html'}")
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _integers(text: str, option: str) -> list[int]:
+    try:
+        return [int(part) for part in _listed(text)]
+    except ValueError:
+        raise ConfigError(f"{option}: expected numbers separated by commas, got {text!r}") from None
 
 
 def _load_model(backbone: str | None, base: str | None, adapter: Path | None) -> Any:

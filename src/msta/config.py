@@ -174,6 +174,7 @@ class TrainSettings(Section):
 
     - batch_size: a step's clips on one device, before ``accumulate``.
     - eval_every: epochs between validations.
+    - watch_test: measure the test clips as often, for the log alone: nothing is chosen by it.
     - keep_tokens: share of the patches that a training clip keeps, in all of its frames: cheaper, and approximate.
     - exact_reference: no shortcuts, which is slow: what the fast path is tested against.
     - select: which checkpoint becomes the adapter: the best on the validation clips, the last, or, under its honest
@@ -191,6 +192,7 @@ class TrainSettings(Section):
     seed: int = Field(2048, ge=0, lt=2**32)
     select: Literal["val", "last", "test-leak"] = "val"
     eval_every: int = Field(1, ge=1)
+    watch_test: bool = False
     keep_tokens: float = Field(1, gt=0, le=1)
     exact_reference: bool = False
 
@@ -216,11 +218,16 @@ class CacheSettings(Section):
 
 
 class EvalSettings(Section):
-    """Test views a video: ``clips`` in time x ``crops`` in space."""
+    """Test views a video: ``clips`` in time x ``crops`` in space.
+
+    - keep: what is kept of every validation and test clip in RUN/predictions: nothing, its predictions, or also its
+      embedding.
+    """
 
     clips: int = Field(1, ge=1)
     crops: Literal[1, 3] = 1
     batch_size: int = Field(8, ge=1)
+    keep: Literal["nothing", "predictions", "embeddings"] = "predictions"
 
     def views(self) -> Views:
         """As the data loader wants them."""

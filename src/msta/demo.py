@@ -18,7 +18,7 @@ from msta.data.catalog import Catalog, read_catalog, write_catalog
 from msta.data.clips import segment_times
 from msta.data.decode import read_frames
 from msta.data.motionworld import HELD_OUT_MOTIONS, class_name, descriptions, write_dataset
-from msta.data.splits import make_split
+from msta.data.splits import make_split, restrict
 from msta.errors import one_line
 from msta.evaluation.metrics import harmonic_mean
 from msta.evaluation.report import draw_prediction, write_page
@@ -142,16 +142,15 @@ class Data:
         self.root, self.seed = out.absolute(), seed
         catalog = read_catalog(self.root / "clips")
         split = make_split(catalog, shots=shots, val_fraction=0.2, test_fraction=0.2, seed=seed)
+        divided = replace(catalog, clips=split.all())
         self.catalogs: dict[str, Catalog] = {}
         chosen = {"all": BASE + NOVEL, "base": BASE, "novel": NOVEL}
         for name, motions in chosen.items():
             ordered = sorted(motions, key=class_name)
-            classes = [class_name(motion) for motion in ordered]
-            label = {catalog.classes.index(c): i for i, c in enumerate(classes)}
-            clips = [replace(c, label=label[c.label]) for c in split.all() if c.label in label]
+            part = restrict(divided, [catalog.classes.index(class_name(motion)) for motion in ordered])
             folder = self.root / "splits" / name
             folder.mkdir(parents=True, exist_ok=True)
-            write_catalog(folder / "split.csv", classes, clips)
+            write_catalog(folder / "split.csv", part.classes, part.clips)
             said = [descriptions(motion) for motion in ordered]
             for k, kind in enumerate(("spatial", "temporal")):
                 write_json(folder / f"{kind}.json", {str(i): both[k] for i, both in enumerate(said)})

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from msta.backbone.prefix import Tokens, tokens_of
 from msta.data.clips import ClipFormat, Failures, on_device
+from msta.errors import ConfigError
 from msta.evaluation.metrics import accuracy
+from msta.evaluation.predictions import Recorder
 from msta.methods.base import AdaptedModel
 from msta.methods.task import per_class, prompts
 from msta.training.losses import class_logits
@@ -26,7 +28,14 @@ def clip_format(model: AdaptedModel) -> ClipFormat:
 
 @torch.no_grad()
 def class_embeddings(model: AdaptedModel, classes: Sequence[str], template: str | Sequence[str]) -> Tensor:
-    """[K, D]: the prompts of the classes, read by the adapted text tower."""
+    """[K, D]: the prompts of the classes, read by the adapted text tower.
+
+    Raises:
+        ConfigError: a template without a place for the name.
+    """
+    for each in (template,) if isinstance(template, str) else template:
+        if "{}" not in each:
+            raise ConfigError(f"--template: {each!r} has no {{}} for the class name")
     ids = model.tokenize(prompts(classes, template)).to(model.backbone.logit_scale.device)
     return per_class(model.encode_text(ids), len(classes))
 
@@ -45,8 +54,21 @@ def views_of(batch: dict[str, Any], model: AdaptedModel, device: torch.device) -
 @torch.no_grad()
 def class_probabilities(model: AdaptedModel, views: Sequence[Tensor | Tokens], text: Tensor) -> Tensor:
     """Views [B, T, 3, H, W] each, text [K, D] -> [B, K], averaged over the views, which are read one by one."""
-    logits = [class_logits(model.encode_video(view), text, model.backbone.logit_scale) for view in views]
-    return torch.stack([each.softmax(-1) for each in logits]).mean(0)
+    return read_views(model, views, text)[0].mean(0)
+
+
+@torch.no_grad()
+def read_views(model: AdaptedModel, views: Sequence[Tensor | Tokens], text: Tensor) -> tuple[Tensor, Tensor]:
+    """V views [B, T, 3, H, W] each, text [K, D] -> probabilities [V, B, K], embeddings [V, B, D]."""
+    embeddings = torch.stack([model.encode_video(view) for view in views])
+    return view_probabilities(model, embeddings, text), embeddings
+
+
+@torch.no_grad()
+def view_probabilities(model: AdaptedModel, embeddings: Tensor, text: Tensor) -> Tensor:
+    """Video [V, B, D], text [K, D] -> [V, B, K]."""
+    logits = [class_logits(view, text, model.backbone.logit_scale) for view in embeddings]
+    return torch.stack([each.softmax(-1) for each in logits])
 
 
 def evaluate(
@@ -57,6 +79,7 @@ def evaluate(
     *,
     autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
     progress: Callable[[], None] = lambda: None,
+    recorder: Recorder | None = None,
 ) -> dict[str, float]:
     """Accuracy of ``model`` over the clips that can be read.
 
@@ -67,6 +90,7 @@ def evaluate(
         failures: collects the others.
         autocast: context for mixed precision.
         progress: called once a batch.
+        recorder: collects the predictions.
 
     Returns:
         See :func:`accuracy`, and "clips", how many were measured. Empty if none could be read.
@@ -78,9 +102,12 @@ def evaluate(
         with autocast():
             views = views_of(batch, model, device)
             if views is not None:
-                probabilities.append(class_probabilities(model, views, text).float().cpu())
+                each, embeddings = read_views(model, views, text)
+                probabilities.append(each.mean(0).float().cpu())
         if views is not None:
             labels.append(batch["label"].cpu())
+            if recorder is not None:
+                recorder.add(batch["index"], batch["label"], each, embeddings)
         progress()
     if not labels:
         return {}

@@ -1,8 +1,13 @@
-"""Accuracy, as the field reports it: in percent."""
+"""Accuracy and calibration, as the field reports them: in percent. scikit-learn's where it has them."""
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
+
+Array = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 
 
 def accuracy(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
@@ -33,3 +38,73 @@ def accuracy(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
 def harmonic_mean(base: float, novel: float) -> float:
     """Of two accuracies, 0 if both are (Xian et al. 2017): high only if both are."""
     return 2 * base * novel / (base + novel) if base + novel else 0.0
+
+
+def confusion(labels: Integers, predicted: Integers, classes: int) -> Integers:
+    """[K, K] counts: a row a true class, a column a predicted one."""
+    from sklearn.metrics import confusion_matrix  # a second to import
+
+    matrix: Integers = confusion_matrix(labels, predicted, labels=np.arange(classes))
+    return matrix
+
+
+def per_class(labels: Integers, predicted: Integers, classes: int) -> Array:
+    """[K] accuracy on the clips of each class, in percent; NaN for a class without clips."""
+    from sklearn.metrics import recall_score
+
+    recall = recall_score(labels, predicted, labels=np.arange(classes), average=None, zero_division=np.nan)
+    return 100 * np.asarray(recall, np.float64)
+
+
+# ---------------------------------------------------------------- calibration
+
+BINS = 15
+
+
+def calibration(probabilities: Array, labels: Integers, bins: int = BINS) -> float:
+    """Expected calibration error (Guo et al. 2017) in percent: how far confidence lies from accuracy.
+
+    Args:
+        probabilities: [N, K].
+        labels: [N].
+        bins: of equal width over the confidence, the highest probability of a clip.
+    """
+    confidence, right, share = reliability(probabilities, labels, bins)
+    return float(100 * np.nansum(share * np.abs(confidence - right)))
+
+
+def reliability(probabilities: Array, labels: Integers, bins: int = BINS) -> tuple[Array, Array, Array]:
+    """For each bin of confidence: its mean, the share of right answers, and the share of clips. NaN where none is."""
+    confidence = probabilities.max(1)
+    hits = probabilities.argmax(1) == labels
+    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    count = np.bincount(which, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        mean, right = (np.bincount(which, weights=w, minlength=bins) / count for w in (confidence, hits))
+    return mean, right, count / len(labels)
+
+
+def fit_temperature(probabilities: Array, labels: Integers) -> float:
+    """The temperature of the lowest negative log likelihood on these (validation) clips, between 1/100 and 100.
+
+    The likelihood is convex in the inverse temperature, so its derivative is bisected. Clips that are all right ask
+    for no temperature above zero, and get the lowest.
+    """
+    logits = np.log(np.clip(probabilities, 1e-12, None))
+    own = logits[np.arange(len(labels)), labels]
+    low, high = np.log(1e-2), np.log(1e2)  # of the inverse temperature
+    for _ in range(50):
+        middle = (low + high) / 2
+        expected = (_softmax(np.exp(middle) * logits) * logits).sum(1)
+        low, high = (middle, high) if (expected - own).sum() < 0 else (low, middle)
+    return float(np.exp(-(low + high) / 2))
+
+
+def scaled(probabilities: Array, temperature: float) -> Array:
+    """The probabilities [N, K] at another temperature: the order of the classes stays."""
+    return _softmax(np.log(np.clip(probabilities, 1e-12, None)) / temperature)
+
+
+def _softmax(logits: Array) -> Array:
+    powers: Array = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)

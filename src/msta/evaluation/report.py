@@ -77,13 +77,13 @@ def _bars(
     axes.legend(loc="lower right", frameon=False, fontsize=9)
 
 
-def write_page(path: Path, template: str, pictures: Mapping[str, Path], **content: Any) -> None:
+def write_page(path: Path, template: str, pictures: Mapping[str, Path | bytes], **content: Any) -> None:
     """Fill an HTML template of this package. The page needs no other file.
 
     Args:
         path: of the page.
         template: name of a file in ``evaluation/templates``.
-        pictures: name -> PNG, put into the page under ``pictures.NAME``.
+        pictures: name -> PNG or JPEG, put into the page under ``pictures.NAME``.
         content: what else the template names.
     """
     folder = resources.files("msta.evaluation") / "templates"
@@ -91,9 +91,12 @@ def write_page(path: Path, template: str, pictures: Mapping[str, Path], **conten
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    embedded = {
-        name: "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
-        for name, picture in pictures.items()
-    }
+    embedded = {name: _embedded(picture) for name, picture in pictures.items()}
     page = environment.get_template(template).render(pictures=embedded, **content)
     write_bytes(path, page.encode())
+
+
+def _embedded(picture: Path | bytes) -> str:
+    content = picture if isinstance(picture, bytes) else picture.read_bytes()
+    kind = "jpeg" if content.startswith(b"\xff\xd8") else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress as ProgressBar
+from torch import Tensor
 
-from msta.data.catalog import SPLITS, Catalog, read_catalog, require_files
+from msta.data.catalog import SPLITS, Catalog, Clip, read_catalog, require_files
 from msta.data.clips import ONE_VIEW, ClipDataset, Failures, Views, make_loader
 from msta.errors import ConfigError, DataError
 from msta.evaluation.evaluate import class_embeddings, clip_format, evaluate
+from msta.evaluation.predictions import Recorder
+from msta.evaluation.unknown import choose_threshold
 from msta.methods.base import AdaptedModel
 from msta.methods.task import DEFAULT_TEMPLATE
 from msta.notices import notice
@@ -27,6 +32,8 @@ def evaluate_on(
     batch_size: int = 8,
     workers: int = 1,
     console: Console | None = None,
+    template: str | Sequence[str] | None = None,
+    predictions: Path | None = None,
 ) -> dict[str, Any]:
     """Accuracy of ``model`` on a folder or CSV.
 
@@ -39,9 +46,12 @@ def evaluate_on(
         batch_size: videos at a time.
         workers: decoding processes.
         console: where progress is shown; None: nowhere.
+        template: of the prompts, or several, whose embeddings are averaged; None: the adapter's.
+        predictions: a Parquet file to write every prediction to; None: none.
 
     Returns:
-        See :func:`accuracy`; also "clips" (measured), "split", and "unreadable", clip -> reason.
+        See :func:`accuracy`; also "clips" (measured), "split", "unreadable", clip -> reason, and "unknown_below", the
+        confidence that 95 % of these clips reach.
 
     Raises:
         DataError: classes the adapter does not know, no such split, or no clip that can be read.
@@ -61,19 +71,42 @@ def evaluate_on(
         raise DataError(f"{data}: no clips in the split {split!r}")
     classes = _classes(model, catalog, new_classes)
     relabelled = {label: classes.index(name) for label, name in enumerate(catalog.classes) if name in classes}
-    dataset = ClipDataset(chosen, clip_format(model), views=views)
-    failures = Failures()
-    template = model.task.template if model.task else DEFAULT_TEMPLATE
-    batches = make_loader(dataset, batch_size, workers, shuffle=False)
-    moved = ({**b, "label": b["label"].apply_(lambda label: relabelled[label])} for b in batches)
-    with ProgressBar(console=console or Console(quiet=True), transient=True) as bar:
-        task = bar.add_task("measuring", total=len(batches))
-        metrics = evaluate(
-            model, moved, class_embeddings(model, classes, template), failures, progress=lambda: bar.advance(task)
-        )
+    moved = [replace(clip, label=relabelled[clip.label]) for clip in chosen]
+    recorder = Recorder(moved, classes)
+    template = template or (model.task.template if model.task else DEFAULT_TEMPLATE)
+    metrics, unreadable = measure_clips(
+        model, moved, class_embeddings(model, classes, template),
+        views=views, batch_size=batch_size, workers=workers, console=console, recorder=recorder,
+    )  # fmt: skip
     if not metrics:
         raise DataError(f"{data}: not one of its {len(chosen)} clips can be read")
-    return {**metrics, "split": split, "unreadable": failures.reasons}
+    if predictions is not None:
+        recorder.write(predictions, split=split, method=model.config.name)
+    threshold = choose_threshold(recorder.predictions().confidence)
+    return {**metrics, "split": split, "unknown_below": threshold, "unreadable": unreadable}
+
+
+def measure_clips(
+    model: AdaptedModel,
+    clips: Sequence[Clip],
+    text: Tensor,
+    *,
+    views: Views = ONE_VIEW,
+    batch_size: int = 8,
+    workers: int = 1,
+    console: Console | None = None,
+    recorder: Recorder | None = None,
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Accuracy on clips whose labels index the classes of ``text`` [K, D], and clip -> why it could not be read.
+
+    See :func:`evaluate`; the accuracy is empty if no clip could be read.
+    """
+    failures = Failures()
+    batches = make_loader(ClipDataset(clips, clip_format(model), views=views), batch_size, workers, shuffle=False)
+    with ProgressBar(console=console or Console(quiet=True), transient=True) as bar:
+        task = bar.add_task("measuring", total=len(batches))
+        metrics = evaluate(model, batches, text, failures, progress=lambda: bar.advance(task), recorder=recorder)
+    return metrics, failures.reasons
 
 
 def _classes(model: AdaptedModel, catalog: Catalog, new_classes: bool) -> tuple[str, ...]:

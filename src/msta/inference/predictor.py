@@ -29,7 +29,7 @@ class Predictor:
     Args:
         model: from :func:`msta.load_adapter`, or a backbone with "zero-shot" attached.
         classes: any names. None: those the adapter was trained for.
-        template: their prompt. None: the adapter's.
+        template: their prompt, or several, whose embeddings are averaged. None: the adapter's.
         views: test views, see :class:`Views`.
 
     Raises:
@@ -46,7 +46,7 @@ class Predictor:
         model: AdaptedModel,
         classes: Sequence[str] | None = None,
         *,
-        template: str | None = None,
+        template: str | Sequence[str] | None = None,
         views: Views = ONE_VIEW,
     ) -> None:
         task = model.task

@@ -28,6 +28,8 @@ from msta.data.splits import Split
 from msta.descriptions.anchors import anchor_folder, anchors_of
 from msta.errors import ConfigError, DataError, Interrupted, MSTAError, is_text
 from msta.evaluation.evaluate import evaluate, views_of
+from msta.evaluation.predictions import Recorder
+from msta.evaluation.unknown import threshold
 from msta.files import new_directory, read_json, refuse_existing, write_bytes, write_json
 from msta.memory import keep_freed_memory
 from msta.methods.task import per_class
@@ -47,7 +49,8 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
 
     Args:
         config: the run.
-        out: its directory: config.yaml, split.csv, log.jsonl, tensorboard/, checkpoints/, adapter/, metrics.json.
+        out: its directory: config.yaml, split.csv, log.jsonl, tensorboard/, checkpoints/, predictions/, adapter/,
+            metrics.json.
         console: where the plan, the progress and the result are printed.
         resume: go on with the run in ``out`` from its last saved step.
 
@@ -113,10 +116,23 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
         prompts = model.prepare_prompts(ids)
 
     # ------------------------------------------------------------ steps
-    def measure(part: str) -> dict[str, float]:
+    def measure(part: str, recorder: Recorder | None = None) -> dict[str, float]:
         with torch.no_grad(), accelerator.autocast():
             text = per_class(model.encode_text(prompts), len(catalog.classes))
-        return evaluate(model, source.test(part, fill), text, failures, autocast=accelerator.autocast)
+        batches = source.test(part, fill)
+        return evaluate(model, batches, text, failures, autocast=accelerator.autocast, recorder=recorder)
+
+    def recorder(part: str) -> Recorder | None:
+        embeddings = config.eval.keep == "embeddings"
+        clips = source.datasets[part].clips
+        return None if config.eval.keep == "nothing" else Recorder(clips, catalog.classes, embeddings=embeddings)
+
+    def kept_file(part: str) -> Path:
+        return out / "predictions" / f"{part}.parquet"
+
+    def keep(record: Recorder | None, part: str) -> None:
+        if record is not None:
+            record.write(kept_file(part), split=part, method=model.config.name)
 
     watched = {"val": "val" if split.val else None, "last": None, "test-leak": "test"}[settings.select]
     if settings.select == "test-leak":
@@ -172,12 +188,15 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
                 progress.epoch += 1
                 progress.batches = 0
                 if watched and (progress.epoch % settings.eval_every == 0 or progress.epoch == epochs):
-                    measured = measure(watched)
+                    measured = measure(watched, record := recorder(watched))
                     log.epoch(progress, watched, measured)
                     if measured and _better(measured, progress.best):
                         progress.best = {**measured, "epoch": progress.epoch}
                         best_file.parent.mkdir(exist_ok=True)
                         write_bytes(best_file, to_safetensors(model.adapter_state()))
+                        keep(record, watched)
+                    if settings.watch_test and watched != "test":
+                        log.epoch(progress, "test", measure("test"))
                 if len(failures.reasons) >= len(split.train) and not progress.step:
                     raise DataError(f"{catalog.source}: not one of the training clips can be read")
             progress.seconds, progress.failures = clock.seconds(), dict(failures.reasons)
@@ -190,9 +209,12 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
     # ------------------------------------------------------------ test and save
     if watched and progress.best:
         model.load_adapter_state(load_file(best_file))
-    tested = measure("test")
+    tested = measure("test", record := recorder("test"))
     if not tested:
         raise DataError(f"{catalog.source}: not one of the test clips can be read")
+    keep(record, "test")
+    if split.val and record and not kept_file("val").exists() and measure("val", record := recorder("val")):
+        keep(record, "val")  # nothing was trained, or not by these clips selected
     metrics = {
         **tested,
         "split": "test",
@@ -203,6 +225,7 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
         "steps": progress.step,
         "seconds": round(clock.seconds(), 1),
         "consistency": config.descriptions.summary(bank if anchor_list else None),
+        "unknown_below": threshold(kept_file("val")),
         "approximations": config.approximations(),
         "unreadable": failures.reasons,
     }

@@ -1,0 +1,216 @@
+"""The pictures of a protocol's report, each as PNG or JPEG bytes: drawn so that a telephone shows them legibly."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from msta.evaluation.metrics import Array, Integers, reliability
+from msta.evaluation.predictions import Predictions
+from msta.evaluation.report import AFTER, BEFORE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH, DPI = 4.6, 150
+"""Inches; a page gives a picture half of its width, or all of a telephone's."""
+COLOURS = (BEFORE, AFTER, "#d97706", "#047857", "#9333ea", "#be123c", "#0891b2", "#4d7c0f")
+LABELLED = 40
+"""Up to so many classes are named on an axis."""
+
+
+def _figure(height: float, width: float = WIDTH, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = list(np.atleast_1d(figure.subplots(rows, 1)))
+    for each in axes:
+        each.tick_params(labelsize=9)
+        for side in ("top", "right"):
+            each.spines[side].set_visible(False)
+    return figure, axes
+
+
+def _png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()
+
+
+def accuracy_by_shots(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Top-1 against shots, a line a method, with intervals; what trains nothing is a level."""
+    figure, (axes,) = _figure(3.2)
+    shots = sorted({row["shots"] for row in rows if row["shots"]})
+    for colour, method in zip(_cycle(), dict.fromkeys(row["method"] for row in rows), strict=False):
+        own = sorted((r for r in rows if r["method"] == method), key=lambda r: r["shots"] or 0)
+        if own[0]["shots"] is None:
+            axes.axhline(own[0]["top1"], color=colour, linestyle="--", label=method)
+            axes.axhspan(own[0]["low"], own[0]["high"], color=colour, alpha=0.12, linewidth=0)
+            continue
+        mean = np.array([r["top1"] for r in own])
+        error = [mean - [r["low"] for r in own], [r["high"] for r in own] - mean]
+        axes.errorbar(
+            [shots.index(r["shots"]) for r in own], mean, error, color=colour, marker="o", capsize=3, label=method
+        )
+    axes.set_xticks(range(len(shots)), [str(s) for s in shots])
+    axes.set_xlabel("clips a class", fontsize=9)
+    axes.set_ylabel("top-1, %", fontsize=9)
+    axes.legend(frameon=False, fontsize=9)
+    return _png(figure)
+
+
+def accuracy_bars(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Top-1 of each row with its interval."""
+    from msta.evaluation.tables import case
+
+    figure, (axes,) = _figure(0.7 + 0.36 * len(rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    for i, row in enumerate(rows):
+        error = [[row["top1"] - row["low"]], [row["high"] - row["top1"]]]
+        colour = COLOURS[methods.index(row["method"]) % len(COLOURS)]
+        axes.barh(i, row["top1"], 0.72, color=colour, xerr=error, error_kw={"capsize": 3, "ecolor": "#1f2933"})
+    axes.set_yticks(range(len(rows)), [", ".join(filter(None, (row["method"], case(row)))) for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("top-1, %", fontsize=9)
+    return _png(figure)
+
+
+def trainable_share(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Top-1 against the share of the parameters that train."""
+    figure, (axes,) = _figure(3.0)
+    axes.set_xscale("symlog", linthresh=0.01)
+    for colour, method in zip(_cycle(), dict.fromkeys(row["method"] for row in rows), strict=False):
+        own = [row for row in rows if row["method"] == method]
+        axes.scatter([r["share"] for r in own], [r["top1"] for r in own], color=colour, label=method, zorder=3)
+    axes.set_xlim(-0.002, 150)
+    axes.set_xticks([0, 0.01, 0.1, 1, 10, 100], ["0", "0.01", "0.1", "1", "10", "100"])
+    axes.set_xlabel("trained parameters, % of all", fontsize=9)
+    axes.set_ylabel("top-1, %", fontsize=9)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=9)
+    return _png(figure)
+
+
+def learning_curves(logs: Mapping[str, Sequence[dict[str, Any]]]) -> bytes:
+    """Mean loss of each epoch above; below top-1 on the validation and, if they were watched, the test clips."""
+    figure, (above, below) = _figure(4.2, rows=2)
+    for colour, (name, log) in zip(COLOURS[1:] * len(logs), logs.items(), strict=False):
+        by_epoch: dict[int, list[float]] = {}
+        for line in log:
+            if "loss" in line:
+                by_epoch.setdefault(line["epoch"] + 1, []).append(line["loss"])
+        above.plot(list(by_epoch), [np.mean(v) for v in by_epoch.values()], color=colour, label=name)
+        for part, style in (("val", "-"), ("test", ":")):
+            measured = [(line["epoch"], line[part]["top1"]) for line in log if part in line]
+            if measured:
+                below.plot(*zip(*measured, strict=True), style, color=colour, marker=".", markersize=4)
+    for axes in (above, below):
+        axes.locator_params(axis="x", integer=True)
+    above.set_ylabel("loss", fontsize=9)
+    below.set_ylabel("top-1, %", fontsize=9)
+    below.set_xlabel("epoch (below: validation; dotted: test, if watched)", fontsize=9)
+    above.legend(frameon=False, fontsize=8)
+    return _png(figure)
+
+
+def confusion_matrix(counts: Integers, classes: Sequence[str]) -> bytes:
+    """Rows are true classes, each in shares of its clips."""
+    many = len(classes) > LABELLED
+    side = 4.6 if many else max(WIDTH, 0.27 * len(classes) + 1.9)
+    figure, (axes,) = _figure(side, side)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    if not many:
+        axes.set_xticks(range(len(classes)), classes, rotation=90)
+        axes.set_yticks(range(len(classes)), classes)
+        for i, j in np.argwhere(counts > 0) if len(classes) <= 25 else ():
+            colour = "white" if share[i, j] > 0.5 else "#1f2933"
+            axes.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=8, color=colour)
+    axes.set_xlabel("predicted", fontsize=9)
+    axes.set_ylabel("true", fontsize=9)
+    return _png(figure)
+
+
+def class_bars(values: Mapping[str, Array], classes: Sequence[str]) -> bytes:
+    """Accuracy of each class, a bar a method; of many classes the worst ones of the last method."""
+    last = list(values.values())[-1]
+    order = np.argsort(last, kind="stable")
+    order = order[~np.isnan(last[order])][:LABELLED]
+    figure, (axes,) = _figure(1.0 + 0.16 * (1 + len(values)) * len(order))
+    for k, (name, each) in enumerate(values.items()):
+        at = np.arange(len(order)) + (k - (len(values) - 1) / 2) * 0.8 / len(values)
+        axes.barh(at, each[order], 0.76 / len(values), color=COLOURS[k % len(COLOURS)], label=name)
+    axes.set_yticks(range(len(order)), [classes[i] for i in order])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("right, % of the class's clips", fontsize=9)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
+    return _png(figure)
+
+
+def reliability_diagram(curves: Mapping[str, tuple[Array, Integers]]) -> bytes:
+    """Accuracy against confidence; on the diagonal both are equal. ``curves``: name -> probabilities, labels."""
+    figure, (axes,) = _figure(3.4)
+    axes.plot([0, 100], [0, 100], color="#9aa5b1", linewidth=1)
+    for colour, (name, (probabilities, labels)) in zip(COLOURS[1:], curves.items(), strict=False):
+        confidence, right, share = reliability(probabilities, labels, 10)
+        seen = share > 0
+        axes.plot(100 * confidence[seen], 100 * right[seen], color=colour, linewidth=1, label=name)
+        axes.scatter(100 * confidence[seen], 100 * right[seen], s=8 + 250 * share[seen], color=colour, alpha=0.6)
+    axes.set_xlabel("confidence, % (larger: more clips)", fontsize=9)
+    axes.set_ylabel("right, %", fontsize=9)
+    axes.legend(frameon=False, fontsize=9)
+    return _png(figure)
+
+
+def embedding_map(predictions: Predictions, most: int = 2000) -> bytes | None:
+    """Clips as t-SNE lays their embeddings out; filled: right, open: wrong. None without embeddings, or too few."""
+    embeddings = predictions.embeddings
+    if embeddings is None or len(embeddings) < 5:
+        return None
+    from sklearn.manifold import TSNE
+
+    chosen = np.linspace(0, len(embeddings) - 1, min(most, len(embeddings))).astype(int)
+    unit = embeddings[chosen] / np.linalg.norm(embeddings[chosen], axis=1, keepdims=True)
+    perplexity = min(30.0, (len(chosen) - 1) / 3)
+    at = TSNE(perplexity=perplexity, init="pca", random_state=0, metric="cosine").fit_transform(unit)
+    labels, right = predictions.labels[chosen], predictions.predicted[chosen] == predictions.labels[chosen]
+    import matplotlib
+
+    palette = matplotlib.colormaps["tab20"]
+    classes = predictions.classes
+    named = len(classes) <= 20
+    figure, (axes,) = _figure(3.6 + (0.19 * ((len(classes) + 1) // 2) if named else 0))
+    for label in np.unique(labels):
+        own, colour = labels == label, palette(label % 20)
+        axes.scatter(at[own & right, 0], at[own & right, 1], s=22, color=colour, label=classes[label])
+        axes.scatter(at[own & ~right, 0], at[own & ~right, 1], s=22, facecolors="none", edgecolors=[colour])
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for side in ("left", "bottom"):
+        axes.spines[side].set_visible(False)
+    if named:
+        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    return _png(figure)
+
+
+def film_strip(frames: np.ndarray) -> bytes:
+    """uint8 [T, H, W, 3] side by side, as JPEG."""
+    from PIL import Image  # comes with matplotlib
+
+    gap = np.full((frames.shape[1], 3, 3), 255, np.uint8)
+    pieces = [piece for frame in frames for piece in (frame, gap)][:-1]
+    stream = io.BytesIO()
+    Image.fromarray(np.concatenate(pieces, axis=1)).save(stream, "JPEG", quality=82)
+    return stream.getvalue()
+
+
+def _cycle() -> list[str]:
+    return list(COLOURS) * 8
