@@ -229,10 +229,9 @@ def _settings(results: Results) -> list[tuple[str, str]]:
     """Of one run of every method and number of shots: (what, its config.yaml)."""
     found: dict[str, str] = {}
     for folder, cell in results.cells.items():
-        shots = f", {cell['shots']} shots" if cell["shots"] else ""
-        file = folder / "config.yaml"
-        if file.exists():
-            found.setdefault(f"{cell['dataset']}, {cell['method']}{shots}", file.read_text(encoding="utf-8"))
+        shots = f"{cell['shots']} shots" if cell["shots"] else ""
+        name = ", ".join(filter(None, (cell["dataset"], cell["method"], shots)))
+        found.setdefault(name, (folder / "config.yaml").read_text(encoding="utf-8"))
     return list(found.items())
 
 

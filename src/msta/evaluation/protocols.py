@@ -195,7 +195,7 @@ def zero_shot(request: Request, out: Path) -> Iterator[Cell]:
             request, backbone=request.backbone or origin["source"], base=request.base or origin.get("base")
         )
     untrained = run_config(request, FROZEN, tests[0].csv, 0, None)
-    as_it_is = Cell(FROZEN, FROZEN, "none", 0, None, 0, untrained, trains=False, own=None, tests=tuple(tests))
+    as_it_is = Cell(FROZEN, FROZEN, "", 0, None, 0, untrained, trains=False, own=None, tests=tuple(tests))
     if FROZEN in request.methods or not (request.source or request.adapter):
         yield as_it_is
     if request.adapter is not None:
