@@ -111,7 +111,7 @@ def learning_curves(logs: Mapping[str, Sequence[dict[str, Any]]]) -> bytes:
             measured = [(line["epoch"], line[part]["top1"]) for line in log if part in line]
             if measured:
                 below.plot(*zip(*measured, strict=True), style, color=colour, marker=".", markersize=4)
-    last = max((line["epoch"] for log in logs.values() for line in log), default=0) + 1
+    last = max((line["epoch"] + ("loss" in line) for log in logs.values() for line in log), default=0)
     for axes in (above, below):
         axes.set_xlim(0.5, max(2, last) + 0.5)
         axes.locator_params(axis="x", integer=True)
