@@ -86,7 +86,7 @@ def test_one_step_changes_the_adapter_and_nothing_else(backbone):
     optimizer = torch.optim.AdamW(model.trainable_parameters(), lr=0.1, weight_decay=0)
     ids, video = model.tokenize(["push", "hug"]), torch.randn(4, 4, 3, 32, 32)
     for _ in range(2):  # Down and Shared move once Up has left zero
-        loss, _ = objective(*model(video, ids), torch.tensor([0, 1, 0, 1]), model.backbone.logit_scale, [], 0)
+        loss, _ = objective(*model(video, ids), torch.tensor([0, 1, 0, 1]), model.logits, [], 0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -213,16 +213,14 @@ def test_zero_shot_and_full_are_the_two_ends(backbone):
     video = torch.randn(1, 4, 3, 32, 32)
     for model in (zero, full):
         assert torch.equal(model.encode_video(video), backbone.encode_video(video))
-    loss, _ = objective(
-        *full(video, full.tokenize(["push", "hug"])), torch.tensor([1]), full.backbone.logit_scale, [], 0
-    )
+    loss, _ = objective(*full(video, full.tokenize(["push", "hug"])), torch.tensor([1]), full.logits, [], 0)
     loss.backward()
     untouched = [name for name, p in full.named_parameters() if p.grad is None or not p.grad.abs().sum()]
     assert untouched == []
 
 
 def test_an_unknown_method_is_named(backbone):
-    with pytest.raises(ConfigError, match="no method 'prompt'; there are msta, zero-shot, full"):
+    with pytest.raises(ConfigError, match="no method 'prompt'; there are msta, zero-shot, .*full, full-video"):
         msta.attach(backbone, "prompt")
 
 

@@ -64,7 +64,7 @@ def train(
     data: Annotated[Path | None, typer.Option(help="Folder with a sub-folder a class; CSV of path,label.")] = None,
     backbone: Backbone = None,
     base: Base = None,
-    method: Annotated[str | None, typer.Option(help="msta, zero-shot or full.")] = None,
+    method: Annotated[str | None, typer.Option(help="msta, zero-shot, full, lora, …: docs/methods.md.")] = None,
     shots: Annotated[int | None, typer.Option(help="Training clips a class. Default: all but those held out.")] = None,
     preset: Annotated[str, typer.Option(help="small (a CPU, few clips) or paper (the authors' recipe).")] = "small",
     out: Annotated[Path | None, typer.Option(help="The run's directory: adapter/, metrics.json, logs.")] = None,

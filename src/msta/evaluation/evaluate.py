@@ -14,7 +14,6 @@ from msta.data.clips import ClipFormat, Failures, on_device
 from msta.evaluation.metrics import accuracy
 from msta.methods.base import AdaptedModel
 from msta.methods.task import per_class, prompts
-from msta.training.losses import class_logits
 
 
 def clip_format(model: AdaptedModel) -> ClipFormat:
@@ -26,7 +25,12 @@ def clip_format(model: AdaptedModel) -> ClipFormat:
 
 @torch.no_grad()
 def class_embeddings(model: AdaptedModel, classes: Sequence[str], template: str | Sequence[str]) -> Tensor:
-    """[K, D]: the prompts of the classes, read by the adapted text tower."""
+    """[K, D]: the prompts of the classes, read by the adapted text tower.
+
+    Raises:
+        ConfigError: the method answers for the classes it was trained on alone, and these are others.
+    """
+    model.check_classes(classes)
     ids = model.tokenize(prompts(classes, template)).to(model.backbone.logit_scale.device)
     return per_class(model.encode_text(ids), len(classes))
 
@@ -45,7 +49,7 @@ def views_of(batch: dict[str, Any], model: AdaptedModel, device: torch.device) -
 @torch.no_grad()
 def class_probabilities(model: AdaptedModel, views: Sequence[Tensor | Tokens], text: Tensor) -> Tensor:
     """Views [B, T, 3, H, W] each, text [K, D] -> [B, K], averaged over the views, which are read one by one."""
-    logits = [class_logits(model.encode_video(view), text, model.backbone.logit_scale) for view in views]
+    logits = [model.logits(model.encode_video(view), text) for view in views]
     return torch.stack([each.softmax(-1) for each in logits]).mean(0)
 
 

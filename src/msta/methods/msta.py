@@ -51,6 +51,8 @@ class MSTAConfig(MethodConfig):
     """
 
     name: ClassVar[str] = "msta"
+    twelfths_below: ClassVar[int] = 7
+    """Of a tower's blocks, those that stay as they are if no first block is set."""
     first_block: int | None = Field(None, ge=1)
     last_block: int | None = Field(None, ge=1)
     dim: int = Field(128, ge=1)
@@ -98,14 +100,14 @@ class MSTAConfig(MethodConfig):
     def block_pairs(self, video_depth: int, text_depth: int) -> list[tuple[int, int | None, int | None]]:
         """(number in the deeper tower from 1, video block from 0, text block from 0) of every adapted pair."""
         depth = max(video_depth, text_depth)
-        first = self.first_block or 7 * depth // 12 + 1
+        first = self.first_block or self.twelfths_below * depth // 12 + 1
         last = self.last_block or depth
         if not first <= last <= depth:
             raise ConfigError(f"cannot adapt blocks {first}..{last}: the towers have blocks 1..{depth}")
 
         def index(number: int, tower_depth: int) -> int | None:
             block = number - 1 - (depth - tower_depth)
-            lowest = 0 if self.first_block else 7 * tower_depth // 12
+            lowest = 0 if self.first_block else self.twelfths_below * tower_depth // 12
             return block if block >= lowest else None
 
         return [(n, index(n, video_depth), index(n, text_depth)) for n in range(first, last + 1)]
