@@ -93,15 +93,18 @@ def test_the_loss_on_eight_clips_falls_to_near_zero(clips, backbone, tmp_path):
         ("tip-adapter", ["method.views=2"]),
         ("tip-adapter", ["method.views=2", "method.trained=true"]),
         ("bitfit", ["train.precision=bf16"]),
-        ("lora", ["train.precision=bf16", "method.modules=[qkv,fc2]"]),
+        ("lora", ["train.precision=bf16", "method.modules=qkv,fc2"]),
         ("prompts", ["method.kind=maple", "train.precision=bf16"]),
         ("prompts", ["method.tokens=2", "method.first_block=2"]),
-        ("aim", ["method.first_block=2"]),
+        ("aim", ["method.first_block=2", "train.precision=bf16"]),
+        ("st-adapter", ["method.before=both", "train.precision=bf16"]),
+        ("adaptformer", ["cache.views=2", "method.first_block=2"]),
     ],
     ids=str,
 )
 def test_a_run_leaves_what_it_promises(clips, backbone, tmp_path, method, overrides):
-    metrics = train(config(clips, backbone, *overrides, method=method), tmp_path / "run", QUIET)
+    cache = f"cache.path={tmp_path / 'cache'}"
+    metrics = train(config(clips, backbone, cache, *overrides, method=method), tmp_path / "run", QUIET)
     names = {p.name for p in (tmp_path / "run").iterdir()}
     assert {"adapter", "config.yaml", "split.csv", "log.jsonl", "metrics.json", "tensorboard"} <= names
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == metrics

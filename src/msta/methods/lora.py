@@ -7,9 +7,9 @@ ViT-B/16 with r = 8. The paper's language models adapt queries and values alone.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import nn
 
 from msta.backbone.dual_encoder import DualEncoder
@@ -37,6 +37,11 @@ class LoRAConfig(MethodConfig):
     modules: tuple[Literal["qkv", "proj", "fc1", "fc2"], ...] = Field(("qkv",), min_length=1)
     towers: Towers = "both"
     first_block: int = Field(1, ge=1)
+
+    @field_validator("modules", mode="before")
+    @classmethod
+    def _listed(cls, modules: Any) -> Any:
+        return modules.split(",") if isinstance(modules, str) else modules
 
     def attach(self, backbone: DualEncoder) -> AdaptedModel:
         """Let peft put its layers into twins of the chosen blocks.
