@@ -98,7 +98,7 @@ def test_the_loss_on_eight_clips_falls_to_near_zero(clips, backbone, tmp_path):
         ("prompts", ["method.tokens=2", "method.first_block=2"]),
         ("aim", ["method.first_block=2", "train.precision=bf16"]),
         ("st-adapter", ["method.before=both", "train.precision=bf16"]),
-        ("adaptformer", ["cache.views=2", "method.first_block=2"]),
+        ("adaptformer", ["cache.views=2", "cache.dtype=fp32", "method.first_block=2"]),
     ],
     ids=str,
 )
