@@ -57,6 +57,8 @@ def test_every_setting_is_effective(backbone):
     assert count(first_block=3, temporal_kernel=0) == block - 48 * 4
     assert count(first_block=3, shared=False) == block + (8 * 8 + 8)
     assert count(first_block=3, dim=16) > block
+    assert count(first_block=3, towers="video") == per_tower[48] + (8 * 8 + 8) + 48 * (3 + 1)
+    assert count(first_block=3, towers="text") == per_tower[32] + (8 * 8 + 8)
     video = torch.randn(1, 4, 3, 32, 32)
     outputs = [stir(msta.attach(backbone, msta.MSTAConfig(dim=8, scale=s))).encode_video(video) for s in (0, 0.1, 1)]
     assert torch.equal(outputs[0], backbone.encode_video(video))

@@ -23,7 +23,7 @@ def small(name: str, layers: tuple[int, int], span: tuple[int, int], choice: int
     if name in ("msta", "mma"):
         kernel = {"temporal_kernel": (0, 3, 5)[choice % 3]} if name == "msta" else {}
         blocks = {"first_block": first, "last_block": last}
-        return method_config(name, **blocks, dim=4, scale=0.3, shared=choice < 3, **kernel)
+        return method_config(name, **blocks, dim=4, scale=0.3, shared=choice < 3, towers=towers, **kernel)
     if name == "prompts":
         enter = min(first, *layers)
         kind = ("coop", "vpt", "ivlp", "maple")[choice % 4]

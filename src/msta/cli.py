@@ -438,6 +438,44 @@ def check(
         print_check(found)
 
 
+@app.command(epilog="Example: msta ablate --data clips/ --shots 8 --axes dim,kernel,towers --out runs/ablation")
+def ablate(
+    data: Annotated[Path, typer.Option(help="As for train.")],
+    out: Annotated[Path, typer.Option(help="Runs, table and figures. Given again, it goes on.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting, of all runs.")
+    ] = None,
+    axes: Annotated[str | None, typer.Option(help="Choices to vary, separated by commas. Default: all.")] = None,
+    novel: Annotated[bool, typer.Option("--novel", help="Train on half of the classes, measure both halves.")] = False,
+    shots: Annotated[int | None, typer.Option(min=1, help="Training clips a class. Default: as train.")] = None,
+    seeds: Annotated[str, typer.Option(help="Of splits and training, separated by commas.")] = "0,1,2",
+    backbone: Backbone = None,
+    base: Base = None,
+    preset: Annotated[str, typer.Option(help="As for train.")] = "small",
+    as_json: AsJSON = False,
+) -> None:
+    """Vary MSTA's choices one at a time: blocks, dim, scale, shared, kernel, towers, consistency, sentences, template.
+
+    Each point is a run; OUT/ablation.md is the table, OUT/AXIS.png a figure each. Finished runs are not run again.
+    """
+    from msta.evaluation.ablation import Ablation
+    from msta.evaluation.ablation import ablate as run
+    from msta.evaluation.ablation_report import table
+
+    numbers = [seed.strip() for seed in seeds.split(",")]
+    if not all(seed.isdecimal() for seed in numbers):
+        raise ConfigError(f"--seeds: expected whole numbers, separated by commas, got {seeds!r}")
+    chosen = tuple(name.strip() for name in axes.split(",")) if axes is not None else None
+    asked = Ablation(
+        data, novel, chosen, shots, tuple(map(int, numbers)), preset, tuple(overrides or ()), backbone, base
+    )
+    result = run(asked, out, console)
+    if as_json:
+        _print_json(result)
+    else:
+        print(table(result), end="")
+
+
 def _load_model(backbone: str | None, base: str | None, adapter: Path | None) -> Any:
     import torch
 
