@@ -8,10 +8,13 @@ import statistics
 import pytest
 from conftest import tiny
 from rich.console import Console
-from test_cli import one_line, run
+from test_cli import run
 from test_training import clips  # noqa: F401
+from typer.testing import CliRunner
+from video_files import write_video
 
 import msta
+from msta.cli import app
 from msta.config import make_config
 from msta.descriptions.bank import DescriptionBank
 from msta.errors import ConfigError, MSTAError
@@ -93,9 +96,7 @@ def test_points_run_once_and_go_into_the_table(clips, backbone, tmp_path, monkey
         ablate(other, tmp_path / "out", QUIET)
 
 
-def test_the_command_with_novel_classes_and_its_errors(backbone, tmp_path):
-    from video_files import write_video
-
+def test_the_command_with_novel_classes(backbone, tmp_path):
     for name in "abcd":
         for i in range(4):
             (tmp_path / "clips" / name).mkdir(parents=True, exist_ok=True)
@@ -108,12 +109,29 @@ def test_the_command_with_novel_classes_and_its_errors(backbone, tmp_path):
     for cell in cells:
         base, novel = cell["top1"], cell["novel"]
         assert cell["harmonic_mean"] == pytest.approx(2 * base * novel / (base + novel) if base + novel else 0)
-    assert "| base |" not in (tmp_path / "out" / "ablation.md").read_text()
+    assert "| base | novel | harmonic mean |" in (tmp_path / "out" / "ablation.md").read_text()
     own, new = ((tmp_path / "out" / "data" / "seed-0" / part / "classes.csv").read_text() for part in ("own", "novel"))
     assert ("0,a" in own, "1,b" in own, "0,c" in new, "1,d" in new) == (True,) * 4
-    one_line(run("ablate", *options, "--axes", "width", "--out", tmp_path / "x"), 2, "--axes: no 'width'; there are")
-    one_line(run("ablate", *options, "--out", tmp_path / "x", "method=lora"), 2, "method: lora has other choices")
-    one_line(run("ablate", *options[:6], "--seeds", "a", "--out", tmp_path / "x"), 2, "--seeds: expected whole numbers")
-    inside = run("ablate", *options, "--out", tmp_path / "clips" / "x")
-    one_line(inside, 2, "lies inside the data")
-    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(axes=("width",)), "--axes: no 'width'; there are blocks, dim"),
+        (dict(overrides=("method=lora",)), "method: lora has other choices; msta ablate varies those of msta"),
+        (dict(overrides=("method.width=3",)), "no setting method.width"),
+        (dict(inside=True), "--out: .* lies inside the data"),
+    ],
+)
+def test_wrong_usage_is_named_before_anything_is_written(clips, backbone, tmp_path, changes, message):  # noqa: F811
+    changes = dict(changes)
+    out = (clips if changes.pop("inside", False) else clips.parent) / "out"
+    before = sorted(clips.parent.rglob("*"))
+    with pytest.raises(ConfigError, match=message):
+        ablate(Ablation(clips, backbone=backbone, **changes), out, QUIET)
+    assert sorted(clips.parent.rglob("*")) == before
+
+
+def test_seeds_are_numbers():
+    with pytest.raises(ConfigError, match="--seeds: expected whole numbers, separated by commas, got '1,a'"):
+        CliRunner().invoke(app, ["ablate", "--data", ".", "--out", "x", "--seeds", "1,a"], catch_exceptions=False)

@@ -10,7 +10,7 @@ from msta.evaluation.report import AFTER, BEFORE
 from msta.files import replacing, write_bytes
 
 MEASURED = {"top1": "top-1", "novel": "novel", "harmonic_mean": "harmonic mean"}
-"""Figures of a cell -> columns. With novel classes, top-1 is that of the base classes."""
+"""Figures of a cell -> columns."""
 _COLOURS = (AFTER, BEFORE, "#c8553d")
 
 
@@ -23,13 +23,13 @@ def write_ablation(out: Path, result: dict[str, Any]) -> None:
 
 def table(result: dict[str, Any]) -> str:
     """Markdown: mean and, in brackets, standard deviation over the seeds. What changes nothing is in bold."""
-    columns = [name for name in MEASURED if name in result["cells"][0]]
+    columns = _measured(result)
     shots = "all clips" if result["shots"] is None else f"{result['shots']} clips"
     seeds = ", ".join(map(str, result["seeds"]))
     lines = [
         f"{result['backbone']}, {shots} a class, seeds {seeds}; percent, mean (deviation).",
         "",
-        "| varied | | trained parameters | " + " | ".join(MEASURED[name] for name in columns) + " |",
+        "| varied | | trained parameters | " + " | ".join(columns.values()) + " |",
         "|---|---|---|" + "---|" * len(columns),
     ]
     for axis, title in result["axes"].items():
@@ -50,15 +50,12 @@ def draw(path: Path, axis: str, title: str, result: dict[str, Any]) -> None:
     figure = Figure(figsize=(max(4.0, 1.5 + 0.9 * len(of)), 3.2), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for name, colour in zip(MEASURED, _COLOURS, strict=True):
-        if name not in result["cells"][0]:
-            continue
+    for (name, label), colour in zip(_measured(result).items(), _COLOURS, strict=False):
         means = []
         for x, cells in enumerate(of.values()):
             values = [cell[name] for cell in cells]
             means.append(statistics.fmean(values))
             axes.plot([x] * len(values), values, "o", color=colour, alpha=0.35, markersize=5)
-        label = "base" if name == "top1" and "novel" in result["cells"][0] else MEASURED[name]
         axes.plot(range(len(means)), means, "-", color=colour, linewidth=1.8, label=label)
     for x, cells in enumerate(of.values()):
         if cells[0]["unchanged"]:
@@ -74,6 +71,12 @@ def draw(path: Path, axis: str, title: str, result: dict[str, Any]) -> None:
         axes.legend(frameon=False, fontsize=8)
     with replacing(path) as aside:
         figure.savefig(aside, format="png", metadata={"Software": None})
+
+
+def _measured(result: dict[str, Any]) -> dict[str, str]:
+    """What was measured -> what it is called. With novel classes, top-1 is that of the base classes."""
+    found = {name: label for name, label in MEASURED.items() if name in result["cells"][0]}
+    return found | {"top1": "base"} if "novel" in found else found
 
 
 def _of(result: dict[str, Any], axis: str) -> dict[str, list[dict[str, Any]]]:

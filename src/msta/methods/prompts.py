@@ -23,6 +23,7 @@ Nothing starts at the frozen model: tokens are added.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -215,7 +216,7 @@ class PromptedModel(AdaptedModel):
         super().__init__(config, adapter, backbone, origin, trains)
         self.room = 0 if config.kind == "vpt" else tokens
 
-    def tokenize(self, texts: list[str] | tuple[str, ...]) -> Tensor:  # type: ignore[override]
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
         """K strings -> int64 [K, L - n], cut so that the prompts fit into the context of L tokens."""
         return self.backbone.tokenizer(texts, self.backbone.text.context_length - self.room)
 
