@@ -16,7 +16,7 @@ from video_files import write_video
 import msta
 from msta.cli import app
 from msta.config import make_config
-from msta.descriptions.bank import DescriptionBank
+from msta.descriptions.bank import Described, DescriptionBank
 from msta.errors import ConfigError, MSTAError
 from msta.evaluation import ablation
 from msta.evaluation.ablation import AXES, Ablation, ablate, points
@@ -35,12 +35,21 @@ def backbone(tmp_path_factory):
 
 def bank(sentences: int) -> DescriptionBank:
     own = {name: tuple(f"{name} {i}" for i in range(sentences)) for name in ("push", "hug")}
-    return DescriptionBank("a file", own, own)
+    return DescriptionBank("a file", {name: Described(said, said) for name, said in own.items()})
 
 
 def test_exactly_one_point_of_each_axis_changes_nothing_and_all_are_valid():
     toy = msta.random_backbone(tiny(video_layers=9, text_layers=6))
-    for overrides in ([], ["method.dim=48", "method.scale=0.3", "method.shared=false", "method.temporal_kernel=0"]):
+    for overrides in (
+        [],
+        [
+            "method.dim=48",
+            "method.scale=0.3",
+            "method.shared=false",
+            "method.temporal_kernel=0",
+            "data.template=ensemble",
+        ],
+    ):
         config = make_config("small", {"data.path": "."}, overrides)
         axes = points(config, toy, bank(5), None)
         assert axes.keys() == AXES.keys()
@@ -48,7 +57,7 @@ def test_exactly_one_point_of_each_axis_changes_nothing_and_all_are_valid():
             assert sum(not changes for changes in values.values()) == 1, axis
             assert len(values) > 1, axis
             for changes in values.values():
-                method = [f"{n}={'none' if v is None else v}" for n, v in changes.items() if n.startswith("method.")]
+                method = [f"{n}={'none' if v is None else v}" for n, v in changes.items() if "descr" not in n]
                 msta.attach(toy, make_config("small", {"data.path": "."}, [*overrides, *method]).method_config())
     assert list(axes["sentences"]) == ["1", "2", "4", "all (5)"]
     assert list(axes["blocks"]) == ["last 1", "last 3", "last 4", "last 5", "last 8", "last 9"]
@@ -58,7 +67,7 @@ def test_without_descriptions_their_axes_are_left_out_or_refused():
     toy = msta.random_backbone(tiny())
     config = make_config("small", {"data.path": "."})
     assert points(config, toy, None, None).keys() == AXES.keys() - {"consistency", "sentences"}
-    with pytest.raises(ConfigError, match=r"--axes: consistency needs descriptions\.spatial"):
+    with pytest.raises(ConfigError, match=r"--axes: consistency needs sentences: descriptions\.bank"):
         points(config, toy, None, ["dim", "consistency"])
 
 

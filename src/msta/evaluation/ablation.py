@@ -18,7 +18,7 @@ from msta.backbone.dual_encoder import DualEncoder
 from msta.config import RunConfig, make_config, read_config
 from msta.data.catalog import Catalog, read_catalog, write_catalog
 from msta.data.splits import base_novel, make_split, restrict
-from msta.descriptions.bank import DescriptionBank, load_descriptions
+from msta.descriptions.bank import KINDS, DescriptionBank, Kind, Sentences
 from msta.errors import ConfigError, Interrupted, MSTAError
 from msta.evaluation.ablation_report import write_ablation
 from msta.evaluation.metrics import harmonic_mean
@@ -41,6 +41,7 @@ AXES = {
     "template": "prompt of the classes",
 }
 _OF_DESCRIPTIONS = ("consistency", "sentences")
+_TEMPLATES = ("a video of {}.", "a photo of {}.", "{}", "ensemble")
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def ablate(asked: Ablation, out: Path, console: Console) -> dict[str, Any]:
     catalog = read_catalog(wanted.data.path)
     if out.absolute().is_relative_to(wanted.data.path):
         raise ConfigError(f"--out: {out} lies inside the data, where it would be taken for a class")
-    bank = load_descriptions(wanted.descriptions.spatial, wanted.descriptions.temporal, catalog.classes)
+    bank = wanted.descriptions.load(catalog.classes)
     backbone = load_backbone(wanted.backbone, base=wanted.base)
     axes = points(wanted, backbone, bank, asked.axes)
     cells = []
@@ -129,8 +130,9 @@ def points(
     usual = depth - method.twelfths_below * depth // 12
     last = usual if method.first_block is None else depth + 1 - method.first_block
     counts = sorted({n for n in (1, 3, 5, 8, depth, usual, last) if n <= depth})
-    kinds = {k: s for k, s in (("spatial", bank.spatial), ("temporal", bank.temporal)) if s is not None} if bank else {}
+    kinds = _sentences(bank)
     longest = max((len(s) for sentences in kinds.values() for s in sentences.values()), default=0)
+    own = config.data.template if isinstance(config.data.template, str) else "ensemble"
     limits = [n for n in (1, 2, 4, 8, 16) if n < longest]
     every: dict[str, dict[str, dict[str, Any]]] = {
         "blocks": {
@@ -151,13 +153,10 @@ def points(
             **{str(n): {f"descriptions.{k}": f"{k}-{n}" for k in kinds} for n in limits},
             f"all ({longest})": {},
         },
-        "template": {
-            t: {} if t == config.data.template else {"data.template": t}
-            for t in dict.fromkeys((config.data.template, "a video of {}.", "a photo of {}.", "{}"))
-        },
+        "template": {own: {}, **{t: {"data.template": t} for t in _TEMPLATES if t != own}},
     }  # fmt: skip
     if not kinds and (needed := [name for name in axes or () if name in _OF_DESCRIPTIONS]):
-        raise ConfigError(f"--axes: {needed[0]} needs descriptions.spatial or descriptions.temporal")
+        raise ConfigError(f"--axes: {needed[0]} needs sentences: descriptions.bank, .spatial or .temporal")
     if not kinds and axes is None:
         notice(f"No descriptions are given: {' and '.join(_OF_DESCRIPTIONS)} are not varied.")
     return {name: every[name] for name in axes or AXES if kinds or name not in _OF_DESCRIPTIONS}
@@ -172,6 +171,12 @@ def _values(setting: str, values: Sequence[Any], own: Any) -> dict[str, dict[str
 def _config(asked: Ablation, data: Path, overrides: Sequence[str] = ()) -> RunConfig:
     settings = {"data.path": str(data), "data.shots": asked.shots, "backbone": asked.backbone, "base": asked.base}
     return make_config(asked.preset, settings, [*asked.overrides, *overrides], method="msta")
+
+
+def _sentences(bank: DescriptionBank | None) -> dict[Kind, Sentences]:
+    """Those of either kind, as far as there are any."""
+    found = {kind: bank.sentences(kind) for kind in KINDS} if bank else {}
+    return {kind: sentences for kind, sentences in found.items() if sentences is not None}
 
 
 class _Data:
@@ -198,25 +203,25 @@ class _Data:
             tested = [clip for clip in others.clips if clip.split == "test"] or others.clips
             with new_directory(self.novel.parent) as made:
                 write_catalog(made / "split.csv", others.classes, [replace(clip, split="test") for clip in tested])
-        kinds = {"spatial": bank.spatial, "temporal": bank.temporal} if bank else {}
-        self.sentences = {kind: sentences for kind, sentences in kinds.items() if sentences is not None}
+        self.sentences = _sentences(bank)
 
     def config(self, changes: dict[str, Any]) -> RunConfig:
         """A run on the base classes' clips (all classes, if none are novel) with these changes."""
         files = {f"descriptions.{kind}": self._file(kind) for kind in self.sentences}
         files |= {n: v and self._file(v) for n, v in changes.items() if n.startswith("descriptions.")}
         rest = {n: v for n, v in changes.items() if not n.startswith("descriptions.")}
-        last = {**files, **rest, "train.seed": self.seed}
+        last = {"descriptions.bank": None, **files, **rest, "train.seed": self.seed}
         overrides = [f"{name}={'none' if value is None else value}" for name, value in last.items()]
         return _config(self.asked, self.folder / "own" / "split.csv", overrides)
 
     def _file(self, name: str) -> Path:
         """The sentences of a kind, or "kind-n": the first n of each class; written when first asked for."""
         kind, _, limit = name.partition("-")
+        sentences = self.sentences["spatial" if kind == "spatial" else "temporal"]
         file = self.folder / f"{name}.json"
         if not file.exists():
             first = int(limit) if limit else None
-            write_json(file, {n: list(self.sentences[kind][n][:first]) for n in self.classes})
+            write_json(file, {n: list(sentences[n][:first]) for n in self.classes})
         return file
 
 
