@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 import msta
 from msta.memory import keep_freed_memory
+from msta.methods.scores import class_logits
 from msta.training.losses import objective
 
 RESULTS = Path(__file__).parent / "results"
@@ -47,11 +48,12 @@ class Theirs(nn.Module):
 
 def step(model: nn.Module, video: Tensor, prompts: Any, labels: Tensor) -> Callable[[], None]:
     """A training step of what requires a gradient."""
+    scale = torch.tensor(100.0).log()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
 
     def run() -> None:
         seen, said = model(video, prompts)
-        loss, _ = objective(seen, said, labels, torch.tensor(100.0).log(), [], 0.0)
+        loss, _ = objective(seen, said, labels, lambda v, t: class_logits(v, t, scale), [], 0.0)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -92,7 +92,7 @@ class Step:
             video = tokens_of(self.model.backbone.video, x, self.frames)
         with self.autocast():
             outputs = self.model(video, self.prompts)
-        loss, _ = objective(*outputs, self.labels, self.model.backbone.logit_scale, [], 0.0)
+        loss, _ = objective(*outputs, self.labels, self.model.logits, [], 0.0)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()

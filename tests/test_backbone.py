@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import msta
 from msta.backbone.architecture import ARCHITECTURES, Architecture
 from msta.backbone.layout import VideoLayout
+from msta.backbone.video import at_frames
 from msta.notices import notice
 
 
@@ -77,16 +78,15 @@ def test_frames_change_places_only_under_joint_attention():
 
 def test_interpolated_temporal_positions_are_said_and_right(joint_backbone, caplog):
     notice.cache_clear()
-    tower = joint_backbone.video
-    stored = tower.temporal_positional_embedding
+    stored = joint_backbone.video.temporal_positional_embedding
     with caplog.at_level(logging.WARNING, "msta"):
-        eight = tower._temporal_positions(8)
+        eight = at_frames(stored, 8)
     assert "4 temporal positions" in caplog.text
     assert torch.allclose(
         eight[1:-1:2] * 0.75 + eight[2::2] * 0.25, stored[:-1] * 0.625 + stored[1:] * 0.375, atol=1e-6
     )
-    assert torch.equal(tower._temporal_positions(1), stored.mean(0, keepdim=True))
-    assert tower._temporal_positions(4) is stored
+    assert torch.equal(at_frames(stored, 1), stored.mean(0, keepdim=True))
+    assert at_frames(stored, 4) is stored
 
 
 @given(b=st.integers(1, 3), t=st.integers(1, 5), n=st.integers(1, 6), shared=st.booleans())

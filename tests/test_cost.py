@@ -18,24 +18,27 @@ from video_files import write_video
 import msta
 from msta.cli import app
 from msta.config import make_config
+from msta.methods import METHODS, method_config
 from msta.training.cost import count_step, flop_counter, time_forward, time_step
 from msta.training.loop import train
 from msta.training.losses import objective
 from msta.training.plan import plan
 
+PROMPTED = method_config("prompts", kind="maple", depth=2)  # more would not fit into the tiny context
 PROMPTS = ["a video of a cat.", "a video of a very slow dog."]
 
 
 def made(attention: str, method: object, exact: bool):
     backbone = msta.random_backbone(tiny(attention))
     model = msta.attach(backbone, method, exact_reference=exact)
+    model.expect(len(PROMPTS), 3)
     return model, model.prepare_prompts(model.tokenize(PROMPTS))
 
 
 @settings(deadline=None, max_examples=12)
 @given(
     attention=st.sampled_from(["joint", "frame-wise"]),
-    method=st.sampled_from([msta.MSTAConfig(dim=4), "full", "zero-shot"]),
+    method=st.sampled_from([PROMPTED, *(method_config(name) for name in METHODS if name != "prompts")]),
     exact=st.booleans(),
     batch=st.integers(1, 3),
     frames=st.integers(1, 5),
@@ -45,7 +48,7 @@ def test_counting_without_numbers_counts_what_a_step_does(attention, method, exa
     cost = count_step(model, prompts, batch=batch, frames=frames, size=32)
     with flop_counter() as counter:
         video, text = model(torch.randn(batch, frames, 3, 32, 32), prompts)
-        loss, _ = objective(video, text, torch.zeros(batch, dtype=torch.int64), model.backbone.logit_scale, [], 0.0)
+        loss, _ = objective(video, text, torch.zeros(batch, dtype=torch.int64), model.logits, [], 0.0)
         if loss.requires_grad:
             loss.backward()
     assert cost.flops == counter.get_total_flops()

@@ -20,8 +20,9 @@ from msta.descriptions import anchors as anchors_module
 from msta.descriptions.anchors import anchors, embed
 from msta.descriptions.bank import load_descriptions
 from msta.errors import DataError
+from msta.methods.scores import class_logits
 from msta.notices import notice
-from msta.training.losses import class_logits, consistency, distances, objective
+from msta.training.losses import consistency, distances, objective
 
 OFFICIAL = SHARED / "reference" / "official_descriptions"
 
@@ -30,7 +31,7 @@ OFFICIAL = SHARED / "reference" / "official_descriptions"
 def test_the_objective_is_the_formula(b, k, alpha):
     video, text, spatial, temporal = torch.randn(b, 6), torch.randn(k, 6), torch.randn(k, 6), torch.randn(k, 6)
     labels, scale = torch.randint(k, (b,)), torch.tensor(2.3)
-    loss, parts = objective(video, text, labels, scale, [spatial, temporal], alpha)
+    loss, parts = objective(video, text, labels, lambda v, t: class_logits(v, t, scale), [spatial, temporal], alpha)
 
     def cos(a, b):
         return (a @ b / a.norm() / b.norm()).item()

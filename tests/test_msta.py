@@ -57,6 +57,8 @@ def test_every_setting_is_effective(backbone):
     assert count(first_block=3, temporal_kernel=0) == block - 48 * 4
     assert count(first_block=3, shared=False) == block + (8 * 8 + 8)
     assert count(first_block=3, dim=16) > block
+    assert count(first_block=3, towers="video") == per_tower[48] + (8 * 8 + 8) + 48 * (3 + 1)
+    assert count(first_block=3, towers="text") == per_tower[32] + (8 * 8 + 8)
     video = torch.randn(1, 4, 3, 32, 32)
     outputs = [stir(msta.attach(backbone, msta.MSTAConfig(dim=8, scale=s))).encode_video(video) for s in (0, 0.1, 1)]
     assert torch.equal(outputs[0], backbone.encode_video(video))
@@ -86,7 +88,7 @@ def test_one_step_changes_the_adapter_and_nothing_else(backbone):
     optimizer = torch.optim.AdamW(model.trainable_parameters(), lr=0.1, weight_decay=0)
     ids, video = model.tokenize(["push", "hug"]), torch.randn(4, 4, 3, 32, 32)
     for _ in range(2):  # Down and Shared move once Up has left zero
-        loss, _ = objective(*model(video, ids), torch.tensor([0, 1, 0, 1]), model.backbone.logit_scale, [], 0)
+        loss, _ = objective(*model(video, ids), torch.tensor([0, 1, 0, 1]), model.logits, [], 0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -213,16 +215,14 @@ def test_zero_shot_and_full_are_the_two_ends(backbone):
     video = torch.randn(1, 4, 3, 32, 32)
     for model in (zero, full):
         assert torch.equal(model.encode_video(video), backbone.encode_video(video))
-    loss, _ = objective(
-        *full(video, full.tokenize(["push", "hug"])), torch.tensor([1]), full.backbone.logit_scale, [], 0
-    )
+    loss, _ = objective(*full(video, full.tokenize(["push", "hug"])), torch.tensor([1]), full.logits, [], 0)
     loss.backward()
     untouched = [name for name, p in full.named_parameters() if p.grad is None or not p.grad.abs().sum()]
     assert untouched == []
 
 
 def test_an_unknown_method_is_named(backbone):
-    with pytest.raises(ConfigError, match="no method 'prompt'; there are msta, zero-shot, full"):
+    with pytest.raises(ConfigError, match="no method 'prompt'; there are msta, zero-shot, .*full, full-video"):
         msta.attach(backbone, "prompt")
 
 

@@ -64,7 +64,7 @@ def train(
     data: Annotated[Path | None, typer.Option(help="Folder with a sub-folder a class; CSV of path,label.")] = None,
     backbone: Backbone = None,
     base: Base = None,
-    method: Annotated[str | None, typer.Option(help="msta, zero-shot or full.")] = None,
+    method: Annotated[str | None, typer.Option(help="msta, zero-shot, full, lora, …: docs/methods.md.")] = None,
     shots: Annotated[int | None, typer.Option(help="Training clips a class. Default: all but those held out.")] = None,
     preset: Annotated[str, typer.Option(help="small (a CPU, few clips) or paper (the authors' recipe).")] = "small",
     out: Annotated[Path | None, typer.Option(help="The run's directory: adapter/, metrics.json, logs.")] = None,
@@ -520,6 +520,39 @@ def protocol(
     else:
         print(summary(results))
         print(f"Report: {out / 'report.html'}")
+
+
+@app.command(epilog="Example: msta ablate --data clips/ --shots 8 --axes dim,kernel,towers --out runs/ablation")
+def ablate(
+    data: Annotated[Path, typer.Option(help="As for train.")],
+    out: Annotated[Path, typer.Option(help="Runs, table and figures. Given again, it goes on.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting, of all runs.")
+    ] = None,
+    axes: Annotated[str | None, typer.Option(help="Choices to vary, separated by commas. Default: all.")] = None,
+    novel: Annotated[bool, typer.Option("--novel", help="Train on half of the classes, measure both halves.")] = False,
+    shots: Annotated[int | None, typer.Option(min=1, help="Training clips a class. Default: as train.")] = None,
+    seeds: Annotated[str, typer.Option(help="Of splits and training, separated by commas.")] = "0,1,2",
+    backbone: Backbone = None,
+    base: Base = None,
+    preset: Annotated[str, typer.Option(help="As for train.")] = "small",
+    as_json: AsJSON = False,
+) -> None:
+    """Vary MSTA's choices one at a time: blocks, dim, scale, shared, kernel, towers, consistency, sentences, template.
+
+    Each point is a run; OUT/ablation.md is the table, OUT/AXIS.png a figure each. Finished runs are not run again.
+    """
+    from msta.evaluation.ablation import Ablation
+    from msta.evaluation.ablation import ablate as run
+    from msta.evaluation.ablation_report import table
+
+    chosen, numbers = tuple(_listed(axes)) if axes is not None else None, tuple(_integers(seeds, "--seeds"))
+    asked = Ablation(data, novel, chosen, shots, numbers, preset, tuple(overrides or ()), backbone, base)
+    result = run(asked, out, console)
+    if as_json:
+        _print_json(result)
+    else:
+        print(table(result), end="")
 
 
 def _listed(text: str) -> list[str]:

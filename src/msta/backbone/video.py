@@ -77,7 +77,7 @@ class VideoTower(Tower):
         x = x + positions[1:]
         n = x.shape[1]
         if self.attention == "joint":
-            x = x.unflatten(0, (b, t)) + self._temporal_positions(t).to(x.dtype)[:, None]
+            x = x.unflatten(0, (b, t)) + at_frames(self.temporal_positional_embedding, t).to(x.dtype)[:, None]
             x = x.transpose(1, 2).flatten(1, 2)  # patch-major
             layout = VideoLayout(t, n, "shared")
         else:
@@ -103,13 +103,13 @@ class VideoTower(Tower):
         grid = F.interpolate(grid.float(), size=(rows, columns), mode="bicubic", align_corners=False)
         return torch.cat((stored[:1], grid[0].flatten(1).T.to(stored.dtype)))
 
-    def _temporal_positions(self, frames: int) -> Tensor:
-        """[frames, d]. One frame: the mean of the stored ones, as in ViCLIP's code; other counts: linear."""
-        stored = self.temporal_positional_embedding
-        if frames == len(stored):
-            return stored
-        notice(f"The backbone has {len(stored)} temporal positions; they are interpolated to {frames} frames.")
-        if frames == 1:
-            return stored.mean(0, keepdim=True)
-        line = F.interpolate(stored.T[None].float(), size=frames, mode="linear", align_corners=False)
-        return line[0].T.to(stored.dtype)
+
+def at_frames(stored: Tensor, frames: int) -> Tensor:
+    """Temporal positions [n, d] -> [frames, d]. One frame: the mean, as in ViCLIP's code; other counts: linear."""
+    if frames == len(stored):
+        return stored
+    notice(f"There are {len(stored)} temporal positions; they are interpolated to {frames} frames.")
+    if frames == 1:
+        return stored.mean(0, keepdim=True)
+    line = F.interpolate(stored.T[None].float(), size=frames, mode="linear", align_corners=False)
+    return line[0].T.to(stored.dtype)

@@ -16,7 +16,6 @@ from msta.evaluation.metrics import accuracy
 from msta.evaluation.predictions import Recorder
 from msta.methods.base import AdaptedModel
 from msta.methods.task import per_class, prompts
-from msta.training.losses import class_logits
 
 
 def clip_format(model: AdaptedModel) -> ClipFormat:
@@ -31,11 +30,13 @@ def class_embeddings(model: AdaptedModel, classes: Sequence[str], template: str 
     """[K, D]: the prompts of the classes, read by the adapted text tower.
 
     Raises:
-        ConfigError: a template without a place for the name.
+        ConfigError: a template without a place for the name; or the method answers for the classes it was trained on
+            alone, and these are others.
     """
     for each in (template,) if isinstance(template, str) else template:
         if "{}" not in each:
             raise ConfigError(f"--template: {each!r} has no {{}} for the class name")
+    model.check_classes(classes)
     ids = model.tokenize(prompts(classes, template)).to(model.backbone.logit_scale.device)
     return per_class(model.encode_text(ids), len(classes))
 
@@ -67,8 +68,7 @@ def read_views(model: AdaptedModel, views: Sequence[Tensor | Tokens], text: Tens
 @torch.no_grad()
 def view_probabilities(model: AdaptedModel, embeddings: Tensor, text: Tensor) -> Tensor:
     """Video [V, B, D], text [K, D] -> [V, B, K]."""
-    logits = [class_logits(view, text, model.backbone.logit_scale) for view in embeddings]
-    return torch.stack([each.softmax(-1) for each in logits])
+    return torch.stack([model.logits(view, text).softmax(-1) for view in embeddings])
 
 
 def evaluate(

@@ -10,8 +10,8 @@ from torch import Tensor
 from msta.backbone.dual_encoder import DualEncoder
 from msta.data.clips import ClipFormat
 from msta.data.motionworld import MOTIONS, MotionWorld, WorldConfig, class_name
+from msta.methods.scores import class_logits
 from msta.methods.task import prompts
-from msta.training.losses import class_logits
 
 TWENTY = (
     "swipe left", "swipe right", "swipe up", "swipe down", "circle", "square", "triangle", "star",

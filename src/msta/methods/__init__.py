@@ -9,23 +9,39 @@ from pydantic import ValidationError
 from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
 from msta.errors import CheckpointError, ConfigError, in_short
+from msta.methods.adaptformer import AdaptFormerConfig
+from msta.methods.aim import AIMConfig
 from msta.methods.artefact import Artefact
 from msta.methods.base import AdaptedModel, MethodConfig
-from msta.methods.full import FullConfig
+from msta.methods.bitfit import BitFitConfig
+from msta.methods.full import FullConfig, FullTextConfig, FullVideoConfig
+from msta.methods.linear_probe import LinearProbeConfig
+from msta.methods.lora import LoRAConfig
+from msta.methods.mma import MMAConfig
 from msta.methods.msta import MSTAConfig
+from msta.methods.prompts import PromptsConfig
+from msta.methods.st_adapter import STAdapterConfig
+from msta.methods.tip_adapter import TipAdapterConfig
 from msta.methods.zero_shot import ZeroShotConfig
 
-METHODS: dict[str, type[MethodConfig]] = {c.name: c for c in (MSTAConfig, ZeroShotConfig, FullConfig)}
+METHODS: dict[str, type[MethodConfig]] = {
+    config.name: config
+    for config in (
+        MSTAConfig, ZeroShotConfig, LinearProbeConfig, TipAdapterConfig, FullConfig, FullVideoConfig, FullTextConfig,
+        BitFitConfig, LoRAConfig, PromptsConfig, AdaptFormerConfig, STAdapterConfig, AIMConfig, MMAConfig,
+    )
+}  # fmt: skip
 
 
 def attach(backbone: DualEncoder, method: MethodConfig | str, *, exact_reference: bool = False) -> AdaptedModel:
     """Adapt ``backbone``, which itself stays frozen and unchanged.
 
-    The weights are shared, not copied (but for "full"): moving the model to a device or precision moves them for both.
+    The weights are shared, not copied (but for those that train): moving the model to a device or precision moves them
+    for both.
 
     Args:
         backbone: from :func:`msta.load_backbone` or :func:`msta.random_backbone`.
-        method: a config such as ``MSTAConfig(dim=64)``, or a name for its defaults: "msta", "zero-shot", "full".
+        method: a config such as ``MSTAConfig(dim=64)``, or a name for its defaults: one of METHODS.
         exact_reference: without the shortcuts of :mod:`msta.backbone.prefix`, slow: what they are tested against.
 
     Raises:

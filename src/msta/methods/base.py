@@ -14,15 +14,26 @@ from torch import Tensor, nn
 from msta.backbone.blocks import plainly
 from msta.backbone.dual_encoder import DualEncoder
 from msta.backbone.prefix import Tokens, prefix_length, suffix, text_prefix, video_prefix
+from msta.errors import ConfigError
 from msta.methods.artefact import Artefact
+from msta.methods.scores import class_logits
 from msta.methods.task import Task
 
 
 class MethodConfig(BaseModel, ABC):
-    """The settings of one way to adapt a backbone. Subclasses add fields and build the model."""
+    """The settings of one way to adapt a backbone. Subclasses add fields and build the model.
+
+    - closed: it answers for the classes it was trained on and no others: its scores do not come from names.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: ClassVar[str]
+    closed: ClassVar[bool] = False
+
+    @property
+    def needs_grid(self) -> bool:
+        """Whether it must know which patches are neighbours, so that none may be dropped."""
+        return False
 
     @abstractmethod
     def attach(self, backbone: DualEncoder) -> AdaptedModel:
@@ -38,13 +49,21 @@ class AdaptedModel(nn.Module):
         config: the method's settings.
         origin: source, fingerprint and, if it had one, base of the backbone it was made from.
         trains: what trains, in words.
+        frozen: what does not, in words.
+        clip_views: how many augmented views of each training clip the method wants to :meth:`see` before training.
         task: classes and template, once trained.
         exact_reference: compute everything, every time, as it is written in the papers: the oracle that the shortcuts
             of :mod:`msta.backbone.prefix`, of blocks and of adapters are tested against.
     """
 
     def __init__(
-        self, config: MethodConfig, adapter: nn.Module, backbone: DualEncoder, origin: DualEncoder, trains: str
+        self,
+        config: MethodConfig,
+        adapter: nn.Module,
+        backbone: DualEncoder,
+        origin: DualEncoder,
+        trains: str,
+        frozen: str = "both towers and the temperature",
     ) -> None:
         super().__init__()
         self.exact_reference = False
@@ -54,7 +73,8 @@ class AdaptedModel(nn.Module):
         self.origin = {"source": origin.source, "fingerprint": origin.fingerprint()}
         if origin.base is not None:
             self.origin["base"] = os.fspath(origin.base)
-        self.trains = trains
+        self.trains, self.frozen = trains, frozen
+        self.clip_views = 0
         self.task: Task | None = None
 
     def encode_video(self, video: Tensor | Tokens) -> Tensor:
@@ -76,7 +96,13 @@ class AdaptedModel(nn.Module):
             return self.backbone.text(token_ids)
 
     def video_prefix(self, video: Tensor, kept: Tensor | None = None) -> Tokens:
-        """The frozen part of :meth:`encode_video`, which is the same whatever was trained. ``kept``: see there."""
+        """The frozen part of :meth:`encode_video`, which is the same whatever was trained. ``kept``: see there.
+
+        Raises:
+            ConfigError: patches are dropped, and the method needs their grid.
+        """
+        if kept is not None and self.config.needs_grid:
+            raise ConfigError(f"train.keep_tokens: {self.config.name} needs the grid of patches whole; set it to 1")
         return video_prefix(self.backbone.video, video, kept)
 
     def text_prefix(self, token_ids: Tensor) -> Tokens:
@@ -102,14 +128,34 @@ class AdaptedModel(nn.Module):
         """Both encodings at once: one call for wrappers (mixed precision, many devices) that act on ``forward``."""
         return self.encode_video(video), self.encode_text(token_ids)
 
+    def logits(self, video: Tensor, text: Tensor) -> Tensor:
+        """Embeddings of clips [B, D] and of classes [K, D], any length -> scores [B, K], in float32."""
+        return class_logits(video, text, self.backbone.logit_scale)
+
+    def expect(self, classes: int, clips: int) -> None:
+        """Told once, before training, how many classes and training clips there are: some methods are as large."""
+
+    def see(self, embeddings: Tensor, labels: Tensor) -> None:
+        """Shown once, before training, if ``clip_views``: the training clips.
+
+        Args:
+            embeddings: [N, D], each the mean over ``clip_views`` views.
+            labels: int64 [N], class indices.
+        """
+
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Raise unless the model can choose among ``classes``, in this order.
+
+        Raises:
+            ConfigError: a method whose scores do not come from names is asked for other classes than its own.
+        """
+        if self.config.closed and (self.task is None or tuple(classes) != self.task.classes):
+            own = "it was trained for none" if self.task is None else f"these are not its {len(self.task.classes)}"
+            raise ConfigError(f"{self.config.name} chooses among the classes it was trained on alone, and {own}")
+
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """K strings -> int64 [K, L]."""
         return self.backbone.tokenize(texts)
-
-    @property
-    def frozen(self) -> str:
-        """What does not train, in words."""
-        return "nothing" if self.adapter is self.backbone else "both towers and the temperature"
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """The parameters an optimizer should get, each once."""

@@ -25,6 +25,7 @@ from msta.backbone.dual_encoder import DualEncoder
 from msta.backbone.layout import VideoLayout
 from msta.errors import ConfigError
 from msta.methods.base import AdaptedModel, MethodConfig
+from msta.methods.wrapping import Towers
 
 
 class MSTAConfig(MethodConfig):
@@ -38,6 +39,7 @@ class MSTAConfig(MethodConfig):
         scale: factor on the adapter's output.
         temporal_kernel: taps of the temporal convolution, odd. 0, 1 or None: no convolution, which is MMA.
         shared: one projection for both towers. False: one each.
+        towers: which are adapted: "video", "text" or "both", the paper's.
 
     Towers of unequal depth (ViCLIP-L/14: video 24, text 12) share from the top: the last text block with the last
     video block, the one below with the one below. Block numbers, here and in saved files, then count in the deeper
@@ -51,12 +53,15 @@ class MSTAConfig(MethodConfig):
     """
 
     name: ClassVar[str] = "msta"
+    twelfths_below: ClassVar[int] = 7
+    """Of a tower's blocks, those that stay as they are if no first block is set."""
     first_block: int | None = Field(None, ge=1)
     last_block: int | None = Field(None, ge=1)
     dim: int = Field(128, ge=1)
     scale: float = 0.005
     temporal_kernel: int | None = Field(3, ge=0)
     shared: bool = True
+    towers: Towers = "both"
 
     @field_validator("temporal_kernel")
     @classmethod
@@ -96,19 +101,24 @@ class MSTAConfig(MethodConfig):
         return AdaptedModel(self, adapter, view, origin=backbone, trains=trains)
 
     def block_pairs(self, video_depth: int, text_depth: int) -> list[tuple[int, int | None, int | None]]:
-        """(number in the deeper tower from 1, video block from 0, text block from 0) of every adapted pair."""
+        """(number in the deeper tower from 1, video block from 0, text block from 0) of every adapted pair; None for
+        a block that a tower has not, or that is not adapted.
+        """
         depth = max(video_depth, text_depth)
-        first = self.first_block or 7 * depth // 12 + 1
+        first = self.first_block or self.twelfths_below * depth // 12 + 1
         last = self.last_block or depth
         if not first <= last <= depth:
             raise ConfigError(f"cannot adapt blocks {first}..{last}: the towers have blocks 1..{depth}")
 
-        def index(number: int, tower_depth: int) -> int | None:
+        def index(number: int, tower: str, tower_depth: int) -> int | None:
             block = number - 1 - (depth - tower_depth)
-            lowest = 0 if self.first_block else 7 * tower_depth // 12
-            return block if block >= lowest else None
+            lowest = 0 if self.first_block else self.twelfths_below * tower_depth // 12
+            return block if block >= lowest and self.towers in (tower, "both") else None
 
-        return [(n, index(n, video_depth), index(n, text_depth)) for n in range(first, last + 1)]
+        pairs = [(n, index(n, "video", video_depth), index(n, "text", text_depth)) for n in range(first, last + 1)]
+        if not (pairs := [pair for pair in pairs if pair[1:] != (None, None)]):
+            raise ConfigError(f"method.towers: blocks {first}..{last} lie above or below the {self.towers} tower's")
+        return pairs
 
 
 def _span(blocks: list[int | None]) -> str:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
+import torch
 from accelerate import Accelerator
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from msta.config import RunConfig
@@ -14,8 +16,8 @@ from msta.data.catalog import Catalog
 from msta.data.clips import ClipDataset, EpochSampler, Failures, allowed_flip, make_loader
 from msta.data.splits import Split
 from msta.data.torchcodec_reader import require_torchcodec
-from msta.errors import ConfigError
-from msta.evaluation.evaluate import clip_format
+from msta.errors import ConfigError, DataError
+from msta.evaluation.evaluate import clip_format, views_of
 from msta.methods.base import AdaptedModel
 from msta.training.features import PrefixCache
 
@@ -47,7 +49,7 @@ class Source:
         accelerator: Accelerator,
         failures: Failures,
     ) -> None:
-        self.config, self.accelerator, self.failures = config, accelerator, failures
+        self.config, self.model, self.accelerator, self.failures = config, model, accelerator, failures
         if config.data.decoder == "torchcodec":
             require_torchcodec()
         form = replace(clip_format(model), decoder=config.data.decoder)
@@ -97,6 +99,32 @@ class Source:
     def test(self, part: str, report: Report) -> DataLoader[Any]:
         """The "val" or "test" batches."""
         return self._loader(part, 0, report)
+
+    @torch.no_grad()
+    def embeddings(self, views: int) -> tuple[Tensor, Tensor]:
+        """Of the training clips that can be read, in order: the mean over ``views`` augmented views [N, D], labels [N].
+
+        Raises:
+            DataError: none can be read.
+        """
+        dataset, model, device = self.datasets["train"], self.model, self.accelerator.device
+        sums: dict[int, Tensor] = {}
+        labels: dict[int, Tensor] = {}
+        keys = [(view, index) for view in range(views) for index in range(len(dataset))]
+        for batch in make_loader(dataset, self.config.train.batch_size, self.config.data.workers, keys=keys):
+            self.failures.add(batch["failures"])
+            with self.accelerator.autocast():
+                clips = views_of(batch, model, device)
+                if clips is None:
+                    continue
+                embedded = model.encode_video(clips[0]).float()
+            for index, label, embedding in zip(batch["index"].tolist(), batch["label"], embedded, strict=True):
+                sums[index] = sums[index] + embedding if index in sums else embedding
+                labels[index] = label
+        if not sums:
+            raise DataError(f"not one of the {len(dataset)} training clips can be read")
+        order = sorted(sums)
+        return torch.stack([sums[i] for i in order]) / views, torch.stack([labels[i] for i in order]).to(device)
 
     def _loader(self, part: str, epoch: int, report: Report) -> DataLoader[Any]:
         dataset, train, workers = self.datasets[part], part == "train", self.config.data.workers

@@ -114,7 +114,7 @@ def count_step(model: AdaptedModel, prompts: Tensor | Tokens, *, batch: int, fra
             else:  # what text_prefix does, where it cannot look at the ids
                 text = Tokens(towers[1].embed(mode.from_tensor(prompts)), 0, mode.from_tensor(end))
             seen, said = fake(clips, text)
-            loss, _ = objective(seen, said, labels, fake.backbone.logit_scale, [], 0.0)
+            loss, _ = objective(seen, said, labels, fake.logits, [], 0.0)
             if loss.requires_grad:
                 loss.backward()
         trained = sum(p.numel() * p.element_size() for p in fake.trainable_parameters())
@@ -141,7 +141,7 @@ def time_step(model: AdaptedModel, prompts: Tensor | Tokens, *, batch: int, fram
     for _ in range(2):
         start = time.perf_counter()
         seen, said = model(video, prompts)
-        loss, _ = objective(seen, said, labels, model.backbone.logit_scale, [], 0.0)
+        loss, _ = objective(seen, said, labels, model.logits, [], 0.0)
         if loss.requires_grad:
             loss.backward()
         if device.type == "cuda":

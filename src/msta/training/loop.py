@@ -86,6 +86,9 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
             model.cast_frozen(torch.get_autocast_dtype(device.type))
     failures = Failures(config.data.on_error)
     source = Source(config, model, catalog, split, accelerator, failures)
+    if model.clip_views:
+        with console.status("reading the training clips"):
+            model.see(*source.embeddings(model.clip_views))
     optimizer = torch.optim.AdamW(
         # AdamW refuses an empty list; zero-shot trains nothing
         model.trainable_parameters() or [torch.nn.Parameter(torch.zeros(0))],
@@ -161,7 +164,7 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
                         video,
                         per_class(text, len(catalog.classes)),
                         batch["label"],
-                        model.backbone.logit_scale,
+                        model.logits,
                         anchor_list,
                         config.descriptions.alpha_at(progress.step, steps_per_epoch),
                         config.descriptions.distance,

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from msta.descriptions.anchors import Distance
-
-
-def class_logits(video: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
-    """Scaled cosine similarities, in float32.
-
-    Args:
-        video: [B, D], any length.
-        text: [K, D], any length.
-        logit_scale: logarithm of the factor (the backbone's own).
-
-    Returns:
-        [B, K].
-    """
-    return logit_scale.float().exp() * F.normalize(video.float(), dim=-1) @ F.normalize(text.float(), dim=-1).T
 
 
 def consistency(text: Tensor, anchors: Sequence[Tensor], distance: Distance = "cosine") -> Tensor:
@@ -63,7 +49,7 @@ def objective(
     video: Tensor,
     text: Tensor,
     labels: Tensor,
-    logit_scale: Tensor,
+    logits: Callable[[Tensor, Tensor], Tensor],
     anchors: Sequence[Tensor],
     alpha: float,
     distance: Distance = "cosine",
@@ -74,12 +60,12 @@ def objective(
         video: [B, D].
         text: [K, D].
         labels: int64 [B], class indices.
-        logit_scale: logarithm of the factor on cosine similarities.
+        logits: from video and text to scores [B, K]: :meth:`AdaptedModel.logits`.
         anchors: see :func:`consistency`.
         alpha: weight of the consistency term; the paper does not give its value.
         distance: see :func:`distances`.
     """
-    cross_entropy = F.cross_entropy(class_logits(video, text, logit_scale), labels)
+    cross_entropy = F.cross_entropy(logits(video, text), labels)
     drift = consistency(text, anchors, distance)
     return cross_entropy + alpha * drift, {
         "cross_entropy": cross_entropy.detach(),

@@ -38,8 +38,8 @@ from msta.errors import ConfigError
 from msta.evaluation.synthetic import measure
 from msta.files import read_json, replacing, write_bytes, write_json
 from msta.memory import keep_freed_memory
+from msta.methods.scores import class_logits
 from msta.training.loop import lr_factor
-from msta.training.losses import class_logits
 
 # ---------------------------------------------------------------- settings
 

@@ -1,0 +1,66 @@
+"""Linear probe: a linear classifier on the frozen video tower's embeddings. The classes' names do not matter.
+
+    logits = s * ( W v / |v| + b )
+
+with v the embedding [D], s the backbone's own factor on cosine similarities, which makes a usual learning rate fit, and
+W, b zero at the start: (D + 1) K parameters for K classes, 513 K on ViT-B/16. (CLIP's paper fits a logistic regression,
+by L-BFGS, on what goes into the projection; ours is trained as every other method, on what comes out.)
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from msta.backbone.dual_encoder import DualEncoder
+from msta.errors import ConfigError
+from msta.methods.base import AdaptedModel, MethodConfig
+
+
+class LinearProbeConfig(MethodConfig):
+    """No settings."""
+
+    name: ClassVar[str] = "linear-probe"
+    closed: ClassVar[bool] = True
+
+    def attach(self, backbone: DualEncoder) -> AdaptedModel:
+        """The backbone, and a classifier that has its size when the number of classes is known."""
+        return LinearProbe(self, nn.Module(), backbone, origin=backbone, trains="a linear classifier of embeddings")
+
+
+class LinearProbe(AdaptedModel):
+    """Scores clips by a classifier of its own."""
+
+    def expect(self, classes: int, clips: int) -> None:
+        """Make the classifier, zero."""
+        a = self.backbone.architecture
+        scale = self.backbone.logit_scale
+        self.adapter.weight = nn.Parameter(torch.zeros(classes, a.embed_dim, device=scale.device))
+        self.adapter.bias = nn.Parameter(torch.zeros(classes, device=scale.device))
+
+    def load_adapter_state(self, state: dict[str, Tensor]) -> None:
+        """As ever; the number of classes is the state's."""
+        weight = state.get("adapter.weight")
+        if weight is not None and (self.num_trainable() == 0 or len(weight) != len(self._weight())):
+            self.expect(len(weight), 0)
+        super().load_adapter_state(state)
+
+    def logits(self, video: Tensor, text: Tensor) -> Tensor:
+        """[B, D] -> [B, K]; ``text`` is not looked at.
+
+        Raises:
+            ConfigError: no classes are known yet.
+        """
+        weight = self._weight()
+        bias: Tensor = self.adapter.bias  # type: ignore[assignment]
+        scores = F.linear(F.normalize(video.float(), dim=-1), weight.float(), bias.float())
+        return self.backbone.logit_scale.float().exp() * scores
+
+    def _weight(self) -> Tensor:
+        if not hasattr(self.adapter, "weight"):
+            raise ConfigError("linear-probe has no classifier yet: train it, load it, or call expect(classes, clips)")
+        weight: Tensor = self.adapter.weight  # type: ignore[assignment]
+        return weight

@@ -1,0 +1,135 @@
+"""ST-Adapter (Pan et al., NeurIPS 2022): a bottleneck with a depthwise 3-D convolution before a block's MLP.
+
+With x the patch tokens of a clip, laid out as [T, H, W, d],
+
+    x <- x + Up( DWConv3D( Down(x) ) )
+
+without a nonlinearity, before the attention, before the MLP, or both; class tokens pass by. The convolution starts at
+zero, so the adapted model starts as the frozen one. With r the bottleneck's width and k the taps, an adapter in a tower
+of width d trains 2 d r + r + d + r k + r parameters: 592,512 on ViT-B/16 with r = 384 and k = 3 x 1 x 1, the authors'
+code (adapter12x384), which makes 7,110,144 in twelve blocks; 7,220,736 with k = 3 x 3 x 3.
+
+Before the MLP of the last block an adapter counts and never matters: only class tokens are read after it, as in the
+authors' code. Their class head is not part of it: scores come from the frozen text tower.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from msta.backbone.blocks import Block, pick
+from msta.backbone.dual_encoder import DualEncoder
+from msta.backbone.layout import VideoLayout
+from msta.methods.base import AdaptedModel, MethodConfig
+from msta.methods.wrapping import chosen_blocks, span
+
+
+class STAdapterConfig(MethodConfig):
+    """Where the adapters sit and how large they are. Video tower only.
+
+    Args:
+        dim: width of the bottleneck.
+        kernel: taps along frames, rows and columns, odd.
+        before: "mlp" (the authors' Kinetics model), "attention" or "both" (their SSv2 model, 24 adapters).
+        first_block: first adapted block, from 1. Those below it are a frozen prefix.
+    """
+
+    name: ClassVar[str] = "st-adapter"
+    dim: int = Field(384, ge=1)
+    kernel: tuple[int, int, int] = (3, 1, 1)
+    before: Literal["attention", "mlp", "both"] = "mlp"
+    first_block: int = Field(1, ge=1)
+
+    @field_validator("kernel")
+    @classmethod
+    def _odd(cls, kernel: tuple[int, int, int]) -> tuple[int, int, int]:
+        if any(taps < 1 or taps % 2 == 0 for taps in kernel):
+            raise ValueError("must be three odd numbers, so that each has a centre")
+        return kernel
+
+    @property
+    def needs_grid(self) -> bool:
+        """For taps along rows and columns."""
+        return self.kernel[1:] != (1, 1)
+
+    def attach(self, backbone: DualEncoder) -> AdaptedModel:
+        """Wrap the chosen blocks of the video tower.
+
+        Raises:
+            ConfigError: ``first_block`` beyond the towers.
+        """
+        view, adapter = backbone.view(), nn.ModuleDict()
+        blocks = chosen_blocks(backbone, "video", self.first_block)
+        places = ("attention", "mlp") if self.before == "both" else (self.before,)
+        for index in blocks["video"]:
+            made = nn.ModuleDict({p: STAdapter(view.video.shape.width, self.dim, self.kernel) for p in places})
+            view.video.blocks[index] = STAdapterBlock(view.video.blocks[index], made)  # type: ignore[arg-type]
+            adapter[str(index + 1)] = made
+        where = " and ".join(places)
+        trains = f"spatio-temporal adapters of width {self.dim} before {where} in {span(blocks)}"
+        return AdaptedModel(self, adapter, view, origin=backbone, trains=trains)
+
+
+class STAdapter(nn.Module):
+    """Down, depthwise convolution over frames, rows and columns, Up; added to the patch tokens."""
+
+    def __init__(self, width: int, dim: int, kernel: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.down, self.up = nn.Linear(width, dim), nn.Linear(dim, width)
+        t, h, w = kernel
+        self.conv = nn.Conv3d(dim, dim, kernel, padding=(t // 2, h // 2, w // 2), groups=dim)
+        for zero in (self.conv.weight, self.conv.bias, self.down.bias, self.up.bias):
+            assert zero is not None
+            nn.init.zeros_(zero)
+
+    def forward(self, x: Tensor, layout: VideoLayout) -> Tensor:
+        """x [b, s, d] -> [b, s, d].
+
+        Raises:
+            ValueError: taps along rows and columns, and patches that make no square.
+        """
+        tokens = layout.over_time(x)  # [b, t, m, d]
+        alone = tokens.shape[2] - layout.patches  # class tokens that exist once a frame: 0 or 1
+        z = self.down(tokens[:, :, alone:])
+        rows, columns = self._grid(layout)
+        z = z.unflatten(2, (rows, columns)).permute(0, 4, 1, 2, 3)  # [b, r, t, h, w]
+        y = self.up(self.conv(z).permute(0, 2, 3, 4, 1).flatten(2, 3))
+        moved = tokens[:, :, alone:] + y
+        return layout.put_back(x, torch.cat((tokens[:, :, :alone], moved), dim=2))
+
+    def _grid(self, layout: VideoLayout) -> tuple[int, int]:
+        if self.conv.kernel_size[1:] == (1, 1):
+            return layout.patches, 1  # any order will do
+        side = math.isqrt(layout.patches)
+        if side * side != layout.patches:
+            raise ValueError(
+                f"st-adapter: a kernel with rows and columns needs square frames, got {layout.patches} patches"
+            )
+        return side, side
+
+
+class STAdapterBlock(nn.Module):
+    """A block with adapters before its attention, its MLP or both; has a block's interface."""
+
+    def __init__(self, block: Block, adapters: nn.ModuleDict) -> None:
+        super().__init__()
+        self.block, self.adapters = block, adapters
+
+    def forward(self, x: Tensor, layout: VideoLayout, read: Tensor | None = None) -> Tensor:
+        """x [b, s, d] -> [b, s, d], or with positions ``read`` [b] the class tokens alone: [b, 1, d]."""
+        block = self.block
+        if "attention" in self.adapters:
+            x = self.adapters["attention"](x, layout)
+        if "mlp" not in self.adapters:
+            return block(x, layout, read)
+        y = block.attn(block.ln_1(x), read)
+        if read is None:
+            x = self.adapters["mlp"](x + y, layout)
+        else:  # no patch is read: its gradient is zero, not none
+            x = pick(x, read) + y + 0 * sum(p.sum() for p in self.adapters["mlp"].parameters())
+        return x + block.mlp(block.ln_2(x))

@@ -1,0 +1,97 @@
+"""Tip-Adapter (Zhang et al., ECCV 2022): the training clips' own embeddings are a cache that new clips look up.
+
+With f a clip's embedding and W the classes', both of length one, F the N cached embeddings and L their labels, one-hot,
+
+    logits = s * f W^T + alpha * exp( -beta * (1 - f F^T) ) L
+
+with s the backbone's factor on cosine similarities. Nothing trains: every training clip is read in a few augmented
+views, whose embeddings are averaged. Trained (Tip-Adapter-F), the keys F go on from there: N D parameters for N clips.
+alpha, beta and the number of views are those of the authors' code (configs/dtd.yaml), which then searches alpha and
+beta on validation; here they are settings like any other. The cache knows its own classes only.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from msta.backbone.dual_encoder import DualEncoder
+from msta.errors import ConfigError
+from msta.methods.base import AdaptedModel, MethodConfig
+
+
+class TipAdapterConfig(MethodConfig):
+    """How the cache is used.
+
+    Args:
+        alpha: weight of what the cache says.
+        beta: how much sharper than cosine its look-up is.
+        trained: whether the keys train, starting as the embeddings (Tip-Adapter-F).
+        views: augmented views of each training clip that its key is the mean of.
+    """
+
+    name: ClassVar[str] = "tip-adapter"
+    closed: ClassVar[bool] = True
+    alpha: float = Field(2.0, ge=0)
+    beta: float = Field(1.0, ge=0)
+    trained: bool = False
+    views: int = Field(10, ge=1)
+
+    def attach(self, backbone: DualEncoder) -> AdaptedModel:
+        """The backbone, and a cache that is filled when the training clips are seen."""
+        trains = (
+            "the keys of a cache of training clips" if self.trained else "nothing; a cache of training clips is kept"
+        )
+        model = TipAdapter(self, nn.Module(), backbone, origin=backbone, trains=trains)
+        model.clip_views = self.views
+        return model
+
+
+class TipAdapter(AdaptedModel):
+    """Adds to the classes' scores what the cache says."""
+
+    config: TipAdapterConfig
+
+    def expect(self, classes: int, clips: int) -> None:
+        """Make the cache, empty: zero keys."""
+        device, width = self.backbone.logit_scale.device, self.backbone.architecture.embed_dim
+        self._fill(torch.zeros(clips, width, device=device), torch.zeros(clips, dtype=torch.int64, device=device))
+
+    def see(self, embeddings: Tensor, labels: Tensor) -> None:
+        """Fill the cache."""
+        self._fill(F.normalize(embeddings.float(), dim=-1), labels)
+
+    def load_adapter_state(self, state: dict[str, Tensor]) -> None:
+        """As ever; the number of clips is the state's."""
+        labels = state.get("adapter.labels")
+        if labels is not None and (not hasattr(self.adapter, "labels") or len(labels) != len(self._part("labels"))):
+            self.expect(0, len(labels))
+        super().load_adapter_state(state)
+
+    def logits(self, video: Tensor, text: Tensor) -> Tensor:
+        """[B, D], [K, D] -> [B, K].
+
+        Raises:
+            ConfigError: the cache is not made yet.
+        """
+        keys, labels = self._part("keys"), self._part("labels")
+        near = F.normalize(video.float(), dim=-1) @ keys.float().T  # [B, N]
+        said = (self.config.beta * (near - 1)).exp() @ F.one_hot(labels, len(text)).to(near.dtype)
+        return super().logits(video, text) + self.config.alpha * said
+
+    def _fill(self, keys: Tensor, labels: Tensor) -> None:
+        if self.config.trained:
+            self.adapter.keys = nn.Parameter(keys)
+        else:
+            self.adapter.register_buffer("keys", keys)
+        self.adapter.register_buffer("labels", labels)
+
+    def _part(self, name: str) -> Tensor:
+        if not hasattr(self.adapter, name):
+            raise ConfigError("tip-adapter has no cache yet: train it, load it, or call see(embeddings, labels)")
+        part: Tensor = getattr(self.adapter, name)
+        return part

@@ -1,0 +1,146 @@
+"""msta ablate: every point is what it says, runs once, and the report counts what was measured."""
+
+from __future__ import annotations
+
+import json
+import statistics
+
+import pytest
+from conftest import tiny
+from rich.console import Console
+from test_cli import run
+from test_training import clips  # noqa: F401
+from typer.testing import CliRunner
+from video_files import write_video
+
+import msta
+from msta.cli import app
+from msta.config import make_config
+from msta.descriptions.bank import Described, DescriptionBank
+from msta.errors import ConfigError, MSTAError
+from msta.evaluation import ablation
+from msta.evaluation.ablation import AXES, Ablation, ablate, points
+from msta.evaluation.ablation_report import table
+
+QUIET = Console(quiet=True)
+QUICK = ("train.epochs=1", "train.batch_size=4", "data.workers=0")
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    path = tmp_path_factory.mktemp("backbone") / "tiny"
+    msta.random_backbone(tiny()).save(path)
+    return str(path)
+
+
+def bank(sentences: int) -> DescriptionBank:
+    own = {name: tuple(f"{name} {i}" for i in range(sentences)) for name in ("push", "hug")}
+    return DescriptionBank("a file", {name: Described(said, said) for name, said in own.items()})
+
+
+def test_exactly_one_point_of_each_axis_changes_nothing_and_all_are_valid():
+    toy = msta.random_backbone(tiny(video_layers=9, text_layers=6))
+    for overrides in (
+        [],
+        [
+            "method.dim=48",
+            "method.scale=0.3",
+            "method.shared=false",
+            "method.temporal_kernel=0",
+            "data.template=ensemble",
+        ],
+    ):
+        config = make_config("small", {"data.path": "."}, overrides)
+        axes = points(config, toy, bank(5), None)
+        assert axes.keys() == AXES.keys()
+        for axis, values in axes.items():
+            assert sum(not changes for changes in values.values()) == 1, axis
+            assert len(values) > 1, axis
+            for changes in values.values():
+                method = [f"{n}={'none' if v is None else v}" for n, v in changes.items() if "descr" not in n]
+                msta.attach(toy, make_config("small", {"data.path": "."}, [*overrides, *method]).method_config())
+    assert list(axes["sentences"]) == ["1", "2", "4", "all (5)"]
+    assert list(axes["blocks"]) == ["last 1", "last 3", "last 4", "last 5", "last 8", "last 9"]
+
+
+def test_without_descriptions_their_axes_are_left_out_or_refused():
+    toy = msta.random_backbone(tiny())
+    config = make_config("small", {"data.path": "."})
+    assert points(config, toy, None, None).keys() == AXES.keys() - {"consistency", "sentences"}
+    with pytest.raises(ConfigError, match=r"--axes: consistency needs sentences: descriptions\.bank"):
+        points(config, toy, None, ["dim", "consistency"])
+
+
+def test_points_run_once_and_go_into_the_table(clips, backbone, tmp_path, monkeypatch):  # noqa: F811
+    said = tmp_path / "said.json"
+    said.write_text(json.dumps({"go back": ["back one", "back two"], "go there": ["there one", "there two"]}))
+    overrides = (*QUICK, f"descriptions.temporal={said}", "method.dim=8")
+    axes = ("towers", "consistency", "sentences")
+    asked = Ablation(clips, axes=axes, shots=3, seeds=(0, 1), overrides=overrides, backbone=backbone)
+    result = ablate(asked, tmp_path / "out", QUIET)
+    assert len(result["cells"]) == 2 * (3 + 2 + 2)
+    by = {(c["axis"], c["point"], c["seed"]): c for c in result["cells"]}
+    video, text, both = (by["towers", t, 0]["trainable"] for t in ("video", "text", "both"))
+    assert video + text == both + 2 * (8 * 8 + 8)  # the shared projection counts in each of them
+    assert by["consistency", "temporal", 1] | {"axis": "towers", "point": "both"} == by["towers", "both", 1]
+    folders = sorted(p.name for p in (tmp_path / "out" / "runs").iterdir())
+    assert folders == ["consistency-off", "sentences-1", "towers-text", "towers-video", "unchanged"]
+    fewer = tmp_path / "out" / "data" / "seed-0" / "temporal-1.json"
+    assert json.loads(fewer.read_text()) == {"go back": ["back one"], "go there": ["there one"]}
+    for axis in axes:
+        assert (tmp_path / "out" / f"{axis}.png").stat().st_size > 5000
+    mean = statistics.fmean(by["towers", "video", seed]["top1"] for seed in (0, 1))
+    row = next(line for line in table(result).splitlines() if "| video |" in line)
+    assert f"| {mean:.1f} (" in row
+    assert "| **both** |" in table(result)
+
+    def not_again(*_, resume, **__):
+        assert resume
+        return json.loads((_[1] / "metrics.json").read_text())
+
+    monkeypatch.setattr(ablation, "train", not_again)
+    assert ablate(asked, tmp_path / "out", QUIET) == result
+    other = Ablation(clips, axes=axes, shots=3, seeds=(0,), overrides=(*overrides, "train.lr=0.5"), backbone=backbone)
+    with pytest.raises(MSTAError, match="was run with other settings; take another --out"):
+        ablate(other, tmp_path / "out", QUIET)
+
+
+def test_the_command_with_novel_classes(backbone, tmp_path):
+    for name in "abcd":
+        for i in range(4):
+            (tmp_path / "clips" / name).mkdir(parents=True, exist_ok=True)
+            write_video(tmp_path / "clips" / name / f"{i}.mp4", 6)
+    options = ["--data", tmp_path / "clips", "--backbone", backbone, "--shots", 2, "--seeds", "0", *QUICK]
+    done = run("ablate", *options, "--axes", "kernel", "--novel", "--out", tmp_path / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    cells = json.loads(done.stdout)["cells"]
+    assert [c["point"] for c in cells] == ["1", "3", "5"]
+    for cell in cells:
+        base, novel = cell["top1"], cell["novel"]
+        assert cell["harmonic_mean"] == pytest.approx(2 * base * novel / (base + novel) if base + novel else 0)
+    assert "| base | novel | harmonic mean |" in (tmp_path / "out" / "ablation.md").read_text()
+    own, new = ((tmp_path / "out" / "data" / "seed-0" / part / "classes.csv").read_text() for part in ("own", "novel"))
+    assert ("0,a" in own, "1,b" in own, "0,c" in new, "1,d" in new) == (True,) * 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(axes=("width",)), "--axes: no 'width'; there are blocks, dim"),
+        (dict(overrides=("method=lora",)), "method: lora has other choices; msta ablate varies those of msta"),
+        (dict(overrides=("method.width=3",)), "no setting method.width"),
+        (dict(inside=True), "--out: .* lies inside the data"),
+    ],
+)
+def test_wrong_usage_is_named_before_anything_is_written(clips, backbone, tmp_path, changes, message):  # noqa: F811
+    changes = dict(changes)
+    out = (clips if changes.pop("inside", False) else clips.parent) / "out"
+    before = sorted(clips.parent.rglob("*"))
+    with pytest.raises(ConfigError, match=message):
+        ablate(Ablation(clips, backbone=backbone, **changes), out, QUIET)
+    assert sorted(clips.parent.rglob("*")) == before
+
+
+def test_seeds_are_numbers():
+    with pytest.raises(ConfigError, match="--seeds: expected whole numbers, separated by commas, got '1,a'"):
+        CliRunner().invoke(app, ["ablate", "--data", ".", "--out", "x", "--seeds", "1,a"], catch_exceptions=False)
