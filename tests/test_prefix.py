@@ -23,6 +23,7 @@ def small(name: str, layers: tuple[int, int], span: tuple[int, int], choice: int
     if name in ("msta", "mma"):
         kernel = {"temporal_kernel": (0, 3, 5)[choice % 3]} if name == "msta" else {}
         blocks = {"first_block": first, "last_block": last}
+        towers = towers if layers[0] == layers[1] else "both"  # else the blocks may lie in the other tower alone
         return method_config(name, **blocks, dim=4, scale=0.3, shared=choice < 3, towers=towers, **kernel)
     if name == "prompts":
         enter = min(first, *layers)
@@ -104,7 +105,8 @@ def test_the_shortcuts_change_nothing(attention, method, layers, span, choice, f
     for found, expected in zip(computed(False, torch.float32), computed(True, torch.float32), strict=True):
         if isinstance(expected, dict):
             found, expected = whole(found), whole(expected)
-        assert relative(found, expected) < 1e-5 or (found - expected).abs().max() < 1e-6
+        near = 1e-6 if expected.ndim else 5e-5  # the loss is of cosines times 100, and may be small
+        assert relative(found, expected) < 1e-5 or (found - expected).abs().max() < near
     *_, found = computed(False, torch.float64)  # without round-off, every gradient by itself
     *_, expected = computed(True, torch.float64)
     for name, gradient in expected.items():
