@@ -142,5 +142,5 @@ def test_wrong_usage_is_named_before_anything_is_written(clips, backbone, tmp_pa
 
 
 def test_seeds_are_numbers():
-    with pytest.raises(ConfigError, match="--seeds: expected whole numbers, separated by commas, got '1,a'"):
+    with pytest.raises(ConfigError, match="--seeds: expected numbers separated by commas, got '1,a'"):
         CliRunner().invoke(app, ["ablate", "--data", ".", "--out", "x", "--seeds", "1,a"], catch_exceptions=False)
