@@ -440,7 +440,7 @@ def test_a_bad_file_of_published_figures_is_named(tmp_path, content, words):
 def test_bad_requests_are_refused_before_anything_runs(world, tmp_path, protocol, changes, error, words):
     with pytest.raises(error, match=words):
         run_protocol(asked(world, protocol, **changes), tmp_path / "out", QUIET)
-    assert not (tmp_path / "out" / "runs").exists()
+    assert not (tmp_path / "out").exists()  # so that the same --out serves the mended command
 
 
 def test_a_test_clip_that_is_trained_on_is_named(world, tmp_path):
@@ -459,6 +459,7 @@ def test_a_test_clip_that_is_trained_on_is_named(world, tmp_path):
     request = asked(world, "zero-shot", source=(str(world / "clips"),), target=(str(world / "clips"),))
     with pytest.raises(DataError, match="clips and clips: the test clip .* is also trained on"):
         run_protocol(request, tmp_path / "transfer", QUIET)
+    assert not (tmp_path / "transfer").exists()
     refuse_overlap([Clip(str(clips / "a" / "1.mp4"), 0)], [Clip(str(clips / "a" / "2.mp4"), 0)], "x")
 
 

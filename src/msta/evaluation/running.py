@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -48,7 +49,8 @@ def run_protocol(request: Request, out: Path, console: Console) -> None:
             if Path(os.path.abspath(out)).is_relative_to(part.path):
                 raise ConfigError(f"--out: {out} lies inside {part.path}, where it would be taken for a class")
     plan = out / "protocol.json"
-    if plan.exists():
+    begun = plan.exists()
+    if begun:
         then = read_json(plan, MSTAError).get("protocol")
         if then != request.protocol:
             raise MSTAError(f"{out}: holds the protocol {then}; take another --out for {request.protocol}")
@@ -60,9 +62,9 @@ def run_protocol(request: Request, out: Path, console: Console) -> None:
         cells = list(PROTOCOLS[request.protocol](request, out))
         for cell in cells:
             _check_same_run(out / "runs" / cell.folder, cell)
-    except MSTAError:
-        if not plan.exists() and not any(out.iterdir()):
-            out.rmdir()
+    except (MSTAError, KeyboardInterrupt):
+        if not begun:
+            shutil.rmtree(out)  # it was empty: what is in it are splits of a command that was wrong
         raise
     asked = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(request).items()}
     write_json(plan, {"protocol": request.protocol, "asked": asked, "cells": [cell.described() for cell in cells]})
