@@ -429,6 +429,7 @@ def test_a_bad_file_of_published_figures_is_named(tmp_path, content, words):
         ("few-shot", {"shots": (0,)}, ConfigError, "--shots"),
         ("supervised", {"shots": (1,)}, ConfigError, "trains on all clips"),
         ("base-to-novel", {"shots": (1, 2)}, ConfigError, "one number of shots"),
+        ("base-to-novel", {"methods": ("linear-probe",)}, ConfigError, "linear-probe chooses among the classes"),
         ("few-shot", {"shots": (1, 99)}, DataError, "'nod' has 6 clips to train on, 99 needed"),
         ("few-shot", {"overrides": ("method.rank=4",)}, ConfigError, "no setting method.rank of zero-shot, msta"),
         ("few-shot", {"overrides": ("train.lr_=4",)}, ConfigError, "no setting train.lr_"),

@@ -259,6 +259,10 @@ def check(request: Request) -> None:
     for method in request.methods:
         if method not in METHODS:
             raise ConfigError(f"no method {method!r}; there are {', '.join(METHODS)}")
+        if METHODS[method].closed and request.protocol in ("zero-shot", "base-to-novel"):
+            raise ConfigError(
+                f"--method: {method} chooses among the classes it was trained on alone; {request.protocol} asks for others"
+            )
     fixed = {"data.path", "data.shots", "data.seed", "train.seed", "method", "method.name", "backbone", "base"}
     for override in request.overrides:
         name = override.partition("=")[0]
