@@ -39,7 +39,13 @@ bench: .venv/.ready ## ratios measured side by side, to benchmarks/results/; hal
 bench-toy: .venv/.ready ## what the embedded backbone can do, three seeds; an hour. CLIPS=FOLDER adds real clips
 	$(BIN)/python benchmarks/toy.py $(if $(CLIPS),--clips $(CLIPS))
 
+bench-consistency: .venv/.ready ## the consistency term's weight and kinds, three seeds, base-to-novel; half an hour
+	$(BIN)/python benchmarks/ablate_consistency.py --plot docs/consistency.png
+
+bench-protocols: .venv/.ready ## the four protocols on real clips, CLIPS=FOLDER; under an hour
+	$(BIN)/python benchmarks/protocols.py --clips $(CLIPS)
+
 clean: ## remove what the other targets made
 	rm -rf .venv build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output
 
-.PHONY: help demo test test-slow lint format bench bench-toy clean
+.PHONY: help demo test test-slow lint format bench bench-toy bench-consistency bench-protocols clean
