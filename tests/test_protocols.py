@@ -423,6 +423,7 @@ def test_a_bad_file_of_published_figures_is_named(tmp_path, content, words):
         ("zero-shot", {"target": ()}, ConfigError, "--target"),
         ("zero-shot", {"data": ("x",)}, ConfigError, "no --data"),
         ("few-shot", {"methods": ("magic",)}, ConfigError, "no method 'magic'"),
+        ("base-to-novel", {"methods": ("zero-shot", "linear-probe")}, ConfigError, "linear-probe answers for the classes"),
         ("few-shot", {"methods": ("msta", "msta")}, ConfigError, "given twice"),
         ("few-shot", {"methods": ()}, ConfigError, "--method"),
         ("few-shot", {"seeds": (-1,)}, ConfigError, "--seeds"),

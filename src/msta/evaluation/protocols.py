@@ -259,6 +259,10 @@ def check(request: Request) -> None:
     for method in request.methods:
         if method not in METHODS:
             raise ConfigError(f"no method {method!r}; there are {', '.join(METHODS)}")
+        if METHODS[method].closed and request.protocol in ("zero-shot", "base-to-novel"):
+            raise ConfigError(
+                f"{method} answers for the classes it was trained on alone: it goes with few-shot and supervised"
+            )
     fixed = {"data.path", "data.shots", "data.seed", "train.seed", "method", "method.name", "backbone", "base"}
     for override in request.overrides:
         name = override.partition("=")[0]
