@@ -261,7 +261,7 @@ def check(request: Request) -> None:
             raise ConfigError(f"no method {method!r}; there are {', '.join(METHODS)}")
         if METHODS[method].closed and request.protocol in ("zero-shot", "base-to-novel"):
             raise ConfigError(
-                f"--method: {method} chooses among the classes it was trained on; {request.protocol} asks for others"
+                f"{method} answers for the classes it was trained on alone: it goes with few-shot and supervised"
             )
     fixed = {"data.path", "data.shots", "data.seed", "train.seed", "method", "method.name", "backbone", "base"}
     for override in request.overrides:
