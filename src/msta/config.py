@@ -118,7 +118,7 @@ class DescriptionSettings(Section):
     - bank: a file of ``msta describe``; or, in its place,
     - spatial, temporal: files in the authors' format.
     - kinds: which of the two are used.
-    - alpha: the term's weight (not published; 1 is our guess).
+    - alpha: the term's weight (not published; why 1: docs/descriptions.md).
     - alpha_warmup: epochs in which it rises from 0, in a straight line.
     - distance: between a class's embedding and its anchor, both of length 1: 1 - cosine (the paper), or the sum over
       dimensions of absolute (l1) or squared (mse) differences. mse is twice the cosine's.
