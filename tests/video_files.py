@@ -218,3 +218,14 @@ def cut(path: Path, to: Path, packets: int) -> Path:
     position, size = packet_places(path)[packets]
     to.write_bytes(path.read_bytes()[: position + size // 2])
     return to
+
+
+def draw(root: Path, classes: str, clips: int, seed: int) -> Path:
+    """Class folders of small clips of noise, no two alike."""
+    random = np.random.default_rng(seed)
+    for name in classes.split():
+        (root / name).mkdir(parents=True)
+        for i in range(clips):
+            frames = random.integers(0, 256, (6, 4, 4, 3), np.uint8).repeat(8, 1).repeat(8, 2)
+            write_video(root / name / f"{i}.mp4", frames)
+    return root

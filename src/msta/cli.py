@@ -474,6 +474,9 @@ def protocol(
     target: Annotated[
         list[str] | None, typer.Option(help="The same: what zero-shot tests on; base-to-novel: the novel classes.")
     ] = None,
+    second: Annotated[
+        list[str] | None, typer.Option(help="The same: also tested on, to see what training made the model forget.")
+    ] = None,
     backbone: Backbone = None,
     base: Base = None,
     adapter: Annotated[Path | None, typer.Option(help="A trained one for zero-shot, in place of --source.")] = None,
@@ -512,6 +515,7 @@ def protocol(
             backbone,
             base,
             adapter,
+            tuple(second or ()),
         )
         run_protocol(request, out, console)
     results = write_report(out, published)
@@ -553,6 +557,53 @@ def ablate(
         _print_json(result)
     else:
         print(table(result), end="")
+
+
+@app.command(
+    epilog="Example: msta compare --methods linear-probe,lora,full,msta --data clips/ --shots 8 "
+    "--cases few-shot,base-to-novel --second other=more-clips/ --out runs/compared"
+)
+def compare(
+    data: Annotated[list[str], typer.Option(help="[NAME=]PATH[?setting=value&…]. Again: another data set.")],
+    out: Annotated[Path, typer.Option(help="Runs, tables, figures. Given again, it goes on.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting, of all runs.")
+    ] = None,
+    methods: Annotated[
+        str, typer.Option(help="Names, separated by commas. zero-shot is always there.")
+    ] = "linear-probe,full,lora,mma,msta",
+    cases: Annotated[str, typer.Option(help="few-shot, base-to-novel, or both.")] = "few-shot",
+    shots: Annotated[int, typer.Option(min=1, help="Training clips a class.")] = 8,
+    seeds: Annotated[str, typer.Option(help="Of splits and training, separated by commas.")] = "0,1,2",
+    second: Annotated[
+        list[str] | None, typer.Option(help="[NAME=]PATH: also tested on, to see what training made a model forget.")
+    ] = None,
+    trials: Annotated[int, typer.Option(min=0, help="Of a search on validation, for each method; 0: defaults.")] = 8,
+    schedule: Annotated[str, typer.Option(help="equal for all, or own: each method's authors'.")] = "equal",
+    backbone: Backbone = None,
+    base: Base = None,
+    preset: Annotated[str, typer.Option(help="As for train.")] = "small",
+    as_json: AsJSON = False,
+) -> None:
+    """Compare methods fairly: same clips, same views, same budget, settings searched on validation for each.
+
+    Accuracy with intervals and paired tests, base-to-novel, forgetting, parameters, time, memory, size: in
+    OUT/report.html, comparison.md and comparison.json. Finished runs are not run again.
+    """
+    from msta.evaluation.comparison import Comparison
+    from msta.evaluation.comparison import compare as run
+    from msta.evaluation.comparison_report import markdown
+
+    asked = Comparison(
+        tuple(data), tuple(_listed(methods)), tuple(_listed(cases)), shots, tuple(_integers(seeds, "--seeds")),
+        tuple(second or ()), trials, schedule, preset, tuple(overrides or ()), backbone, base,
+    )  # fmt: skip
+    result = run(asked, out, console)
+    if as_json:
+        _print_json(result)
+    else:
+        print(markdown(result), end="")
+        print(f"\nReport: {out / 'report.html'}")
 
 
 def _listed(text: str) -> list[str]:

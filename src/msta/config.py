@@ -20,7 +20,7 @@ from msta.descriptions.anchors import Average, Distance
 from msta.descriptions.bank import KINDS, DescriptionBank, load_descriptions
 from msta.descriptions.prompts import ENSEMBLE
 from msta.errors import ConfigError
-from msta.methods import method_config
+from msta.methods import METHODS, method_config
 from msta.methods.base import MethodConfig
 from msta.methods.task import DEFAULT_TEMPLATE
 
@@ -300,19 +300,16 @@ def make_config(
     if preset not in presets():
         raise ConfigError(f"no preset {preset!r}; there are {', '.join(presets())}")
     tree = yaml.safe_load((resources.files("msta") / "presets" / f"{preset}.yaml").read_text(encoding="utf-8"))
-    if method is not None:
-        _choose_method(tree, method)
+    parsed = [_parsed(override) for override in overrides]
+    for name in (method, *(value for key, value in parsed if key in ("method", "method.name"))):
+        if name is not None:
+            _choose_method(tree, name)
     for name, value in settings.items():
         if value is not None:
             _put(tree, name, value)
-    for override in overrides:
-        name, equals, value = override.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"expected key=value, got {override!r}")
-        if name in ("method", "method.name"):
-            _choose_method(tree, value)
-        else:
-            _put(tree, name, _value(value))
+    for name, text in parsed:
+        if name not in ("method", "method.name"):
+            _put(tree, name, _value(text))
     return _validate(tree)
 
 
@@ -331,9 +328,18 @@ def read_config(path: Path) -> RunConfig:
     return _validate(tree)
 
 
+def _parsed(override: str) -> tuple[str, str]:
+    name, equals, value = override.partition("=")
+    if not equals or not name:
+        raise ConfigError(f"expected key=value, got {override!r}")
+    return name, value
+
+
 def _choose_method(tree: dict[str, Any], name: str) -> None:
     if name != tree["method"]["name"]:
         tree["method"] = {"name": name}  # the preset's settings are those of its own method
+        for setting, value in METHODS[name].usual.items() if name in METHODS else ():
+            _put(tree, setting, value)
 
 
 def _value(text: str) -> Any:
@@ -381,8 +387,6 @@ def explain(error: ValidationError, prefix: str = "") -> str:
 
 
 def _setting_names() -> list[str]:
-    from msta.methods import METHODS
-
     names = [f"method.{field}" for method in METHODS.values() for field in method.model_fields]
     for name, field in RunConfig.model_fields.items():
         section = field.annotation

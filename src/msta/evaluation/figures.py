@@ -98,6 +98,28 @@ def trainable_share(rows: Sequence[dict[str, Any]]) -> bytes:
     return _png(figure)
 
 
+def pareto_front(at: Mapping[str, tuple[float, float]], x: str, y: str, *, logarithmic: bool) -> bytes:
+    """Names at (cost, accuracy); a line joins those that no other beats in both."""
+    figure, (axes,) = _figure(3.6)
+    if logarithmic:
+        axes.set_xscale("symlog", linthresh=0.01)
+    best = -np.inf
+    front = []
+    for name in sorted(at, key=lambda name: (at[name][0], -at[name][1])):
+        if at[name][1] > best:
+            best = at[name][1]
+            front.append(name)
+    axes.plot(*zip(*(at[name] for name in front), strict=True), color="#9aa5b1", linewidth=1, drawstyle="steps-post")
+    for name, (cost, accuracy) in at.items():
+        axes.scatter(cost, accuracy, color=AFTER if name in front else BEFORE, zorder=3)
+        axes.annotate(name, (cost, accuracy), xytext=(5, 4), textcoords="offset points", fontsize=7.5)
+    axes.margins(x=0.22, y=0.12)
+    axes.set_xlabel(x, fontsize=9)
+    axes.set_ylabel(y, fontsize=9)
+    axes.grid(alpha=0.25)
+    return _png(figure)
+
+
 def learning_curves(logs: Mapping[str, Sequence[dict[str, Any]]]) -> bytes:
     """Mean loss of each epoch above; below top-1 on the validation and, if they were watched, the test clips."""
     figure, (above, below) = _figure(4.2, rows=2)

@@ -91,7 +91,7 @@ def summary(content: dict[str, Any]) -> str:
 def command(asked: dict[str, Any]) -> str:
     """The command line that asks for the same."""
     words = ["msta", "protocol", asked["protocol"]]
-    for option in ("data", "source", "target"):
+    for option in ("data", "source", "target", "second"):
         for value in asked[option]:
             words += [f"--{option}", value]
     for option, name in (("methods", "method"), ("shots", "shots"), ("seeds", "seeds")):

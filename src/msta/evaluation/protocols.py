@@ -46,6 +46,9 @@ class Request:
         preset: of settings; ``overrides`` (key=value) come after it.
         backbone: see :func:`load_backbone`; ``base`` as well.
         adapter: a trained one, which zero-shot measures instead of training.
+        second: data sets, of the same form, that finished models are measured on as well, among all of their classes:
+            what training took from what the backbone knew. (Not for closed methods, which know no other classes.)
+        own: (method, its overrides), after ``overrides``.
     """
 
     protocol: str
@@ -60,6 +63,8 @@ class Request:
     backbone: str | None = None
     base: str | None = None
     adapter: Path | None = None
+    second: tuple[str, ...] = ()
+    own: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class Test:
     """A test set that a finished model is measured on, beside the one of its own run.
 
     Attributes:
-        set: what it is called in tables: "novel", or nothing.
+        set: what it is called in tables: "novel", "second", or nothing.
         dataset: with ``part``, whose.
         csv: its clips are those of the split "test".
         unknown: measure the same clips among the model's own classes as well, where all of them are unknown.
@@ -139,39 +144,45 @@ class Cell:
 def few_shot(request: Request, out: Path) -> Iterator[Cell]:
     """K clips a class, for several K. One split a seed: the test clips are the same for every K."""
     shots = request.shots or FEW_SHOT
+    second = _tests(request.second, "second", out, "second")
     for part, seed in _each(request.data, "--data", request.seeds):
         catalog = part.read()
         csv = _divided(catalog, out, part, seed, shots=max(shots), request=request)
         for method in request.methods:
+            tests = () if METHODS[method].closed else second
             for k in shots if method != FROZEN else shots[:1]:
-                yield _cell(method, part, seed, run_config(request, method, csv, seed, k), shots=k)
+                yield _cell(method, part, seed, run_config(request, method, csv, seed, k), shots=k, tests=tests)
 
 
 def supervised(request: Request, out: Path) -> Iterator[Cell]:
     """All training clips; tested on several views unless told otherwise."""
+    second = _tests(request.second, "second", out, "second")
     for part, seed in _each(request.data, "--data", request.seeds):
         csv = _divided(part.read(), out, part, seed, shots=None, request=request)
         for method in request.methods:
             config = run_config(request, method, csv, seed, None, {"eval.clips": 4, "eval.crops": 3})
-            yield _cell(method, part, seed, config, shots=None)
+            tests = () if METHODS[method].closed else second
+            yield _cell(method, part, seed, config, shots=None, tests=tests)
 
 
 def base_to_novel(request: Request, out: Path) -> Iterator[Cell]:
     """Train on half of the classes, test on both halves. With targets, the data are base and the targets novel."""
     shots = _one(request.shots or BASE_TO_NOVEL, "base-to-novel takes one number of shots")
     given = parse_parts(request.target, "--target")
+    second = _tests(request.second, "second", out, "second")
     for part, seed in _each(request.data, "--data", request.seeds):
         catalog = part.read()
         if given:
             halves = catalog, _matching(given, part).read()
             refuse_overlap([c for c in catalog.clips if c.split in (None, "train")], _tested(halves[1]), part.dataset)
         else:
-            base, novel = (restrict(catalog, labels) for labels in base_novel(catalog.classes))
-            halves = base, novel
+            base, others = (restrict(catalog, labels) for labels in base_novel(catalog.classes))
+            halves = base, others
         csv = _divided(halves[0], out, part, seed, shots=shots, request=request, half="base")
         novel_csv = write_once(out / "data" / part.folder / "novel", replace(halves[1], clips=_tested(halves[1])))
-        tests = (Test("novel", part.dataset, part.number, novel_csv, unknown=True),)
+        novel = Test("novel", part.dataset, part.number, novel_csv, unknown=True)
         for method in request.methods:
+            tests = () if METHODS[method].closed else (novel, *second)
             config = run_config(request, method, csv, seed, shots)
             if not given:
                 config = _restrict_descriptions(config, catalog, halves[0], csv.parent)
@@ -182,12 +193,8 @@ def zero_shot(request: Request, out: Path) -> Iterator[Cell]:
     """Train on the source's classes (or take an adapter, or the backbone as it is), test on other data sets."""
     shots = _one(request.shots, "zero-shot takes one number of shots, or all clips")
     targets = parse_parts(request.target, "--target")
-    tests, catalogs = [], []
-    for target in targets:
-        catalog = target.read()
-        catalogs.append(replace(catalog, clips=_tested(catalog)))
-        csv = write_once(out / "data" / target.folder / "target", catalogs[-1])
-        tests.append(Test("", target.dataset, target.number, csv))
+    tests = _tests(request.target, "target", out)
+    catalogs = [read_catalog(test.csv) for test in tests]
     if request.adapter is not None:
         artefact = Artefact.read(request.adapter)
         origin = artefact.backbone
@@ -195,7 +202,7 @@ def zero_shot(request: Request, out: Path) -> Iterator[Cell]:
             request, backbone=request.backbone or origin["source"], base=request.base or origin.get("base")
         )
     untrained = run_config(request, FROZEN, tests[0].csv, 0, None)
-    as_it_is = Cell(FROZEN, FROZEN, "", 0, None, 0, untrained, trains=False, own=None, tests=tuple(tests))
+    as_it_is = Cell(FROZEN, FROZEN, "", 0, None, 0, untrained, trains=False, own=None, tests=tests)
     if FROZEN in request.methods or not (request.source or request.adapter):
         yield as_it_is
     if request.adapter is not None:
@@ -219,7 +226,7 @@ def zero_shot(request: Request, out: Path) -> Iterator[Cell]:
                 )
         for method in trained:
             config = run_config(request, method, csv, seed, shots)
-            yield _cell(method, part, seed, config, shots=shots, own=None, tests=tuple(tests))
+            yield _cell(method, part, seed, config, shots=shots, own=None, tests=tests)
 
 
 PROTOCOLS: dict[str, Callable[[Request, Path], Iterator[Cell]]] = {
@@ -259,10 +266,8 @@ def check(request: Request) -> None:
     for method in request.methods:
         if method not in METHODS:
             raise ConfigError(f"no method {method!r}; there are {', '.join(METHODS)}")
-        if METHODS[method].closed and request.protocol in ("zero-shot", "base-to-novel"):
-            raise ConfigError(
-                f"{method} answers for the classes it was trained on alone: it goes with few-shot and supervised"
-            )
+        if METHODS[method].closed and transfer:
+            raise ConfigError(f"{method} answers for the classes it was trained on alone: it cannot be transferred")
     fixed = {"data.path", "data.shots", "data.seed", "train.seed", "method", "method.name", "backbone", "base"}
     for override in request.overrides:
         name = override.partition("=")[0]
@@ -301,7 +306,7 @@ def run_config(
     }  # fmt: skip
     fields = METHODS[method].model_fields
     own = [
-        o for o in request.overrides
+        o for o in (*request.overrides, *dict(request.own).get(method, ()))
         if not o.startswith("method.") or o.partition("=")[0].removeprefix("method.") in fields
     ]  # fmt: skip
     return make_config(request.preset, settings, own, method=method)
@@ -325,6 +330,16 @@ def _tested(catalog: Catalog) -> tuple[Clip, ...]:
     """The clips a model that never saw any of them is tested on: the test split, or all if there is none."""
     chosen = [c for c in catalog.clips if c.split == "test"] or list(catalog.clips)
     return tuple(replace(c, split="test") for c in chosen)
+
+
+def _tests(texts: Sequence[str], option: str, out: Path, name: str = "") -> tuple[Test, ...]:
+    """Data sets to test on, among all of their classes; written down in data/."""
+    made = []
+    for part in parse_parts(texts, f"--{option}"):
+        catalog = part.read()
+        csv = write_once(out / "data" / part.folder / option, replace(catalog, clips=_tested(catalog)))
+        made.append(Test(name, part.dataset, part.number, csv))
+    return tuple(made)
 
 
 def _trained(csv: Path) -> list[Clip]:

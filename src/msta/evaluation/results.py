@@ -126,7 +126,7 @@ class Results:
                 rows.append(self._row(group))
             if group[1] == "novel":
                 rows.append(self._harmonic(group))
-        order = {"": 0, "base": 0, "novel": 1, "harmonic mean": 2}
+        order = {"": 0, "base": 0, "novel": 1, "harmonic mean": 2, "second": 3}
         datasets = list(dict.fromkeys(row["dataset"] for row in rows))
         methods = list(dict.fromkeys(row["method"] for row in rows))
         return sorted(
@@ -178,7 +178,10 @@ class Results:
     def _unknown(self, base: Group) -> dict[str, Any]:
         """Base classes are known, novel ones unknown; the threshold is chosen on the validation clips of each run."""
         figures = []
-        for known, unknown in zip(self.groups[base], self.groups.get((base[0], "unknown", *base[2:]), []), strict=True):
+        others = self.groups.get((base[0], "unknown", *base[2:]))
+        if others is None:  # a closed method
+            return {}
+        for known, unknown in zip(self.groups[base], others, strict=True):
             if known.validation is not None:
                 below = choose_threshold(known.validation.confidence)
                 parted = rejection(below, known.predictions.confidence, unknown.predictions.confidence)

@@ -44,7 +44,7 @@ def run_protocol(request: Request, out: Path, console: Console) -> None:
         MSTAError: wrong data, files or settings; :class:`Interrupted` after Ctrl-C.
     """
     check(request)
-    for option in ("data", "source", "target"):
+    for option in ("data", "source", "target", "second"):
         for part in parse_parts(getattr(request, option), f"--{option}"):
             if Path(os.path.abspath(out)).is_relative_to(part.path):
                 raise ConfigError(f"--out: {out} lies inside {part.path}, where it would be taken for a class")

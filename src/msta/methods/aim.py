@@ -46,6 +46,12 @@ class AIMConfig(MethodConfig):
     """
 
     name: ClassVar[str] = "aim"
+    recipe: ClassVar[dict[str, float]] = {
+        "train.lr": 3e-4,
+        "train.epochs": 50,
+        "train.warmup_epochs": 2.5,
+        "train.weight_decay": 5e-2,
+    }
     ratio: float = Field(0.25, gt=0)
     scale: float = 0.5
     frames: int | None = Field(None, ge=1)

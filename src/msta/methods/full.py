@@ -14,11 +14,17 @@ from torch import nn
 from msta.backbone.dual_encoder import DualEncoder
 from msta.methods.base import AdaptedModel, MethodConfig
 
+VIFI_CLIP = {"train.lr": 2e-6, "train.epochs": 50, "train.warmup_epochs": 5, "train.weight_decay": 1e-3}
+"""Its few-shot schedule, for CLIP ViT-B/16."""
+
 
 class FullConfig(MethodConfig):
     """No settings. What is saved is as large as the backbone."""
 
     name: ClassVar[str] = "full"
+    usual: ClassVar[dict[str, float]] = {"train.lr": 3e-5}
+    recipe: ClassVar[dict[str, float]] = VIFI_CLIP
+    search: ClassVar[dict[str, tuple[float, float]]] = {"train.lr": (1e-6, 1e-3)}
 
     def attach(self, backbone: DualEncoder) -> AdaptedModel:
         """A copy of the backbone, all of it trainable: the original stays frozen, to read the descriptions."""
@@ -32,6 +38,9 @@ class FullVideoConfig(MethodConfig):
     """No settings."""
 
     name: ClassVar[str] = "full-video"
+    usual: ClassVar[dict[str, float]] = {"train.lr": 3e-5}
+    recipe: ClassVar[dict[str, float]] = VIFI_CLIP
+    search: ClassVar[dict[str, tuple[float, float]]] = {"train.lr": (1e-6, 1e-3)}
 
     def attach(self, backbone: DualEncoder) -> AdaptedModel:
         """The video tower a trainable copy, the text tower the backbone's own."""
@@ -45,6 +54,9 @@ class FullTextConfig(MethodConfig):
     """No settings."""
 
     name: ClassVar[str] = "full-text"
+    usual: ClassVar[dict[str, float]] = {"train.lr": 3e-5}
+    recipe: ClassVar[dict[str, float]] = VIFI_CLIP
+    search: ClassVar[dict[str, tuple[float, float]]] = {"train.lr": (1e-6, 1e-3)}
 
     def attach(self, backbone: DualEncoder) -> AdaptedModel:
         """The text tower a trainable copy but for the token embedding, the video tower the backbone's own."""

@@ -24,6 +24,7 @@ class MMAConfig(MSTAConfig):
     """
 
     name: ClassVar[str] = "mma"
+    recipe: ClassVar[dict[str, float]] = {}
     twelfths_below: ClassVar[int] = 4
     dim: int = Field(32, ge=1)
     scale: float = 0.001

@@ -53,6 +53,13 @@ class MSTAConfig(MethodConfig):
     """
 
     name: ClassVar[str] = "msta"
+    recipe: ClassVar[dict[str, float]] = {
+        "train.lr": 1e-3,
+        "train.epochs": 50,
+        "train.warmup_epochs": 5,
+        "train.weight_decay": 1e-3,
+    }
+    search: ClassVar[dict[str, tuple[float, float]]] = {"train.lr": (1e-4, 1e-2), "method.scale": (0.005, 0.5)}
     twelfths_below: ClassVar[int] = 7
     """Of a tower's blocks, those that stay as they are if no first block is set."""
     first_block: int | None = Field(None, ge=1)

@@ -36,6 +36,7 @@ from msta.backbone.layout import VideoLayout
 from msta.backbone.prefix import Tokens
 from msta.errors import ConfigError
 from msta.methods.base import AdaptedModel, MethodConfig
+from msta.methods.full import VIFI_CLIP
 
 Kind = Literal["coop", "vpt", "ivlp", "maple"]
 _TOKENS: dict[Kind, int] = {"coop": 16, "vpt": 10, "ivlp": 10, "maple": 2}
@@ -55,6 +56,7 @@ class PromptsConfig(MethodConfig):
     """
 
     name: ClassVar[str] = "prompts"
+    recipe: ClassVar[dict[str, float]] = VIFI_CLIP | {"train.lr": 8e-3}
     kind: Kind = "ivlp"
     tokens: int | None = Field(None, ge=1)
     depth: int | None = Field(None, ge=1)

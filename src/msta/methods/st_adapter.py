@@ -40,6 +40,12 @@ class STAdapterConfig(MethodConfig):
     """
 
     name: ClassVar[str] = "st-adapter"
+    recipe: ClassVar[dict[str, float]] = {
+        "train.lr": 7.5e-4,
+        "train.epochs": 12,
+        "train.warmup_epochs": 2,
+        "train.weight_decay": 1e-2,
+    }
     dim: int = Field(384, ge=1)
     kernel: tuple[int, int, int] = (3, 1, 1)
     before: Literal["attention", "mlp", "both"] = "mlp"

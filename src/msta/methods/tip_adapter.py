@@ -36,6 +36,8 @@ class TipAdapterConfig(MethodConfig):
 
     name: ClassVar[str] = "tip-adapter"
     closed: ClassVar[bool] = True
+    recipe: ClassVar[dict[str, float]] = {"train.lr": 1e-3, "train.epochs": 20}
+    search: ClassVar[dict[str, tuple[float, float]]] = {"method.alpha": (0.2, 20.0), "method.beta": (0.3, 30.0)}
     alpha: float = Field(2.0, ge=0)
     beta: float = Field(1.0, ge=0)
     trained: bool = False
