@@ -14,8 +14,8 @@ help: ## this list
 demo: .venv/.ready ## from nothing to an adapter, a prediction and a report; minutes
 	$(BIN)/msta demo --out demo-output
 
-test: .venv/.ready ## the test suite
-	$(BIN)/python -m pytest
+test: .venv/.ready ## the test suite, a process a core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: .venv/.ready ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -20,8 +20,8 @@ def small(name: str, layers: tuple[int, int], span: tuple[int, int], choice: int
     """A method that fits towers of these depths, with one of its variants."""
     first, last = sorted(min(s, max(layers)) for s in span)
     towers = ("video", "text", "both")[choice % 3]
-    if name in ("msta", "mma"):
-        kernel = {"temporal_kernel": (0, 3, 5)[choice % 3]} if name == "msta" else {}
+    if name in ("msta", "msta-plus", "mma"):
+        kernel = {} if name == "mma" else {"temporal_kernel": (0, 3, 5)[choice % 3]}
         blocks = {"first_block": first, "last_block": last}
         towers = towers if layers[0] == layers[1] else "both"  # else the blocks may lie in the other tower alone
         return method_config(name, **blocks, dim=4, scale=0.3, shared=choice < 3, towers=towers, **kernel)

@@ -17,7 +17,7 @@ from msta.backbone.layout import VideoLayout
 from msta.data.motionworld import MEANING
 from msta.errors import ConfigError
 from msta.training import pretrain
-from msta.training.pretrain import PretrainConfig, contrast, keep_tubes, start_positions, trim
+from msta.training.pretrain import PretrainConfig, contrast, start_positions, trim
 
 QUIET = Console(quiet=True)
 SMALL = PretrainConfig(
@@ -32,7 +32,7 @@ def test_masking_keeps_whole_tubes_and_the_class_token(b, t, n, data):
     kept = torch.stack([torch.randperm(n)[:count].sort().values for _ in range(b)])
     x = torch.randn(b, 1 + n * t, 3)
     layout = VideoLayout(t, n, "shared")
-    smaller, its_layout = keep_tubes(x, layout, kept)
+    smaller, its_layout = layout.keep(x, kept)
     assert its_layout == VideoLayout(t, count, "shared")
     assert torch.equal(smaller[:, 0], x[:, 0])
     tubes = layout.over_time(x)

@@ -77,18 +77,34 @@ def compare(asked: Comparison, out: Path, console: Console) -> dict[str, Any]:
     Raises:
         MSTAError: wrong data, files or settings; :class:`Interrupted` after Ctrl-C.
     """
-    asked = replace(asked, methods=(FROZEN, *(m for m in asked.methods if m != FROZEN)))
+    asked = _with_zero_shot(asked)
+    requests = prepare(asked, out, console)
+    costs = _costs(asked, requests[0][2], out, console)
+    return write_comparison(out, asdict(asked), [(case, dataset) for case, dataset, _ in requests], costs)
+
+
+def prepare(asked: Comparison, out: Path, console: Console) -> list[tuple[str, str, Request]]:
+    """Everything of :func:`compare` but costs and the report: (case, data set, its protocol), which have run.
+
+    Several processes may each prepare some of the data sets in one ``out``.
+    """
+    asked = _with_zero_shot(asked)
     requests = list(_requests(asked))
     _check(asked, requests, out)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "asked.json", asdict(asked))
+    done = []
     for case, dataset, request in requests:
         found = {m: _settings(asked, request, m, out / "search" / case / dataset / m, console) for m in asked.methods}
         request = replace(request, own=tuple(found.items()))
         console.print(f"\n[bold]{case}, {dataset}[/bold]", highlight=False)
         run_protocol(request, out / case / dataset, console)
-    costs = _costs(asked, requests[0][2], out, console)
-    return write_comparison(out, asdict(asked), [(case, dataset) for case, dataset, _ in requests], costs)
+        done.append((case, dataset, request))
+    return done
+
+
+def _with_zero_shot(asked: Comparison) -> Comparison:
+    return replace(asked, methods=(FROZEN, *(m for m in asked.methods if m != FROZEN)))
 
 
 def _requests(asked: Comparison) -> Iterator[tuple[str, str, Request]]:

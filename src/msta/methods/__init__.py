@@ -19,6 +19,7 @@ from msta.methods.linear_probe import LinearProbeConfig
 from msta.methods.lora import LoRAConfig
 from msta.methods.mma import MMAConfig
 from msta.methods.msta import MSTAConfig
+from msta.methods.msta_plus import MSTAPlusConfig
 from msta.methods.prompts import PromptsConfig
 from msta.methods.st_adapter import STAdapterConfig
 from msta.methods.tip_adapter import TipAdapterConfig
@@ -29,6 +30,7 @@ METHODS: dict[str, type[MethodConfig]] = {
     for config in (
         MSTAConfig, ZeroShotConfig, LinearProbeConfig, TipAdapterConfig, FullConfig, FullVideoConfig, FullTextConfig,
         BitFitConfig, LoRAConfig, PromptsConfig, AdaptFormerConfig, STAdapterConfig, AIMConfig, MMAConfig,
+        MSTAPlusConfig,
     )
 }  # fmt: skip
 

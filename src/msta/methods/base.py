@@ -57,6 +57,7 @@ class AdaptedModel(nn.Module):
         trains: what trains, in words.
         frozen: what does not, in words.
         clip_views: how many augmented views of each training clip the method wants to :meth:`see` before training.
+        settle_views: how many of them it wants to see once more when it is trained: :meth:`settle`.
         task: classes and template, once trained.
         exact_reference: compute everything, every time, as it is written in the papers: the oracle that the shortcuts
             of :mod:`msta.backbone.prefix`, of blocks and of adapters are tested against.
@@ -81,6 +82,7 @@ class AdaptedModel(nn.Module):
             self.origin["base"] = os.fspath(origin.base)
         self.trains, self.frozen = trains, frozen
         self.clip_views = 0
+        self.settle_views = 0
         self.task: Task | None = None
 
     def encode_video(self, video: Tensor | Tokens) -> Tensor:
@@ -148,6 +150,13 @@ class AdaptedModel(nn.Module):
             embeddings: [N, D], each the mean over ``clip_views`` views.
             labels: int64 [N], class indices.
         """
+
+    def settle(self, embeddings: Tensor, labels: Tensor) -> None:
+        """Shown once, after training, if ``settle_views``: the training clips again, as :meth:`see` has them."""
+
+    def class_vectors(self, classes: Sequence[str], text: Tensor) -> Tensor:
+        """Embeddings of the classes' prompts [K, D] -> those that clips are compared with [K, D]: the same."""
+        return text
 
     def check_classes(self, classes: Sequence[str]) -> None:
         """Raise unless the model can choose among ``classes``, in this order.

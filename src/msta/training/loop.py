@@ -121,7 +121,7 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
     # ------------------------------------------------------------ steps
     def measure(part: str, recorder: Recorder | None = None) -> dict[str, float]:
         with torch.no_grad(), accelerator.autocast():
-            text = per_class(model.encode_text(prompts), len(catalog.classes))
+            text = model.class_vectors(catalog.classes, per_class(model.encode_text(prompts), len(catalog.classes)))
         batches = source.test(part, fill)
         return evaluate(model, batches, text, failures, autocast=accelerator.autocast, recorder=recorder)
 
@@ -212,12 +212,16 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
     # ------------------------------------------------------------ test and save
     if watched and progress.best:
         model.load_adapter_state(load_file(best_file))
+    if model.settle_views:
+        with console.status("reading the training clips once more"):
+            model.settle(*source.embeddings(model.settle_views))
+        kept_file("val").unlink(missing_ok=True)  # the model answers otherwise now
     tested = measure("test", record := recorder("test"))
     if not tested:
         raise DataError(f"{catalog.source}: not one of the test clips can be read")
     keep(record, "test")
     if split.val and record and not kept_file("val").exists() and measure("val", record := recorder("val")):
-        keep(record, "val")  # nothing was trained, or not by these clips selected
+        keep(record, "val")  # nothing was trained, not by these clips selected, or settled since
     metrics = {
         **tested,
         "split": "test",

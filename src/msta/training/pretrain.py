@@ -30,7 +30,6 @@ from torch import Tensor, nn
 from msta.backbone.architecture import Architecture
 from msta.backbone.blocks import TowerShape
 from msta.backbone.dual_encoder import DualEncoder, random_backbone
-from msta.backbone.layout import VideoLayout
 from msta.backbone.tokenizer import tokenizer_from_json
 from msta.data.clips import ClipFormat
 from msta.data.motionworld import ALL_MOTIONS, MOTIONS, MotionWorld, WorldConfig, naming, same_meaning
@@ -249,7 +248,8 @@ class Pretrainer(nn.Module):
         next frame; path [B, T, 2]; motion [B, motions].
         """
         tower = self.backbone.video
-        x, layout = keep_tubes(*tower.embed(video), kept)
+        x, layout = tower.embed(video)
+        x, layout = layout.keep(x, kept)
         x = tower.run(x, 0, self.middle, layout=layout)
         where = self.where(layout.over_time(x)).transpose(1, 2)
         x = tower.run(x, self.middle, layout=layout)
@@ -287,14 +287,6 @@ class LowPrecision:
             if low.grad is not None:
                 grad = low.grad.float()
                 weight.grad = grad if weight.grad is None else weight.grad + grad
-
-
-def keep_tubes(x: Tensor, layout: VideoLayout, kept: Tensor) -> tuple[Tensor, VideoLayout]:
-    """Tokens of the patches ``kept`` [B, n] in all frames, and the class token."""
-    over_time = layout.over_time(x)  # [B, T, N, d]
-    index = kept[:, None, :, None].expand(-1, over_time.shape[1], -1, over_time.shape[-1])
-    smaller = VideoLayout(layout.frames, kept.shape[1], layout.class_token)
-    return smaller.put_back(x, over_time.gather(2, index)), smaller
 
 
 @torch.no_grad()
