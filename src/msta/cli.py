@@ -99,11 +99,7 @@ def train(
     settings = {"data.path": str(data), "data.shots": shots, "backbone": backbone, "base": base}
     if auto_batch:
         settings["train.auto_batch"] = True
-    config = make_config(preset, settings, overrides or [], method=method)
-    going_on = or_resume and (out / "config.yaml").exists()
-    if going_on and (out / "config.yaml").read_text(encoding="utf-8") != config.to_yaml():
-        raise ConfigError(f"{out}: its run has other settings, see its config.yaml; --resume takes them as they are")
-    run(config, out, console, resume=going_on)
+    run(make_config(preset, settings, overrides or [], method=method), out, console, or_resume=or_resume)
 
 
 @app.command(epilog="Example: msta status runs/first --watch")

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from msta.config import RunConfig
+from msta.config import RunConfig, read_config
 from msta.data.catalog import Catalog, read_catalog, write_catalog
 from msta.data.clips import Failures
 from msta.data.splits import Split
@@ -54,7 +54,9 @@ _SETTLED = 3
 """Steps after which the pace says something: the first ones pay for warming up."""
 
 
-def train(config: RunConfig, out: Path, console: Console, *, resume: bool = False) -> dict[str, Any]:
+def train(
+    config: RunConfig, out: Path, console: Console, *, resume: bool = False, or_resume: bool = False
+) -> dict[str, Any]:
     """Train, select, test, and save.
 
     Started several times by ``torchrun`` or ``accelerate launch``, the processes share the work; the first one writes
@@ -66,6 +68,7 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
             adapter/, metrics.json.
         console: where the plan, the progress and the result are printed.
         resume: go on with the run in ``out`` from its last saved step.
+        or_resume: begin a run, or go on if ``out`` holds it already.
 
     Returns:
         What is written to metrics.json: "top1", "top5", "mean_class" in percent on the test clips, and more.
@@ -75,7 +78,9 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
     """
     processes = Processes(config.train, log_with=tracker_names(config.train) or None, project_dir=out)
     console = console if processes.main else Console(quiet=True)
-    if resume and (out / "metrics.json").exists():
+    if or_resume:  # the main process looks: another one might see the folder that it has just made
+        resume = processes.any(processes.main and (out / "config.yaml").exists())
+    if resume and processes.any(processes.main and (out / "metrics.json").exists()):
         console.print(f"{out} is finished already.")
         return read_json(out / "metrics.json", MSTAError)
     with ExitStack() as held:
@@ -83,7 +88,10 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
             held.enter_context(locked(out))
         elif processes.main:
             _refuse_run(out, config.data.path)
+        processes.wait()
         with processes.alike():
+            if or_resume and resume:
+                _check_same_settings(out, config)
             saved = read_progress(out / "checkpoints") if resume else None
             step_clips = saved[1].step_clips if saved else config.train.step_clips(processes.count)
             made = set_up(config, step_clips)
@@ -184,7 +192,7 @@ class _Run:
         main, accelerator = self.processes.main, self.processes.accelerator
         with (
             RunLog(self.out if main else None, progress, accelerator) as self.log,
-            _interruptible(self.stop),
+            _interruptible(self.stop, main),
             progress_bar(self.console) as self.bar,
         ):
             self.task = self.bar.add_task("training", total=self.steps, completed=progress.step, note="")
@@ -202,7 +210,8 @@ class _Run:
                 model.load_adapter_state(self.best)
             tested = self._test()
         if tested is None:
-            raise DataError(f"{self.made.catalog.source}: not one of the test clips can be read")
+            error = DataError(f"{self.made.catalog.source}: not one of the test clips can be read")
+            raise self.processes.common(error)
         metrics = self._metrics(tested)
         print_result(self.console, self.out, metrics)
         if main:
@@ -236,9 +245,11 @@ class _Run:
                 self._stopped()
             if taken.bad:
                 self._save()
-                raise MSTAError(
-                    f"{self.out}: loss or gradient is no number in step {progress.step + 1}; the state before it is "
-                    f"saved. Its clips: {', '.join(taken.bad)}. Lower train.lr, or see what is in them"
+                raise self.processes.common(
+                    MSTAError(
+                        f"{self.out}: loss or gradient is no number in step {progress.step + 1}; the state before it "
+                        f"is saved. Its clips: {', '.join(taken.bad)}. Lower train.lr, or see what is in them"
+                    )
                 )
             progress.clips += whole
             if taken.clips:
@@ -248,7 +259,8 @@ class _Run:
         for others in self.processes.gather(self.failures.reasons):
             self.failures.add(others.items())
         if len(self.failures.reasons) >= len(split.train) and not progress.step:
-            raise DataError(f"{self.made.catalog.source}: not one of the training clips can be read")
+            error = DataError(f"{self.made.catalog.source}: not one of the training clips can be read")
+            raise self.processes.common(error)
 
     def _took(self, taken: Taken, lr: float) -> None:
         """Count and tell a step."""
@@ -369,8 +381,9 @@ class _Run:
     def _stopped(self) -> NoReturn:
         if self.progress.epoch < self.epochs:  # else it is saved, and the model may be the best one already
             self._save()
-        step, steps = self.progress.step, self.steps
-        raise Interrupted(f"Stopped at step {step} of {steps}, saved. Go on with: msta train --resume {self.out}")
+        step = f"step {self.progress.step} of {self.steps}"
+        said = f"Stopped at {step}, saved. Go on with: msta train --resume {self.out}"
+        raise self.processes.common(Interrupted(said))
 
     def _save(self) -> None:
         """Everything that the next step depends on."""
@@ -443,6 +456,11 @@ def _refuse_run(out: Path, data: Path) -> None:
         raise ConfigError(f"--out: {out} lies inside the data, where it would be taken for a class")
 
 
+def _check_same_settings(out: Path, config: RunConfig) -> None:
+    if read_config(out / "config.yaml") != config:
+        raise ConfigError(f"{out}: its run has other settings, see its config.yaml; --resume takes them as they are")
+
+
 def _open_run(out: Path, config: RunConfig, catalog: Catalog, split: Split) -> None:
     with new_directory(out) as folder:
         (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
@@ -495,14 +513,15 @@ class _Stop:
 
 
 @contextmanager
-def _interruptible(stop: _Stop) -> Iterator[None]:
+def _interruptible(stop: _Stop, speak: bool) -> Iterator[None]:
     """Ctrl-C or a scheduler's SIGTERM asks the run to save and stop; a second one stops it at once."""
 
     def ask(number: int, frame: Any) -> None:
         if stop.is_set:
             raise KeyboardInterrupt
         stop.is_set = True
-        print("Stopping …", file=sys.stderr)
+        if speak:
+            print("Stopping …", file=sys.stderr)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -17,7 +17,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
 
 from msta.config import TrainSettings
-from msta.errors import ConfigError, MSTAError
+from msta.errors import ConfigError, Interrupted, MSTAError
 
 T = TypeVar("T")
 
@@ -133,9 +133,12 @@ class Processes:
         try:
             yield
         except MSTAError as error:
-            if self.main:
-                raise
-            raise SystemExit(2 if isinstance(error, ConfigError) else 1) from error
+            raise self.common(error) from error
+
+    def common(self, error: MSTAError) -> BaseException:
+        """What to raise for an error that all processes meet: it is said once."""
+        code = {ConfigError: 2, Interrupted: 130}.get(type(error), 1)
+        return error if self.main else SystemExit(code)
 
     def _together(self, act: Callable[[], Any]) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from datetime import timedelta
@@ -31,15 +32,16 @@ class StatusFile:
         self._last = -_EVERY
 
     def tell(self, *, now: bool = False, **facts: Any) -> None:
-        """Note facts, and write them if it is time, or ``now``."""
+        """Note facts, and write them if it is time, or ``now``. No run ends because they cannot be written."""
         self.facts |= facts
         if self.run is None or not (now or time.monotonic() - self._last >= _EVERY):
             return
         self._last = time.monotonic()
         self.facts["updated"] = round(time.time(), 3)
-        write_json(self.run / FILE, self.facts)
-        if self.prometheus is not None:
-            write_bytes(self.prometheus, to_prometheus(self.run, self.facts).encode())
+        with contextlib.suppress(OSError):
+            write_json(self.run / FILE, self.facts)
+            if self.prometheus is not None:
+                write_bytes(self.prometheus, to_prometheus(self.run, self.facts).encode())
 
 
 def read_status(run: Path) -> dict[str, Any]:
