@@ -259,8 +259,8 @@ class _Run:
         for others in self.processes.gather(self.failures.reasons):
             self.failures.add(others.items())
         if len(self.failures.reasons) >= len(split.train) and not progress.step:
-            error = DataError(f"{self.made.catalog.source}: not one of the training clips can be read")
-            raise self.processes.common(error)
+            nothing = DataError(f"{self.made.catalog.source}: not one of the training clips can be read")
+            raise self.processes.common(nothing)
 
     def _took(self, taken: Taken, lr: float) -> None:
         """Count and tell a step."""
