@@ -20,6 +20,9 @@ test: .venv/.ready ## the test suite, a process a core
 test-slow: .venv/.ready ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
+chaos: .venv/.ready ## kill training runs 50 times at random instants; each must end as if nothing had happened
+	$(BIN)/python tests/chaos.py --kills 50 --out benchmarks/results/chaos.json
+
 lint: .venv/.ready ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,4 +51,4 @@ bench-protocols: .venv/.ready ## the four protocols on real clips, CLIPS=FOLDER;
 clean: ## remove what the other targets made
 	rm -rf .venv build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output
 
-.PHONY: help demo test test-slow lint format bench bench-toy bench-consistency bench-protocols clean
+.PHONY: help demo test test-slow chaos lint format bench bench-toy bench-consistency bench-protocols clean

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,11 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, Dataset, Sampler
 
 from msta.data import torchcodec_reader
 from msta.data.catalog import WHOLE, Clip, Span
 from msta.data.decode import DecodeError, read_frames
+from msta.data.loading import SteadyLoader
 from msta.errors import DataError
 from msta.notices import notice
 
@@ -206,6 +206,9 @@ class ClipDataset(Dataset[dict[str, Any]]):
         seed: of the order and the augmentation.
         repeat: augmented views a clip; epoch e shows view e mod ``repeat``. None: a new one every epoch.
         keep: (n, N): a training clip comes with n of its N patches, drawn at random, to go on with. None: with all.
+
+    Attributes:
+        given_up: clips that are not tried any more, by number, and why: the decoder hung or died.
     """
 
     def __init__(
@@ -226,6 +229,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         self.seed = seed
         self.repeat = repeat
         self.keep = keep
+        self.given_up: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -233,6 +237,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, key: Key) -> dict[str, Any]:
         _, index = key
         clip = self.clips[index]
+        if index in self.given_up:
+            return {"failure": (clip.name, self.given_up[index])}
         try:
             if self.augmentation is None:
                 video = read_views(clip.path, self.form, self.views, clip.span)
@@ -301,25 +307,22 @@ class EpochSampler(Sampler[Key]):
 
 
 def make_loader(
-    dataset: ClipDataset, batch_size: int, workers: int, *, shuffle: bool = False, keys: Sequence[Key] | None = None
-) -> DataLoader[Any]:
-    """A data loader whose ``sampler`` is an :class:`EpochSampler`, or exactly the samples ``keys``, once."""
+    dataset: ClipDataset,
+    batch_size: int,
+    workers: int,
+    *,
+    shuffle: bool = False,
+    keys: Sequence[Key] | None = None,
+    timeout: float | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> SteadyLoader:
+    """A loader whose ``sampler`` is an :class:`EpochSampler`, or of exactly the samples ``keys``, once.
+
+    ``timeout`` and ``stopped``: see :class:`msta.data.loading.SteadyLoader`.
+    """
     sampler: Any = EpochSampler(len(dataset), shuffle, dataset.seed) if keys is None else keys
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=sampler,
-        num_workers=workers,
-        collate_fn=collate,
-        worker_init_fn=_leave_signals_to_the_main_process,
-        persistent_workers=workers > 0,
-    )
-
-
-def _leave_signals_to_the_main_process(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; workers must live on while the loop saves its state."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    batches: Any = BatchSampler(sampler, batch_size, drop_last=False)
+    return SteadyLoader(dataset, batches, collate, workers, timeout=timeout, stopped=stopped, sampler=sampler)
 
 
 class Failures:
@@ -333,7 +336,7 @@ class Failures:
         self.on_error = on_error
         self.reasons: dict[str, str] = {}
 
-    def add(self, failures: Sequence[tuple[str, str]]) -> None:
+    def add(self, failures: Iterable[tuple[str, str]]) -> None:
         """Take note of a batch's failures."""
         for path, reason in failures:
             if path not in self.reasons:

@@ -1,0 +1,378 @@
+"""What goes wrong in long runs: full disks, damaged states, dead and hanging decoders, no memory, no number."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny
+from launch import launch
+from rich.console import Console
+from safetensors.torch import load_file
+from video_files import moving_squares
+
+import msta
+from msta.config import make_config, read_config
+from msta.data.catalog import Clip
+from msta.data.clips import Augmentation, ClipDataset, ClipFormat, Failures, make_loader
+from msta.errors import CheckpointError, Interrupted, MSTAError
+from msta.training import state as state_module
+from msta.training import step as step_module
+from msta.training.loop import train
+from msta.training.state import Pace, Progress, State, random_state, read_progress, save_state, saved_states
+from msta.training.status import describe, read_status, to_prometheus
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    return moving_squares(tmp_path_factory.mktemp("clips"), {"go_there": -1, "go_back": 1}, 9)
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("backbone") / "tiny"
+    msta.random_backbone(tiny()).save(path)
+    return path
+
+
+def config(clips: Path, backbone: Path, *overrides: str):
+    quick = ["train.epochs=3", "train.batch_size=4", "data.workers=0", "method.dim=8", "train.save_every=0"]
+    settings = {"data.path": str(clips), "data.shots": 4, "backbone": str(backbone)}
+    return make_config("small", settings, [*quick, *overrides])
+
+
+def losses(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def same_weights(run: Path, other: Path) -> bool:
+    ours, theirs = (load_file(out / "adapter" / "adapter_model.safetensors") for out in (run, other))
+    return all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.fixture(scope="module")
+def whole(clips, backbone, tmp_path_factory) -> Path:
+    """A run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    train(config(clips, backbone), out, QUIET)
+    return out
+
+
+# ---------------------------------------------------------------- states
+
+
+def a_state(step: int) -> State:
+    progress = Progress(step=step, step_clips=4, batch_size=4)
+    return State(progress, {"adapter.x": torch.full((9,), float(step))}, None, {"optimizer": {}}, [random_state()])
+
+
+def test_the_last_two_states_are_kept_and_a_damaged_one_is_passed_over(tmp_path, caplog):
+    for step in (1, 2, 2, 9, 10):
+        save_state(tmp_path, a_state(step))
+    assert [path.name for path in saved_states(tmp_path)] == ["step-10", "step-9"]
+    assert read_progress(tmp_path)[1].step == 10
+    for file in list((tmp_path / "step-10").iterdir()):
+        content = file.read_bytes()
+        for damage in (content[: len(content) // 2], content[:-1] + bytes([content[-1] ^ 1]), None):
+            file.unlink()
+            if damage is not None:
+                file.write_bytes(damage)
+            path, progress = read_progress(tmp_path)
+            assert (path.name, progress.step) == ("step-9", 9), file.name
+        file.write_bytes(content)
+    assert "step-10: adapter.safetensors is not what was written" in caplog.text
+    assert read_progress(tmp_path)[1].step == 10
+    for path in saved_states(tmp_path):
+        (path / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match=r"step-10: manifest.json: No such file.*step-9.*: cannot go on"):
+        read_progress(tmp_path)
+    assert read_progress(tmp_path / "nothing") is None
+
+
+def test_a_kill_in_a_save_leaves_the_state_before_it(tmp_path, monkeypatch):
+    save_state(tmp_path, a_state(1))
+
+    class Killed(BaseException):
+        pass
+
+    calls = [0]
+
+    def flush(path: Path) -> None:
+        calls[0] += 1
+        if calls[0] == limit:
+            raise Killed  # nothing after it is executed, as by kill -9
+        real(path)
+
+    real = state_module._flush
+    monkeypatch.setattr(state_module, "_flush", flush)
+    for limit in range(1, 8):
+        calls[0] = 0
+        try:
+            save_state(tmp_path, a_state(limit + 1))
+        except Killed:
+            assert read_progress(tmp_path)[1].step in (1, limit + 1)
+        else:
+            break
+    assert calls[0] > 5
+    assert read_progress(tmp_path)[1].step == limit + 1
+    assert not list(tmp_path.glob(".step*"))
+
+
+def test_a_full_disk_keeps_the_state_before_it_and_names_the_folder(tmp_path):
+    save_state(tmp_path, a_state(1))
+    large = State(Progress(step=2), {"adapter.x": torch.zeros(100_000)}, None, {}, [])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"cannot save step 2 \(.*\); step-1 is kept. Make room"):
+            save_state(tmp_path, large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
+    save_state(tmp_path, large)
+
+
+def test_slow_disks_are_written_to_less_often(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(state_module.time, "monotonic", lambda: now[0])
+    pace = Pace(10)
+    pace.saved(3)
+    for seconds, due in ((59, False), (2, True)):
+        now[0] += seconds
+        assert pace.due() is due
+    assert Pace(0).due()
+
+
+def test_a_state_of_another_backbone_is_refused(clips, backbone, tmp_path, whole):
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").unlink()
+    other = tmp_path / "other"
+    msta.random_backbone(tiny(), 1).save(other)
+    with pytest.raises(CheckpointError, match=r"step-6.*: was made with .*backbone"):
+        train(config(clips, other), tmp_path / "run", QUIET, resume=True)
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_a_stop_while_clips_are_measured_changes_nothing(clips, backbone, tmp_path, whole, monkeypatch, number):
+    """In a validation, the last one, the final test."""
+    import msta.evaluation.evaluate as evaluate_module
+
+    calls, real = [0], evaluate_module.read_views
+
+    def read_views(*arguments):
+        calls[0] += 1
+        if calls[0] == number:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    monkeypatch.setattr(evaluate_module, "read_views", read_views)
+    with pytest.raises(Interrupted, match="saved"):
+        train(config(clips, backbone), tmp_path / "run", QUIET)
+    assert read_status(tmp_path / "run")["state"] == "stopped"
+    train(config(clips, backbone), tmp_path / "run", QUIET, resume=True)
+    assert same_weights(tmp_path / "run", whole)
+    assert (tmp_path / "run" / "log.jsonl").read_text() == (whole / "log.jsonl").read_text()
+
+
+# ---------------------------------------------------------------- one run, one process
+
+
+def test_two_runs_in_one_directory_and_a_kill(clips, backbone, tmp_path, whole):
+    arguments = ["train", "--data", str(clips), "--backbone", str(backbone), "--shots", "4", "train.epochs=3",
+                 "train.batch_size=4", "data.workers=1", "method.dim=8", "train.save_every=0"]  # fmt: skip
+    run = tmp_path / "run"
+    process = launch([*arguments, "--out", str(run)], 1, tmp_path / "log")[0]
+    while not saved_states(run / "checkpoints"):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGSTOP)
+    assert read_status(run)["state"] == "running"
+    with pytest.raises(MSTAError, match=rf"run: process {process.pid} on .* is at work in it"):
+        train(read_config(run / "config.yaml"), run, QUIET, resume=True)
+    os.kill(process.pid, signal.SIGKILL)  # its decoding process lives on, and is no obstacle
+    process.join()
+    status = read_status(run)
+    assert status["state"] == "dead"
+    assert "ended without a word; go on with: msta train --resume" in "\n".join(describe(status))
+    train(config(clips, backbone), run, QUIET, resume=True)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert same_weights(run, whole)
+
+
+def test_status_and_prometheus(clips, backbone, tmp_path, whole):
+    done = subprocess.run(
+        [sys.executable, "-m", "msta", "status", str(whole), "--json"], capture_output=True, text=True, check=True
+    )
+    status = json.loads(done.stdout)
+    assert (status["state"], status["step"], status["steps"]) == ("finished", 6, 6)
+    assert status["loss"] == losses(whole)[-1]
+    text = "\n".join(describe(status))
+    assert "step 6 of 6 (100 %)" in text
+    assert "test: top-1" in text
+    train(config(clips, backbone, f"train.prometheus={tmp_path / 'a.prom'}"), tmp_path / "run", QUIET)
+    lines = (tmp_path / "a.prom").read_text().splitlines()
+    assert f'msta_step{{run="{tmp_path / "run"}"}} 6' in lines
+    assert to_prometheus(Path('a"b'), {"step": 1}).splitlines()[-1] == 'msta_step{run="a\\"b"} 1'
+    with pytest.raises(MSTAError, match="nothing: no run of msta train"):
+        read_status(tmp_path / "nothing")
+
+
+def test_trackers_are_told_what_tensorboard_is_told(clips, backbone, tmp_path, monkeypatch):
+    """A stand-in for W&B's package: Accelerate finds it by name and calls init, log and finish."""
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "__init__.py").write_text(
+        "told = []\n"
+        "class Run:\n"
+        "    name = 'x'\n"
+        "    def log(self, values, step=None, **k): told.append((step, values))\n"
+        "    def finish(self): told.append('finished')\n"
+        "class config:\n"
+        "    update = staticmethod(lambda values, **k: told.append(values))\n"
+        "def init(**options): told.append(options); return Run()\n"
+    )
+    with pytest.raises(MSTAError, match=r"train\.trackers: wandb is not installed"):
+        train(config(clips, backbone, "train.trackers=wandb"), tmp_path / "no", QUIET)
+    with pytest.raises(MSTAError, match=r"train\.trackers: bandw is none of .*wandb"):
+        train(config(clips, backbone, "train.trackers=bandw"), tmp_path / "no", QUIET)
+    monkeypatch.syspath_prepend(tmp_path)
+    train(config(clips, backbone, "train.trackers=wandb"), tmp_path / "run", QUIET)
+    import wandb
+
+    assert (wandb.told[0]["project"], wandb.told[0]["name"], wandb.told[0]["resume"]) == ("msta", "run", "allow")
+    assert wandb.told[1]["train.lr"] == 1e-3
+    assert [told[1]["train/loss"] for told in wandb.told[2:-1] if "train/loss" in told[1]] == losses(tmp_path / "run")
+    assert wandb.told[-1] == "finished"
+
+
+# ---------------------------------------------------------------- steps that fail
+
+
+def test_without_memory_the_run_says_what_to_lower_or_lowers_it(clips, backbone, tmp_path, whole, monkeypatch):
+    real = step_module.views_of
+
+    def views_of(batch, *rest):
+        if len(batch["label"]) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return real(batch, *rest)
+
+    monkeypatch.setattr(step_module, "views_of", views_of)
+    with pytest.raises(
+        MSTAError, match=r"out of memory with 4 clips at a time .*lower train\.batch_size; with --auto-b"
+    ):
+        train(config(clips, backbone), tmp_path / "plain", QUIET)
+    train(config(clips, backbone, "train.auto_batch=true"), tmp_path / "auto", QUIET)
+    assert losses(tmp_path / "auto") == pytest.approx(losses(whole), abs=1e-5)
+    progress = read_progress(tmp_path / "auto" / "checkpoints")[1]
+    assert (progress.batch_size, progress.step_clips) == (1, 4)
+
+
+def test_a_loss_that_is_no_number_stops_at_the_last_good_state_and_names_the_clips(
+    clips, backbone, tmp_path, whole, monkeypatch
+):
+    steps, real = [0], step_module.F.cross_entropy
+
+    def cross_entropy(*arguments, **options):
+        each = real(*arguments, **options)
+        steps[0] += 1
+        return torch.cat([each[:1] * float("nan"), each[1:]]) if steps[0] == 4 else each
+
+    monkeypatch.setattr(step_module.F, "cross_entropy", cross_entropy)
+    with pytest.raises(
+        MSTAError, match=r"no number in step 4; the state before it is saved. Its clips: [^,]*\d\.mp4\. L"
+    ):
+        train(config(clips, backbone), tmp_path / "run", QUIET)
+    status = read_status(tmp_path / "run")
+    assert status["state"] == "failed"
+    assert "no number" in status["errors"][0]
+    assert read_progress(tmp_path / "run" / "checkpoints")[1].step == 3
+    train(config(clips, backbone), tmp_path / "run", QUIET, resume=True)  # a passing fault of the hardware, say
+    assert same_weights(tmp_path / "run", whole)
+
+
+# ---------------------------------------------------------------- decoding processes
+
+
+def dataset_of(clips: Path) -> ClipDataset:
+    files = [Clip(str(file), 0) for file in sorted(clips.rglob("*.mp4"))]
+    return ClipDataset(files, ClipFormat(4, 32, (0.5,) * 3, (0.25,) * 3), augmentation=Augmentation())
+
+
+def indices(loader) -> tuple[list[int], Failures]:
+    failures, seen = Failures(), []
+    for batch in loader:
+        failures.add(batch["failures"])
+        seen += batch["index"].tolist()
+    return seen, failures
+
+
+class Trap(ClipDataset):
+    """Hangs or dies on clip 5."""
+
+    how = "hang"
+
+    def __getitem__(self, key):
+        if key[1] == 5 and 5 not in self.given_up:
+            if self.how == "hang":
+                time.sleep(1000)
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().__getitem__(key)
+
+
+@pytest.mark.parametrize("how", ["hang", "die"])
+def test_a_clip_on_which_the_decoder_hangs_or_dies_is_left_out(clips, how):
+    plain = dataset_of(clips)
+    trap = Trap(plain.clips[:9], plain.form, augmentation=plain.augmentation)
+    trap.how = how
+    loader = make_loader(trap, 2, 2, timeout=0.5)
+    seen, failures = indices(loader)
+    assert seen == [0, 1, 2, 3, 4, 6, 7, 8]
+    reason = {"hang": "not decoded within 0.5 s", "die": "the decoding process died on it, twice"}[how]
+    assert failures.reasons == {plain.clips[5].path: reason}
+    assert indices(loader)[0] == seen  # and is not tried again
+
+
+def test_a_decoding_process_that_is_killed_is_replaced(clips):
+    dataset = dataset_of(clips)
+    seen = []
+    loader = make_loader(dataset, 3, 1)
+    for number, batch in enumerate(loader):
+        seen += batch["index"].tolist()
+        if number in (0, 2):
+            os.kill(loader._desks.read()[0][0], signal.SIGKILL)
+    assert seen == list(range(18))
+
+
+def test_decoding_processes_that_always_die_end_the_run(clips):
+    plain = dataset_of(clips)
+
+    class Dead(ClipDataset):
+        def __getitem__(self, key):
+            os._exit(3)
+
+    loader = make_loader(Dead(plain.clips[:3], plain.form), 1, 1)
+    with pytest.raises(MSTAError, match=r"data\.workers: decoding processes die again and again"):
+        list(loader)
+
+
+def test_a_step_is_not_cut_short_by_the_death_of_a_decoding_process(clips):
+    """torch's own handler of SIGCHLD would raise in the middle of whatever the main process does."""
+    loader = make_loader(dataset_of(clips), 3, 1)
+    batches = iter(loader)
+    next(batches)
+    threading.Timer(0.1, os.kill, (loader._desks.read()[0][0], signal.SIGKILL)).start()
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until:  # the step
+        pass
+    assert sum(len(batch["index"]) for batch in batches) == 15
