@@ -351,6 +351,50 @@ def split(
     )
 
 
+@data_app.command(
+    epilog="Example: msta data shard --data clips/ --out shards/ --resize 256; "
+    "msta train --data shards/index.json --out RUN"
+)
+def shard(
+    data: DataFolder,
+    out: Annotated[str, typer.Option(help="A folder or a URL that fsspec knows. Given again, it goes on.")],
+    overrides: DataSettings = None,
+    resize: Annotated[
+        int | None, typer.Option(metavar="PIXELS", help="Encode again, the shorter side at most so long.")
+    ] = None,
+    copy: Annotated[bool, typer.Option("--copy", help="The files as they are: the default without --resize.")] = False,
+    reencode: Annotated[
+        bool, typer.Option("--reencode", help="H.264 without sound, time ranges cut: the default for those.")
+    ] = False,
+    clips_per_shard: Annotated[int | None, typer.Option(min=1, help="Clips in a tar file, in place of --mb.")] = None,
+    mb: Annotated[float, typer.Option(min=0.001, help="10^6 bytes at which a tar file is closed.")] = 256.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order in which clips are written.")] = 0,
+    workers: Workers = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds a clip may take.")] = 300.0,
+    as_json: AsJSON = False,
+) -> None:
+    """Write a data set as tar files with an index, to be streamed from disk, over HTTP, or from object stores.
+
+    Clips that cannot be read are left out and listed in index.json. The shards are WebDataset's.
+    """
+    from msta.config import make_config
+    from msta.data.shards.write import Recipe, write_shards
+
+    if copy and reencode:
+        raise ConfigError("--copy, --reencode: one or the other")
+    mode: Any = "copy" if copy else "reencode" if reencode else None
+    catalog = make_config("small", {"data.path": str(data)}, overrides or []).data.read()
+    recipe = Recipe(mode, resize, clips_per_shard, mb, seed)
+    index = write_shards(catalog, out, recipe, workers=workers, timeout=timeout, console=None if as_json else console)
+    if as_json:
+        _print_json(index)
+        return
+    for one in index["left_out"]:
+        _say(one_line(f"left out: {one['clip']}: {one['reason']}"))
+    size = sum(each["bytes"] for each in index["shards"]) / 1e6
+    print(f"{index['clips']} clips in {len(index['shards'])} shards, {size:.1f} MB; {len(index['left_out'])} left out")
+
+
 @app.command(epilog="Example: msta describe --labels classes.csv --out bank.json --model gpt-4o-mini")
 def describe(
     out: Annotated[Path, typer.Option(help="The bank: made, or completed. Given again, it goes on.")],

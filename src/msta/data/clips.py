@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from msta.data import torchcodec_reader
 from msta.data.catalog import WHOLE, Clip, Span
-from msta.data.decode import DecodeError, read_frames
+from msta.data.decode import DecodeError, OutOfReach, read_frames
+from msta.data.shards.order import by_shard, shard_numbers
 from msta.errors import DataError
 from msta.notices import notice
 
@@ -238,9 +239,16 @@ class ClipDataset(Dataset[dict[str, Any]]):
                 video = read_views(clip.path, self.form, self.views, clip.span)
             else:
                 video = read_augmented(clip.path, self.form, self.augmentation, self.draw(key), clip.span)
+        except OutOfReach as error:
+            return {"failure": (clip.name, Outage(error.reason))}
         except DecodeError as error:
             return {"failure": (clip.name, error.reason)}
         return {"video": video, "label": clip.label, "index": index, "kept": self._kept(key)}
+
+    @functools.cached_property
+    def shards(self) -> NDArray[np.int64] | None:
+        """[len(self)], the number of the shard each clip lies in; None if they are files."""
+        return shard_numbers([clip.path for clip in self.clips])
 
     def draw(self, key: Key) -> int:
         """The seed of an augmented view."""
@@ -281,12 +289,16 @@ def on_device(batch: dict[str, Any], name: str, device: torch.device) -> Tensor 
 
 
 class EpochSampler(Sampler[Key]):
-    """Keys of one epoch: in order, or shuffled by (seed, epoch). ``skip`` clips at the start were seen already."""
+    """Keys of one epoch: in order, or shuffled by (seed, epoch). ``skip`` clips at the start were seen already.
 
-    def __init__(self, count: int, shuffle: bool, seed: int = 0) -> None:
+    With ``shards`` [count], the number of each clip's shard, the shuffle is :func:`msta.data.shards.order.by_shard`.
+    """
+
+    def __init__(self, count: int, shuffle: bool, seed: int = 0, shards: NDArray[np.int64] | None = None) -> None:
         self.count = count
         self.shuffle = shuffle
         self.seed = seed
+        self.shards = shards
         self.epoch = 0
         self.skip = 0
 
@@ -296,15 +308,19 @@ class EpochSampler(Sampler[Key]):
     def __iter__(self) -> Iterator[Key]:
         order = np.arange(self.count)
         if self.shuffle:
-            np.random.default_rng((self.seed, self.epoch)).shuffle(order)
-        return iter([(self.epoch, int(i)) for i in order[self.skip :]])
+            generator = np.random.default_rng((self.seed, self.epoch))
+            if self.shards is None:
+                generator.shuffle(order)
+            else:
+                order = by_shard(self.shards, generator)
+        return ((self.epoch, int(i)) for i in order[self.skip :])
 
 
 def make_loader(
     dataset: ClipDataset, batch_size: int, workers: int, *, shuffle: bool = False, keys: Sequence[Key] | None = None
 ) -> DataLoader[Any]:
     """A data loader whose ``sampler`` is an :class:`EpochSampler`, or exactly the samples ``keys``, once."""
-    sampler: Any = EpochSampler(len(dataset), shuffle, dataset.seed) if keys is None else keys
+    sampler: Any = EpochSampler(len(dataset), shuffle, dataset.seed, dataset.shards) if keys is None else keys
     return DataLoader(
         dataset,
         batch_size=batch_size,
@@ -322,8 +338,16 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+class Outage(str):
+    """Why a clip could not be read, where the server is to blame. Leaving it out would hide what may pass."""
+
+    __slots__ = ()
+
+
 class Failures:
     """Clips that could not be read, by name: each is reported once when met, and all are listed at the end.
+
+    A server that does not answer is always an error: a run goes on from its state once it does.
 
     Args:
         on_error: "skip" goes on without the file, "fail" raises a :class:`DataError`.
@@ -338,6 +362,6 @@ class Failures:
         for path, reason in failures:
             if path not in self.reasons:
                 self.reasons[path] = reason
-                if self.on_error == "fail":
+                if self.on_error == "fail" or isinstance(reason, Outage):
                     raise DataError(str(DecodeError(path, reason)))
                 notice(f"Left out, cannot be read: {DecodeError(path, reason)}")

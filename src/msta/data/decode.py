@@ -9,6 +9,7 @@ been read and the next wanted time. (Eight frames of a 720p file with long group
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import stat
@@ -31,6 +32,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from msta.data.storage import Unreachable, member_of, read_member, shown
 from msta.errors import MSTAError, one_line
 
 VIDEO_EXTENSIONS = frozenset(
@@ -56,7 +58,11 @@ class DecodeError(MSTAError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return one_line(f"{self.path}: {self.reason}")
+        return one_line(f"{shown(self.path)}: {self.reason}")
+
+
+class OutOfReach(DecodeError):
+    """A video whose server does not answer: nothing is known against the video."""
 
 
 class _BadIndex(Exception):
@@ -152,6 +158,59 @@ def read_frames(
             pass
     with _opened(path, threads) as video:
         return _read(_Pass(video, seeking=False), times, short_side, squash)
+
+
+def all_frames(
+    path: str | os.PathLike[str],
+    short_side: int | None = None,
+    within: tuple[float | None, float | None] = (None, None),
+) -> Iterator[tuple[float, float, NDArray[np.uint8]]]:
+    """Every frame of a video, or of a part of it, as displayed: (from, to) in seconds after the part's start, picture.
+
+    Args:
+        path: as for :func:`read_frames`.
+        short_side: the shorter side is made this long if it is longer. Both sides are made even, as encoders want them.
+        within: as for :func:`read_frames`.
+
+    Yields:
+        uint8 [H, W, 3], RGB, each on display from ``from`` to ``to``.
+
+    Raises:
+        DecodeError: the file cannot be read, or it ends long before its stated duration or the part's end.
+    """
+    path = os.fsdecode(path)
+    for seeking in (True, False):
+        with _opened(path) as video:
+            start, length = part_of(path, video.stated_seconds() or _measured_seconds(path), within)
+            frames = _Pass(video, seeking=seeking)
+            begin = frames.origin + math.floor((start + _SAME_TIME) / video.tick)
+            end = frames.origin + math.ceil((start + length - _SAME_TIME) / video.tick)
+            shown = frames.first
+            try:
+                frames.jump(begin)
+                following = frames.next()
+            except _BadIndex:
+                continue
+            yield from _displayed(frames, shown, following, begin, end, short_side)
+            return
+
+
+def _displayed(
+    frames: _Pass, shown: VideoFrame, following: VideoFrame | None, begin: int, end: int, short_side: int | None
+) -> Iterator[tuple[float, float, NDArray[np.uint8]]]:
+    """From ``begin`` to ``end`` [ticks]: ``shown`` is on display until ``following``, which ``frames`` gave last."""
+    tick, since = frames.video.tick, begin
+    renderer = _Renderer(shown, frames.video.stream, short_side, even=True)
+    while since < end:
+        if following is None:
+            _check_complete(frames, shown, (end - frames.origin) * tick - _SAME_TIME)
+        until = end if following is None else min(end, frames.now)
+        if until > since:
+            yield (since - begin) * tick, (until - begin) * tick, renderer.render(shown)
+            since = until
+        if following is None:
+            return
+        shown, following = following, frames.next()
 
 
 @dataclass(frozen=True)
@@ -375,12 +434,23 @@ class _Pass:
 class _Renderer:
     """Decoded frames -> uint8 [H, W, 3] as displayed; size and orientation are the first frame's for all."""
 
-    def __init__(self, first: VideoFrame, stream: VideoStream, short_side: int | None, squash: bool = False) -> None:
+    def __init__(
+        self,
+        first: VideoFrame,
+        stream: VideoStream,
+        short_side: int | None,
+        squash: bool = False,
+        even: bool = False,  # and never larger than they are
+    ) -> None:
         width, height = first.width * float(stream.sample_aspect_ratio or 1), float(first.height)
         scale = short_side / min(width, height) if short_side else 1.0
+        if even:
+            scale = min(1.0, scale)
         self.size = max(1, round(width * scale)), max(1, round(height * scale))  # (W, H) before turning
         if squash and short_side:
             self.size = short_side, short_side
+        if even:
+            self.size = self.size[0] + self.size[0] % 2, self.size[1] + self.size[1] % 2
         self.quarter_turns, self.mirrored = _orientation(first)
         self.shape = (*(self.size if self.quarter_turns % 2 else self.size[::-1]), 3)
         self.reformatter = VideoReformatter()  # one for all: its tables are costly
@@ -422,7 +492,9 @@ def _opened(path: str, threads: int = 1) -> Iterator[_Video]:
 
 
 def _open_file(path: str) -> BinaryIO:
-    """Open a regular file with something in it."""
+    """Open a regular file with something in it; or a shard's member, whose bytes are read and compared first."""
+    if (content := member_bytes(path)) is not None:
+        return io.BytesIO(content)
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -439,6 +511,21 @@ def _open_file(path: str) -> BinaryIO:
     # FFmpeg takes "a:b.mp4" for a protocol, "%03d.gif" for a pattern, and no name that is not UTF-8. A file opened by
     # its descriptor has no name to misread, and costs nothing measurable: 16.8 ms a clip either way.
     return open(os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)), "rb", buffering=0)
+
+
+def member_bytes(path: str) -> bytes | None:
+    """What a path that names a shard's member stands for, compared with its digest; None for other paths.
+
+    Raises:
+        DecodeError: it cannot be had, or is damaged; OutOfReach if the server is to blame.
+    """
+    member = member_of(path)
+    try:
+        return read_member(member) if member else None
+    except Unreachable as error:
+        raise OutOfReach(path, str(error)) from None
+    except OSError as error:
+        raise DecodeError(path, error.strerror or str(error)) from None
 
 
 def _open_container(path: str, file: BinaryIO) -> InputContainer:

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from msta.backbone.prefix import kept_parts, prefix_length, to_keep
 from msta.data.catalog import WHOLE
 from msta.data.clips import ClipDataset, EpochSampler, Failures, Key, collate, make_loader, on_device
+from msta.data.storage import content_hash
 from msta.errors import ConfigError
 from msta.files import replacing
 from msta.methods.base import AdaptedModel
@@ -63,11 +64,7 @@ class PrefixCache:
         """
         clip = dataset.clips[key[1]]
         if clip.path not in self._hashes:
-            with open(clip.path, "rb") as video:
-                digest = hashlib.sha256()
-                while block := video.read(1 << 20):
-                    digest.update(block)
-            self._hashes[clip.path] = digest.hexdigest()
+            self._hashes[clip.path] = content_hash(clip.path)
         how: dict[str, Any] = {"form": asdict(dataset.form), "views": asdict(dataset.views)}
         if dataset.augmentation is not None:
             how = {"form": asdict(dataset.form), "augmentation": asdict(dataset.augmentation)}
@@ -143,7 +140,7 @@ class PrefixCache:
     def loader(self, dataset: ClipDataset, batch_size: int, *, shuffle: bool, failures: Failures) -> DataLoader[Any]:
         """Batches as the data set's own loader would give them, of "tokens" in place of "video"."""
         kept = _Kept(self, dataset, failures)
-        sampler = EpochSampler(len(dataset), shuffle, dataset.seed)
+        sampler = EpochSampler(len(dataset), shuffle, dataset.seed, dataset.shards)
         return DataLoader(kept, batch_size=batch_size, sampler=sampler, collate_fn=collate)  # type: ignore[arg-type]
 
     def _has(self, dataset: ClipDataset, key: Key) -> bool:
