@@ -124,10 +124,18 @@ def eval_(
         print(f"{accuracy}  of {metrics['clips']} clips ({metrics['split']})")
 
 
-@app.command(epilog='Example: msta predict clip.mp4 --backbone ViClip.pth --labels "push,hug,shake hands"')
+@app.command(
+    epilog="Example: msta predict clips/*.mp4 --adapter runs/first/adapter; "
+    "msta predict long.mp4 --adapter runs/first/adapter --window 2s --stride 0.5s --format srt --out long.srt; "
+    'msta predict clip.mp4 --backbone ViClip.pth --labels "push,hug,shake hands"'
+)
 def predict(
-    videos: Annotated[list[str], typer.Argument(help="Video files.")],
-    adapter: Annotated[Path | None, typer.Option(help="An adapter's directory.")] = None,
+    videos: Annotated[
+        list[str], typer.Argument(help="Files, folders, patterns; with --window also rtsp:// or http:// and webcam:0.")
+    ],
+    adapter: Annotated[
+        list[Path] | None, typer.Option(help="An adapter's directory; again: several of one backbone, in one pass.")
+    ] = None,
     backbone: Backbone = None,
     base: Base = None,
     labels: Annotated[
@@ -142,38 +150,53 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="Classes to print for a video.")] = 3,
     clips: Annotated[int, typer.Option(min=1, help="Test clips a video.")] = 1,
     crops: Annotated[int, typer.Option(help="Test crops a clip: 1 or 3.")] = 1,
+    window: Annotated[str | None, typer.Option(help="Make a timeline, of windows of so long: 2s.")] = None,
+    stride: Annotated[str | None, typer.Option(help="From one window to the next. Default: a quarter.")] = None,
+    min_duration: Annotated[str, typer.Option(help="Shorter segments are given to their neighbours.")] = "0s",
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop a timeline there, of a stream say.")] = None,
+    format: Annotated[str, typer.Option(help="table, json, csv; of a timeline also srt, elan.")] = "table",
+    out: Annotated[Path | None, typer.Option(help="A file to write to; of srt and elan for several, a folder.")] = None,
+    overlay: Annotated[Path | None, typer.Option(help="An MP4 of the video with the timeline's labels in it.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Videos, or windows, at a time.")] = 8,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that decode.")] = 2,
     as_json: AsJSON = False,
 ) -> None:
-    """Say what happens in each video. A file that cannot be read is reported in its place, and the exit code is 1."""
+    """Say what happens in each video, or in a long one when: with --window.
+
+    Probabilities are at the temperature that fitted the adapter's validation clips. A file that cannot be read is
+    reported in its place, and the exit code is 1.
+    """
     from msta.config import EvalSettings
-    from msta.data.decode import DecodeError
     from msta.inference.class_sets import class_names, unknown_threshold
+    from msta.inference.durations import parse_seconds
+    from msta.inference.predict import Request
+    from msta.inference.predict import predict as run
     from msta.inference.predictor import Predictor
+    from msta.inference.segments import Smoothing
+    from msta.inference.sources import expand
+    from msta.inference.timeline import Windows
 
     views = _checked(EvalSettings, clips=clips, crops=crops).views()
     names = class_names(labels) if labels is not None else None
-    below = unknown_threshold(unknown_below, adapter) if unknown_below is not None else None
-    if adapter is None and names is None:
+    adapters = adapter or []
+    each: list[Path | None] = [*adapters] or [None]
+    below = [unknown_threshold(unknown_below, a) if unknown_below is not None else None for a in each]
+    if not adapters and names is None:
         raise ConfigError("give --adapter, or --labels")
-    predictor = Predictor(_load_model(backbone, base, adapter), names, template=template, views=views)
-    results: list[dict[str, Any]] = []
-    for video in videos:
-        try:
-            ranked = predictor(video)
-        except DecodeError as error:
-            results.append({"path": video, "error": error.reason})
-            line = str(error)
-        else:
-            results.append({"path": video, "predictions": [vars(p) for p in ranked]})
-            line = one_line(f"{video}: ") + ", ".join(f"{p.label} {100 * p.probability:.1f} %" for p in ranked[:top])
-            if below is not None:
-                results[-1]["unknown"] = ranked[0].probability < below
-                line += " (unknown)" if results[-1]["unknown"] else ""
-        if not as_json:
-            print(line)
-    if as_json:
-        _print_json(results)
-    if any("error" in result for result in results):
+    if stride is not None and window is None:
+        raise ConfigError("--stride: goes with --window")
+    length = parse_seconds(window, "--window") if window is not None else None
+    windows = length and Windows(length, parse_seconds(stride, "--stride") if stride else length / 4, batch)
+    request = Request(
+        expand(videos), windows or None, Smoothing(parse_seconds(min_duration, "--min-duration")),
+        "json" if as_json else format, out, overlay, below, top, batch, workers, seconds,
+    )  # fmt: skip
+    request.check()
+    predictors = {
+        name: Predictor(model, names, template=template, views=views)
+        for name, model in _load_models(backbone, base, adapters).items()
+    }
+    if not run(predictors, request, lambda text: print(text, flush=True)):
         raise typer.Exit(1)
 
 
@@ -620,6 +643,19 @@ def _load_model(backbone: str | None, base: str | None, adapter: Path | None) ->
     else:
         model = msta.attach(msta.load_backbone(backbone or "toy", base=base), "zero-shot")
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _load_models(backbone: str | None, base: str | None, adapters: list[Path]) -> dict[str, Any]:
+    """By name; all in one backbone."""
+    import msta
+    from msta.inference.durations import short_names
+
+    first = _load_model(backbone, base, adapters[0] if adapters else None)
+    models = [first]
+    if len(adapters) > 1:
+        frozen = msta.load_backbone(backbone or first.origin["source"], base=base or first.origin.get("base"))
+        models = [msta.load_adapter(adapter, frozen).to(first.backbone.logit_scale.device) for adapter in adapters]
+    return dict(zip(short_names(adapters) or [""], models, strict=True))
 
 
 def _checked(section: Any, **values: Any) -> Any:

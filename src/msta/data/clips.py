@@ -165,8 +165,12 @@ def read_views(path: str, form: ClipFormat, views: Views, span: Span = WHOLE) ->
     frames = form.read_frames(
         path, lambda d: view_times(d, form.frames, views.clips).ravel(), form.size, squash=squash, within=span
     )
-    video = _to_float(frames)
-    video = crops(video, form.size, views.crops)  # [crops, clips*T, 3, size, size]
+    return cut_views(frames, form, views)
+
+
+def cut_views(frames: NDArray[np.uint8], form: ClipFormat, views: Views) -> Tensor:
+    """Frames at :func:`view_times`, uint8 [clips * T, H, W, 3] -> float [views, T, 3, size, size], normalised."""
+    video = crops(_to_float(frames), form.size, views.crops)  # [crops, clips*T, 3, size, size]
     return form.normalise(video).flatten(0, 1).unflatten(0, (-1, form.frames))
 
 

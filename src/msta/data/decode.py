@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, BinaryIO
 
@@ -46,7 +47,7 @@ _NO_TIMESTAMPS: Any = FormatFlags.no_timestamps.value
 _SAME_TIME = 1e-6  # seconds: k / fps in floating point must still find frame k
 _LATEST = 2**60  # ticks: later than any frame, and well within FFmpeg's int64
 # PyAV before 19 fails on a title that is not UTF-8, as old AVI files have, unless told not to.
-_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 class DecodeError(MSTAError):
@@ -97,7 +98,7 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
     """
     with _opened(os.fsdecode(path)) as video:
         duration = video.stated_seconds() or _measured_seconds(video.path)
-        renderer = _Renderer(_Pass(video, seeking=False).first, video.stream, short_side=None)
+        renderer = Renderer(_Pass(video, seeking=False).first, video.aspect, short_side=None)
         height, width, _ = renderer.shape
         rate = video.stream.average_rate or video.stream.guessed_rate
         frames, fps, turn = (
@@ -200,7 +201,7 @@ def _displayed(
 ) -> Iterator[tuple[float, float, NDArray[np.uint8]]]:
     """From ``begin`` to ``end`` [ticks]: ``shown`` is on display until ``following``, which ``frames`` gave last."""
     tick, since = frames.video.tick, begin
-    renderer = _Renderer(shown, frames.video.stream, short_side, even=True)
+    renderer = Renderer(shown, frames.video.aspect, short_side, even=True)
     while since < end:
         if following is None:
             _check_complete(frames, shown, (end - frames.origin) * tick - _SAME_TIME)
@@ -211,6 +212,49 @@ def _displayed(
         if following is None:
             return
         shown, following = following, frames.next()
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A frame while it is on display: from ``start`` to ``end``, in seconds after the first frame's appearance.
+
+    ``picture`` makes uint8 [H, W, 3], RGB, upright, of the size that was asked for, as :func:`read_frames` does.
+    """
+
+    start: float
+    end: float
+    picture: Callable[[], NDArray[np.uint8]]
+
+    def outlasts(self, time: float) -> bool:
+        """Whether it is still on display at ``time`` [s], or that has passed before it appeared."""
+        return time + _SAME_TIME < self.end
+
+
+def play(
+    path: str | os.PathLike[str], short_side: int | None = None, *, squash: bool = False, threads: int = 1
+) -> Iterator[Shown]:
+    """All frames of a file, in order, in one pass that holds two of them. Arguments: see :func:`read_frames`.
+
+    Raises:
+        DecodeError: the file cannot be read; at its end, if it ends long before its header says.
+    """
+    with _opened(os.fsdecode(path), threads) as video:
+        yield from play_video(video, short_side, squash)
+
+
+def play_video(video: Video, short_side: int | None, squash: bool) -> Iterator[Shown]:
+    """The same of a file or stream that is open already."""
+    frames = _Pass(video, seeking=False)
+    shown: VideoFrame | None = frames.first
+    renderer = Renderer(frames.first, video.aspect, short_side, squash)
+    while shown is not None:
+        start, following = frames.now, frames.next()
+        end = frames.now if following else start + (shown.duration or video.frame_ticks)
+        start, end = start - frames.origin, end - frames.origin
+        yield Shown(start * video.tick, end * video.tick, partial(renderer.render, shown))
+        if following is None:
+            _check_complete(frames, shown, math.inf)
+        shown = following
 
 
 @dataclass(frozen=True)
@@ -258,7 +302,7 @@ def _read(frames: _Pass, times: NDArray[np.float64], short_side: int | None, squ
     ticks = np.floor((times[order] + _SAME_TIME) / frames.video.tick).clip(0, _LATEST)
     wanted = [frames.origin + int(t) for t in ticks]
     shown = frames.first
-    renderer = _Renderer(shown, frames.video.stream, short_side, squash)
+    renderer = Renderer(shown, frames.video.aspect, short_side, squash)
     clip = np.empty((len(times), *renderer.shape), dtype=np.uint8)
     served = 0
     while served < len(wanted):
@@ -285,7 +329,7 @@ def _check_complete(frames: _Pass, last: VideoFrame, latest: float) -> None:
         raise DecodeError(video.path, reason)
 
 
-class _Video:
+class Video:
     """An open file's video stream and its clock."""
 
     def __init__(self, path: str, container: InputContainer, stream: VideoStream) -> None:
@@ -296,6 +340,7 @@ class _Video:
         self.tick = float(stream.time_base or 1)  # seconds
         rate = float(stream.average_rate or stream.guessed_rate or 25)
         self.frame_ticks = max(1, round(1 / (rate * self.tick)))  # on average
+        self.aspect = float(stream.sample_aspect_ratio or 1)
 
     def packets(self) -> Iterator[Packet[VideoStream]]:
         """The stream's packets from here on, in the file's order; damage to the container ends them."""
@@ -346,7 +391,7 @@ class _Pass:
     land on the key frame that the file promised; else _BadIndex is raised.
     """
 
-    def __init__(self, video: _Video, seeking: bool) -> None:
+    def __init__(self, video: Video, seeking: bool) -> None:
         self.video = video
         self.can_jump = seeking and video.format in (_MP4, _MATROSKA, "avi", "flv")
         if self.can_jump and video.format == _MATROSKA:
@@ -431,18 +476,16 @@ class _Pass:
         return True
 
 
-class _Renderer:
-    """Decoded frames -> uint8 [H, W, 3] as displayed; size and orientation are the first frame's for all."""
+class Renderer:
+    """Decoded frames -> uint8 [H, W, 3] as displayed; size and orientation are the first frame's for all.
+
+    ``aspect`` is the width of a stored pixel over its height. ``even`` makes both sides so, and never longer than stored.
+    """
 
     def __init__(
-        self,
-        first: VideoFrame,
-        stream: VideoStream,
-        short_side: int | None,
-        squash: bool = False,
-        even: bool = False,  # and never larger than they are
+        self, first: VideoFrame, aspect: float, short_side: int | None, squash: bool = False, even: bool = False
     ) -> None:
-        width, height = first.width * float(stream.sample_aspect_ratio or 1), float(first.height)
+        width, height = first.width * aspect, float(first.height)
         scale = short_side / min(width, height) if short_side else 1.0
         if even:
             scale = min(1.0, scale)
@@ -476,15 +519,15 @@ def _orientation(frame: VideoFrame) -> tuple[int, bool]:
 
 
 @contextmanager
-def _opened(path: str, threads: int = 1) -> Iterator[_Video]:
+def _opened(path: str, threads: int = 1) -> Iterator[Video]:
     """The video in a file. Any error of FFmpeg or the system in the block becomes a DecodeError."""
     try:
         with _open_file(path) as file, _open_container(path, file) as container:
             container.flags &= ~_GEN_PTS  # a time FFmpeg makes up is worse than none
-            stream = _video_stream(path, container)
+            stream = video_stream(path, container)
             stream.codec_context.thread_count = threads
             stream.codec_context.thread_type = "AUTO"
-            yield _Video(path, container, stream)
+            yield Video(path, container, stream)
     except av.FFmpegError as error:
         raise DecodeError(path, f"FFmpeg: {error.strerror}") from None
     except OSError as error:
@@ -532,7 +575,7 @@ def _open_container(path: str, file: BinaryIO) -> InputContainer:
     """Let FFmpeg find out what the file is."""
     try:
         # The whitelist keeps a playlist dressed up as a video from opening other files or the network.
-        return av.open(file, container_options={"protocol_whitelist": "none"}, **_METADATA)
+        return av.open(file, container_options={"protocol_whitelist": "none"}, **METADATA)
     except av.FFmpegError:
         file.seek(0)
         reason = "not a video file FFmpeg can read"
@@ -541,7 +584,7 @@ def _open_container(path: str, file: BinaryIO) -> InputContainer:
         raise DecodeError(path, reason) from None
 
 
-def _video_stream(path: str, container: InputContainer) -> VideoStream:
+def video_stream(path: str, container: InputContainer) -> VideoStream:
     """The first video stream that is no cover picture."""
     videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not videos:

@@ -52,6 +52,7 @@ class AdaptedModel(nn.Module):
         frozen: what does not, in words.
         clip_views: how many augmented views of each training clip the method wants to :meth:`see` before training.
         task: classes and template, once trained.
+        temperature: that makes the probabilities of its classes as high as they are right, fitted on validation clips.
         exact_reference: compute everything, every time, as it is written in the papers: the oracle that the shortcuts
             of :mod:`msta.backbone.prefix`, of blocks and of adapters are tested against.
     """
@@ -76,6 +77,7 @@ class AdaptedModel(nn.Module):
         self.trains, self.frozen = trains, frozen
         self.clip_views = 0
         self.task: Task | None = None
+        self.temperature = 1.0
 
     def encode_video(self, video: Tensor | Tokens) -> Tensor:
         """Float [B, T, 3, H, W], normalised, or what :meth:`video_prefix` gave -> [B, D], not L2-normalised."""
@@ -152,6 +154,10 @@ class AdaptedModel(nn.Module):
         if self.config.closed and (self.task is None or tuple(classes) != self.task.classes):
             own = "it was trained for none" if self.task is None else f"these are not its {len(self.task.classes)}"
             raise ConfigError(f"{self.config.name} chooses among the classes it was trained on alone, and {own}")
+
+    def temperature_for(self, classes: Sequence[str]) -> float:
+        """The fitted one for the classes it was fitted on, in any order; 1 for others, of which nothing is known."""
+        return self.temperature if self.task and set(classes) == set(self.task.classes) else 1.0
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """K strings -> int64 [K, L]."""

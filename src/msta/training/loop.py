@@ -28,9 +28,9 @@ from msta.data.splits import Split
 from msta.data.storage import absolute
 from msta.descriptions.anchors import anchor_folder, anchors_of
 from msta.errors import ConfigError, DataError, Interrupted, MSTAError, is_text
+from msta.evaluation.calibration import calibrated
 from msta.evaluation.evaluate import evaluate, views_of
 from msta.evaluation.predictions import Recorder
-from msta.evaluation.unknown import threshold
 from msta.files import new_directory, read_json, refuse_existing, write_bytes, write_json
 from msta.memory import keep_freed_memory
 from msta.methods.task import per_class
@@ -229,7 +229,7 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
         "steps": progress.step,
         "seconds": round(clock.seconds(), 1),
         "consistency": config.descriptions.summary(bank if anchor_list else None),
-        "unknown_below": threshold(kept_file("val")),
+        **calibrated(kept_file("val")),
         "approximations": config.approximations(),
         "unreadable": failures.reasons,
     }
