@@ -188,17 +188,17 @@ def without_times(results: dict) -> dict:
 
 
 def test_a_stopped_protocol_ends_with_the_same_numbers(world, few_shot, tmp_path, monkeypatch):
-    import msta.training.loop as loop
+    import msta.training.step as step
 
-    calls, real = [], loop.objective
+    calls, real = [], step.consistency
 
-    def objective(*arguments):
+    def consistency(*arguments):
         calls.append(1)
         if len(calls) in (4, 7):  # in the middle of a training
             os.kill(os.getpid(), signal.SIGINT)
         return real(*arguments)
 
-    monkeypatch.setattr(loop, "objective", objective)
+    monkeypatch.setattr(step, "consistency", consistency)
     stops = 0
     while True:
         try:

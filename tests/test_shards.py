@@ -23,8 +23,8 @@ from msta.data import http
 from msta.data.catalog import Clip, read_catalog, write_catalog
 from msta.data.clips import Augmentation, ClipDataset, ClipFormat, Failures, make_loader
 from msta.data.decode import DecodeError, OutOfReach, all_frames, probe, read_frames
+from msta.data.order import by_shard
 from msta.data.shards.encode import h264
-from msta.data.shards.order import by_shard
 from msta.data.shards.target import Target
 from msta.data.shards.write import Recipe, write_shards
 from msta.data.storage import Unreachable, as_url, member_of

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from safetensors.torch import load_file
-from video_files import write_video
+from video_files import moving_squares
 
 import msta
 from msta.config import make_config
@@ -34,24 +34,15 @@ from msta.evaluation.metrics import accuracy
 from msta.evaluation.run import evaluate_on
 from msta.notices import notice
 from msta.training.loop import lr_factor, train
+from msta.training.state import saved_states
 
 QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> Path:
-    """Two classes of 9 clips: a square that moves left, one that moves right, before patches that tell clips apart."""
-    root = tmp_path_factory.mktemp("clips")
-    random = np.random.default_rng(0)
-    for name, sign in (("go_there", -1), ("go_back", 1)):
-        for i in range(9):
-            frames = random.integers(0, 150, (1, 5, 5, 3), np.uint8).repeat(8, 1).repeat(8, 2).repeat(12, 0)
-            for t in range(12):
-                x = 16 + sign * 2 * (t - 6) + random.integers(-1, 2)
-                frames[t, 14:26, max(0, x) : x + 10] = 220
-            (root / name).mkdir(exist_ok=True)
-            write_video(root / name / f"{i}.mp4", frames)
-    return root
+    """Two classes of 9 clips: a square that moves left, one that moves right."""
+    return moving_squares(tmp_path_factory.mktemp("clips"), {"go_there": -1, "go_back": 1}, 9)
 
 
 @pytest.fixture(scope="module")
@@ -202,12 +193,16 @@ def test_resuming_on_other_clips_or_a_damaged_state_is_refused(clips, backbone, 
     _StopAt(tmp_path / "run", 1)
     with pytest.raises(Interrupted):
         train(settings, tmp_path / "run", QUIET)
-    state = tmp_path / "run" / "checkpoints" / "last.pt"
-    content = state.read_bytes()
-    state.write_bytes(content[: len(content) // 2])
-    with pytest.raises(CheckpointError, match=r"last\.pt: cannot go on"):
+    weights = [state / "adapter.safetensors" for state in saved_states(tmp_path / "run" / "checkpoints")]
+    contents = [file.read_bytes() for file in weights]
+    for file, content in zip(weights, contents, strict=True):
+        file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(
+        CheckpointError, match=r"step-\d+: adapter\.safetensors is not what was written.*: cannot go on"
+    ):
         train(settings, tmp_path / "run", QUIET, resume=True)
-    state.write_bytes(content)
+    for file, content in zip(weights, contents, strict=True):
+        file.write_bytes(content)
     shutil.copy(mine / "go_back" / "0.mp4", mine / "go_back" / "new.mp4")
     with pytest.raises(DataError, match=r"not those the run in .* began with"):
         train(settings, tmp_path / "run", QUIET, resume=True)
@@ -335,8 +330,8 @@ def test_the_best_checkpoint_is_what_is_saved(clips, backbone, tmp_path, spy):
     metrics = train(config(clips, backbone, "train.epochs=4"), tmp_path / "run", QUIET)
     assert metrics["selected_at"]["epoch"] == 1
     saved = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
-    best = load_file(tmp_path / "run" / "checkpoints" / "best.safetensors")
-    last = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["adapter"]
+    state = saved_states(tmp_path / "run" / "checkpoints")[0]
+    best, last = load_file(state / "best.safetensors"), load_file(state / "adapter.safetensors")
     assert all(torch.equal(saved[name], best[name]) for name in saved)
     assert not all(torch.equal(saved[name], last[name]) for name in saved)
 

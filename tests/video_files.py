@@ -125,6 +125,20 @@ def write_video(
     return path
 
 
+def moving_squares(root: Path, classes: dict[str, int], clips: int) -> Path:
+    """For each class, named, clips of a square that moves so many steps a frame, before patches that tell them apart."""
+    random = np.random.default_rng(0)
+    for name, sign in classes.items():
+        for i in range(clips):
+            frames = random.integers(0, 150, (1, 5, 5, 3), np.uint8).repeat(8, 1).repeat(8, 2).repeat(12, 0)
+            for t in range(12):
+                x = 16 + sign * 2 * (t - 6) + random.integers(-1, 2)
+                frames[t, 14:26, max(0, x) : x + 10] = 220
+            (root / name).mkdir(exist_ok=True)
+            write_video(root / name / f"{i}.mp4", frames)
+    return root
+
+
 def _add_audio(container: Any, path: Path) -> Any:
     codec = {".mp4": "aac", ".webm": "libopus", ".flv": "aac", ".wmv": "libmp3lame"}.get(path.suffix, "pcm_s16le")
     return container.add_stream(codec, rate=48000, layout="stereo")

@@ -69,25 +69,70 @@ def train(
     preset: Annotated[str, typer.Option(help="small (a CPU, few clips) or paper (the authors' recipe).")] = "small",
     out: Annotated[Path | None, typer.Option(help="The run's directory: adapter/, metrics.json, logs.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this directory.")] = None,
+    or_resume: Annotated[
+        bool, typer.Option("--or-resume", help="Go on if --out holds a run already: for schedulers that start again.")
+    ] = False,
+    auto_batch: Annotated[
+        bool, typer.Option("--auto-batch", help="When memory runs out, compute half as many clips at a time.")
+    ] = False,
 ) -> None:
     """Train an adapter on your clips, test it, and save it.
 
     Splits: train/ val/ test/ folders if the data has them, else made by a seed and written to RUN/split.csv.
-    RUN/metrics.json holds top-1 and top-5 in percent on the test clips.
+    RUN/metrics.json holds top-1 and top-5 in percent on the test clips. Several processes (torchrun -m msta train …,
+    accelerate launch -m msta train …) share the work: docs/training.md.
     """
     from msta.config import make_config, read_config
     from msta.training.loop import train as run
 
     if resume is not None:
-        if overrides or data or backbone or base or method or shots or out:
-            raise ConfigError("--resume takes its settings from the run; give nothing else")
-        run(read_config(resume / "config.yaml"), resume, console, resume=True)
+        if overrides or data or backbone or base or method or shots or out or or_resume:
+            raise ConfigError("--resume takes its settings from the run; give nothing else but --auto-batch")
+        config = read_config(resume / "config.yaml")
+        if auto_batch:
+            config = config.model_copy(update={"train": config.train.model_copy(update={"auto_batch": True})})
+        run(config, resume, console, resume=True)
         return
     if data is None or out is None:
         missing = [name for name, value in (("--data", data), ("--out", out)) if value is None]
         raise ConfigError(f"missing {', '.join(missing)}")
     settings = {"data.path": str(data), "data.shots": shots, "backbone": backbone, "base": base}
-    run(make_config(preset, settings, overrides or [], method=method), out, console)
+    if auto_batch:
+        settings["train.auto_batch"] = True
+    config = make_config(preset, settings, overrides or [], method=method)
+    going_on = or_resume and (out / "config.yaml").exists()
+    if going_on and (out / "config.yaml").read_text(encoding="utf-8") != config.to_yaml():
+        raise ConfigError(f"{out}: its run has other settings, see its config.yaml; --resume takes them as they are")
+    run(config, out, console, resume=going_on)
+
+
+@app.command(epilog="Example: msta status runs/first --watch")
+def status(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run's directory.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Again and again, until the run has ended.")] = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Say how a training run is doing, from another terminal: progress, pace, best so far, errors, alive or dead.
+
+    The exit code is 1 if it failed or died.
+    """
+    import time
+
+    from msta.training.status import describe, read_status
+
+    while True:
+        found = read_status(run)
+        if as_json:
+            _print_json(found)
+        else:
+            print("\n".join(describe(found)), flush=True)
+        if not watch or found["state"] != "running":
+            break
+        time.sleep(2)
+        if not as_json:
+            print()
+    if found["state"] in ("failed", "dead"):
+        raise typer.Exit(1)
 
 
 @app.command(name="eval", epilog="Example: msta eval --data RUN/split.csv --adapter RUN/adapter --json")

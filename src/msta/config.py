@@ -47,7 +47,8 @@ class DataSettings(Section):
     - template: the prompt of the trainable text branch; a list of several, whose embeddings are averaged; or
       "ensemble" for ours, see ``msta.descriptions.prompts``.
     - on_error: what to do about a file that cannot be read.
-    - workers: decoding processes.
+    - workers: decoding processes, of each training process.
+    - timeout: seconds a decoding process may take for a clip, which is then left out. Without workers: no limit.
     - decoder: pyav, or torchcodec (an extra), whose pixels differ a little.
     - crop_area, jitter, greyscale, flip: see ``Augmentation``.
     """
@@ -70,6 +71,7 @@ class DataSettings(Section):
     template: str | tuple[str, ...] = DEFAULT_TEMPLATE
     on_error: Literal["skip", "fail"] = "skip"
     workers: int = Field(1, ge=0)
+    timeout: float = Field(120, gt=0)
     decoder: Literal["pyav", "torchcodec"] = "pyav"
     crop_area: tuple[float, float] = (0.5, 1.0)
     jitter: float = Field(0.8, ge=0, le=1)
@@ -173,7 +175,16 @@ class DescriptionSettings(Section):
 class TrainSettings(Section):
     """The optimisation.
 
-    - batch_size: a step's clips on one device, before ``accumulate``.
+    - batch_size: clips that a process reads and computes at a time.
+    - accumulate: such batches a step. A step has batch_size * accumulate * processes clips,
+    - global_batch: or, if this is set, exactly so many, however many processes there are: each takes its share, in
+      parts of batch_size. The same global batch gives the same run.
+    - auto_batch: when memory runs out, go on with half the batch_size and the same global batch.
+    - save_every: seconds between two saved states: what a kill may cost. Rarer where saving takes long. 0: every step.
+    - share_prompts: several processes read the class prompts together; None: where there are many.
+    - log_clips: the log tells which clips each step saw.
+    - trackers: of Accelerate: "wandb", "mlflow" …; TensorBoard is always there.
+    - prometheus: a file of figures for node_exporter's textfile collector.
     - eval_every: epochs between validations.
     - watch_test: measure the test clips as often, for the log alone: nothing is chosen by it.
     - keep_tokens: share of the patches that a training clip keeps, in all of its frames: cheaper, and approximate.
@@ -185,6 +196,8 @@ class TrainSettings(Section):
     epochs: int = Field(30, ge=0)
     batch_size: int = Field(8, ge=1)
     accumulate: int = Field(1, ge=1)
+    global_batch: int | None = Field(None, ge=1)
+    auto_batch: bool = False
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-3, ge=0)
     warmup_epochs: float = Field(3, ge=0)
@@ -196,6 +209,32 @@ class TrainSettings(Section):
     watch_test: bool = False
     keep_tokens: float = Field(1, gt=0, le=1)
     exact_reference: bool = False
+    save_every: float = Field(300, ge=0)
+    share_prompts: bool | None = None
+    log_clips: bool = False
+    trackers: tuple[str, ...] = ()
+    prometheus: Path | None = None
+
+    @field_validator("prometheus")
+    @classmethod
+    def _from_anywhere(cls, path: Path | None) -> Path | None:
+        return path and Path(os.path.abspath(path.expanduser()))
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _listed(cls, names: Any) -> Any:
+        return names.split(",") if isinstance(names, str) else names
+
+    @field_validator("global_batch")
+    @classmethod
+    def _decides_alone(cls, clips: int | None, given: ValidationInfo) -> int | None:
+        if clips and given.data.get("accumulate", 1) > 1:
+            raise ValueError("decides train.accumulate; set one of the two")
+        return clips
+
+    def step_clips(self, processes: int) -> int:
+        """Clips of a step, in all processes together."""
+        return self.global_batch or self.batch_size * self.accumulate * processes
 
 
 class CacheSettings(Section):

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,12 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, Dataset, Sampler
 
 from msta.data import torchcodec_reader
 from msta.data.catalog import WHOLE, Clip, Span
 from msta.data.decode import DecodeError, OutOfReach, read_frames
-from msta.data.shards.order import by_shard, shard_numbers
+from msta.data.loading import SteadyLoader
+from msta.data.order import epoch_order, shard_numbers
 from msta.errors import DataError
 from msta.notices import notice
 
@@ -211,6 +211,9 @@ class ClipDataset(Dataset[dict[str, Any]]):
         seed: of the order and the augmentation.
         repeat: augmented views a clip; epoch e shows view e mod ``repeat``. None: a new one every epoch.
         keep: (n, N): a training clip comes with n of its N patches, drawn at random, to go on with. None: with all.
+
+    Attributes:
+        given_up: clips that are not tried any more, by number, and why: the decoder hung or died.
     """
 
     def __init__(
@@ -231,6 +234,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         self.seed = seed
         self.repeat = repeat
         self.keep = keep
+        self.given_up: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -238,6 +242,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, key: Key) -> dict[str, Any]:
         _, index = key
         clip = self.clips[index]
+        if index in self.given_up:
+            return {"failure": (clip.name, self.given_up[index])}
         try:
             if self.augmentation is None:
                 video = read_views(clip.path, self.form, self.views, clip.span)
@@ -293,10 +299,7 @@ def on_device(batch: dict[str, Any], name: str, device: torch.device) -> Tensor 
 
 
 class EpochSampler(Sampler[Key]):
-    """Keys of one epoch: in order, or shuffled by (seed, epoch). ``skip`` clips at the start were seen already.
-
-    With ``shards`` [count], the number of each clip's shard, the shuffle is :func:`msta.data.shards.order.by_shard`.
-    """
+    """Keys of one epoch: in order, or in that of :func:`epoch_order`. ``skip`` clips at the start were seen already."""
 
     def __init__(self, count: int, shuffle: bool, seed: int = 0, shards: NDArray[np.int64] | None = None) -> None:
         self.count = count
@@ -310,36 +313,28 @@ class EpochSampler(Sampler[Key]):
         return self.count - self.skip
 
     def __iter__(self) -> Iterator[Key]:
-        order = np.arange(self.count)
-        if self.shuffle:
-            generator = np.random.default_rng((self.seed, self.epoch))
-            if self.shards is None:
-                generator.shuffle(order)
-            else:
-                order = by_shard(self.shards, generator)
+        shuffled = self.shuffle
+        order = epoch_order(self.count, self.seed, self.epoch, self.shards) if shuffled else np.arange(self.count)
         return ((self.epoch, int(i)) for i in order[self.skip :])
 
 
 def make_loader(
-    dataset: ClipDataset, batch_size: int, workers: int, *, shuffle: bool = False, keys: Sequence[Key] | None = None
-) -> DataLoader[Any]:
-    """A data loader whose ``sampler`` is an :class:`EpochSampler`, or exactly the samples ``keys``, once."""
+    dataset: ClipDataset,
+    batch_size: int,
+    workers: int,
+    *,
+    shuffle: bool = False,
+    keys: Sequence[Key] | None = None,
+    timeout: float | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> SteadyLoader:
+    """A loader whose ``sampler`` is an :class:`EpochSampler`, or of exactly the samples ``keys``, once.
+
+    ``timeout`` and ``stopped``: see :class:`msta.data.loading.SteadyLoader`.
+    """
     sampler: Any = EpochSampler(len(dataset), shuffle, dataset.seed, dataset.shards) if keys is None else keys
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=sampler,
-        num_workers=workers,
-        collate_fn=collate,
-        worker_init_fn=_leave_signals_to_the_main_process,
-        persistent_workers=workers > 0,
-    )
-
-
-def _leave_signals_to_the_main_process(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; workers must live on while the loop saves its state."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    batches: Any = BatchSampler(sampler, batch_size, drop_last=False)
+    return SteadyLoader(dataset, batches, collate, workers, timeout=timeout, stopped=stopped, sampler=sampler)
 
 
 class Outage(str):
@@ -361,7 +356,7 @@ class Failures:
         self.on_error = on_error
         self.reasons: dict[str, str] = {}
 
-    def add(self, failures: Sequence[tuple[str, str]]) -> None:
+    def add(self, failures: Iterable[tuple[str, str]]) -> None:
         """Take note of a batch's failures."""
         for path, reason in failures:
             if path not in self.reasons:

@@ -479,7 +479,8 @@ class _Pass:
 class Renderer:
     """Decoded frames -> uint8 [H, W, 3] as displayed; size and orientation are the first frame's for all.
 
-    ``aspect`` is the width of a stored pixel over its height. ``even`` makes both sides so, and never longer than stored.
+    ``aspect`` is the width of a stored pixel over its height. ``even`` makes both sides so, and never longer than
+    they are stored.
     """
 
     def __init__(

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Patience:
     """How long to wait, in seconds: for a connection or the next byte (``stall``), for a request with all its attempts
-    (``total``); how many ``attempts`` in a row may bring nothing; the ``pause`` after the first, doubled each time.
+    (``total``, less than a data loader's ``data.timeout``, which would blame the clip); how many ``attempts`` in a row
+    may bring nothing; the ``pause`` after the first, doubled each time.
     """
 
     stall: float = 20.0
-    total: float = 300.0
+    total: float = 90.0
     attempts: int = 6
     pause: float = 0.5
 

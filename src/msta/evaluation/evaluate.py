@@ -80,6 +80,7 @@ def evaluate(
     autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
     progress: Callable[[], None] = lambda: None,
     recorder: Recorder | None = None,
+    gather: Callable[[Any], list[Any]] = lambda own: [own],
 ) -> dict[str, float]:
     """Accuracy of ``model`` over the clips that can be read.
 
@@ -91,12 +92,16 @@ def evaluate(
         autocast: context for mixed precision.
         progress: called once a batch.
         recorder: collects the predictions.
+        gather: something of this process -> that of each process, where several have a share of the clips each. All
+            of them get the figures of all clips.
 
     Returns:
         See :func:`accuracy`, and "clips", how many were measured. Empty if none could be read.
     """
     device = model.backbone.logit_scale.device
-    probabilities, labels = [], []
+    probabilities: list[Tensor] = []
+    labels: list[Tensor] = []
+    numbers: list[Tensor] = []
     for batch in batches:
         failures.add(batch["failures"])
         with autocast():
@@ -106,10 +111,17 @@ def evaluate(
                 probabilities.append(each.mean(0).float().cpu())
         if views is not None:
             labels.append(batch["label"].cpu())
+            numbers.append(batch["index"].cpu())
             if recorder is not None:
                 recorder.add(batch["index"], batch["label"], each, embeddings)
         progress()
-    if not labels:
+    shares = gather((probabilities, labels, numbers, failures.reasons))
+    if recorder is not None:
+        recorder.gather(gather)
+    for share in shares:
+        failures.add(share[3].items())
+    if not any(share[1] for share in shares):
         return {}
-    every = torch.cat(labels)
-    return {**accuracy(torch.cat(probabilities), every), "clips": len(every)}
+    every, truth, order = (torch.cat([part for share in shares for part in share[i]]) for i in range(3))
+    order = order.argsort()  # the same sums in the same order, whoever measured what
+    return {**accuracy(every[order], truth[order]), "clips": len(order)}

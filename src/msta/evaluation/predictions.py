@@ -8,7 +8,7 @@ With several views a row a view follows, without the long columns. The class nam
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -86,6 +86,16 @@ class Recorder:
         self._probabilities.append(probabilities.float().cpu())
         if self.with_embeddings:
             self._embeddings.append(embeddings.float().cpu())
+
+    def gather(self, gather: Callable[[Any], list[Any]]) -> None:
+        """Make what every process has collected this one's, in the order of the clips. ``gather``: see evaluate."""
+        shares = gather((self._indices, self._labels, self._probabilities, self._embeddings))
+        whole = [[part for share in shares for part in share[i]] for i in range(4)]
+        if len(shares) > 1 and whole[0]:
+            order = torch.cat(whole[0]).argsort()
+            whole = [[torch.cat(parts, 0 if i < 2 else 1)] if parts else [] for i, parts in enumerate(whole)]
+            whole = [[part.index_select(0 if i < 2 else 1, order) for part in parts] for i, parts in enumerate(whole)]
+        self._indices, self._labels, self._probabilities, self._embeddings = whole
 
     @property
     def embeddings(self) -> Tensor:

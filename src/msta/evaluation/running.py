@@ -142,7 +142,10 @@ class _Models:
         console.print(f"{name}: top-1 {metrics['top1']:.1f} % of {metrics['clips']} clips", highlight=False)
 
 
-_MAY_DIFFER = ("cache.path", "cache.max_gb", "data.workers", "eval.batch_size", "data.path")
+_MAY_DIFFER = (
+    "cache.path", "cache.max_gb", "data.workers", "data.timeout", "eval.batch_size", "data.path",
+    "train.save_every", "train.log_clips", "train.trackers", "train.prometheus", "train.share_prompts",
+)  # fmt: skip
 """Settings that change no figure, or that moved with the folder."""
 
 

@@ -4,40 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from msta.config import RunConfig
 from msta.data.catalog import Catalog
-from msta.data.clips import ClipDataset, EpochSampler, Failures, allowed_flip, make_loader
+from msta.data.clips import ClipDataset, Failures, Key, allowed_flip, collate, make_loader
+from msta.data.loading import SteadyLoader, StepSampler
 from msta.data.splits import Split
 from msta.data.torchcodec_reader import require_torchcodec
 from msta.errors import ConfigError, DataError
 from msta.evaluation.evaluate import clip_format, views_of
 from msta.methods.base import AdaptedModel
 from msta.training.features import PrefixCache
+from msta.training.processes import Processes
 
 Report = Callable[[str, int, int], None]
 """Told, while the cache is filled: of which part, how many clips are done, of how many."""
 
 
 class Source:
-    """The clips of a run, in batches.
+    """The clips of a run, in batches: this process's share of them.
 
     Args:
         config: the run's.
         model: what they are for.
         catalog: classes, some of which forbid the flip.
         split: which clips train, validate and test.
-        accelerator: distributes the training clips.
+        processes: those of the run.
         failures: collects what cannot be read.
+        step_clips: clips of a training step, in all processes together.
+        stopped: whether someone asked the run to stop: passes over clips then end early.
 
     Attributes:
         cache: None if every epoch decodes its clips anew.
+        batch_size: clips of a training batch; takes effect with the next call of :meth:`train`.
     """
 
     def __init__(
@@ -46,10 +48,13 @@ class Source:
         model: AdaptedModel,
         catalog: Catalog,
         split: Split,
-        accelerator: Accelerator,
+        processes: Processes,
         failures: Failures,
+        step_clips: int,
+        stopped: Callable[[], bool],
     ) -> None:
-        self.config, self.model, self.accelerator, self.failures = config, model, accelerator, failures
+        self.config, self.model, self.processes, self.failures = config, model, processes, failures
+        self.stopped, self.batch_size = stopped, config.train.batch_size
         if config.data.decoder == "torchcodec":
             require_torchcodec()
         form = replace(clip_format(model), decoder=config.data.decoder)
@@ -74,8 +79,12 @@ class Source:
             self.cache = PrefixCache(
                 settings.folder(), model, max_gb=settings.max_gb, dtype=settings.dtype, precision=config.train.precision
             )
-        self._loaders: dict[str, DataLoader[Any]] = {}
-        self._order: EpochSampler | None = None
+        self._loaders: dict[str, SteadyLoader] = {}
+        self._filled: set[tuple[str, int]] = set()
+        self._order = StepSampler(
+            len(split.train), config.train.seed, step_clips=step_clips, batch_size=self.batch_size,
+            process=processes.rank, processes=processes.count, shards=self.datasets["train"].shards,
+        )  # fmt: skip
 
     def plan(self, epochs: int) -> str | None:
         """What the cache needs, in words; None without one.
@@ -89,15 +98,16 @@ class Source:
         parts = [(self.datasets[part], views if part == "train" else 1) for part in self.datasets]
         return f"{views} views of every training clip: {self.cache.plan(parts)}"
 
-    def train(self, epoch: int, skip: int, report: Report) -> DataLoader[Any]:
-        """The training batches of an epoch, without the ``skip`` clips that were seen already."""
-        loader = self._loader("train", epoch, report)
-        assert self._order is not None
-        self._order.epoch, self._order.skip = epoch, skip
-        return loader
+    def train(self, epoch: int, skip: int, report: Report) -> SteadyLoader:
+        """This process's training batches of an epoch, without the first ``skip`` clips, of all processes together.
 
-    def test(self, part: str, report: Report) -> DataLoader[Any]:
-        """The "val" or "test" batches."""
+        None has clips of two steps. Several processes must call it together, once an epoch.
+        """
+        self._order.epoch, self._order.skip, self._order.batch_size = epoch, skip, self.batch_size
+        return self._loader("train", epoch, report)
+
+    def test(self, part: str, report: Report) -> SteadyLoader:
+        """This process's share of the "val" or "test" clips, in batches."""
         return self._loader(part, 0, report)
 
     @torch.no_grad()
@@ -107,47 +117,62 @@ class Source:
         Raises:
             DataError: none can be read.
         """
-        dataset, model, device = self.datasets["train"], self.model, self.accelerator.device
+        dataset, model, device = self.datasets["train"], self.model, self.processes.device
         sums: dict[int, Tensor] = {}
         labels: dict[int, Tensor] = {}
-        keys = [(view, index) for view in range(views) for index in range(len(dataset))]
-        for batch in make_loader(dataset, self.config.train.batch_size, self.config.data.workers, keys=keys):
+        keys = [(view, index) for view in range(views) for index in self.processes.share(len(dataset))]
+        data = self.config.data
+        for batch in make_loader(dataset, self.batch_size, data.workers, keys=keys, timeout=data.timeout):
             self.failures.add(batch["failures"])
-            with self.accelerator.autocast():
+            with self.processes.accelerator.autocast():
                 clips = views_of(batch, model, device)
                 if clips is None:
                     continue
-                embedded = model.encode_video(clips[0]).float()
+                embedded = model.encode_video(clips[0]).float().cpu()
             for index, label, embedding in zip(batch["index"].tolist(), batch["label"], embedded, strict=True):
                 sums[index] = sums[index] + embedding if index in sums else embedding
                 labels[index] = label
+        for others in self.processes.gather((sums, labels, self.failures.reasons)):
+            sums |= others[0]
+            labels |= others[1]
+            self.failures.add(others[2].items())
         if not sums:
             raise DataError(f"not one of the {len(dataset)} training clips can be read")
         order = sorted(sums)
-        return torch.stack([sums[i] for i in order]) / views, torch.stack([labels[i] for i in order]).to(device)
+        embeddings = torch.stack([sums[i] for i in order]) / views
+        return embeddings.to(device), torch.stack([labels[i] for i in order]).to(device)
 
-    def _loader(self, part: str, epoch: int, report: Report) -> DataLoader[Any]:
-        dataset, train, workers = self.datasets[part], part == "train", self.config.data.workers
-        size = self.config.train.batch_size if train else self.config.eval.batch_size
-        if self.cache is not None and epoch < self.config.cache.views:
-            done = 0
-
-            def progress(clips: int) -> None:
-                nonlocal done
-                done += clips
-                report(part, done, len(dataset))
-
-            self.cache.fill(
-                dataset, epoch, self.failures, batch_size=size, workers=workers,
-                autocast=self.accelerator.autocast, progress=progress,
-            )  # fmt: skip
+    def _loader(self, part: str, epoch: int, report: Report) -> SteadyLoader:
+        dataset, data = self.datasets[part], self.config.data
+        if self.cache is not None and epoch < self.config.cache.views and (part, epoch) not in self._filled:
+            self._fill(self.cache, part, epoch, report)
+            self._filled.add((part, epoch))
         if part not in self._loaders:
+            size, own = self.config.eval.batch_size, self.processes.share(len(dataset))
+            keys: list[Key] = [(0, i) for i in own] if part != "train" else []
+            chunks = [keys[i : i + size] for i in range(0, len(keys), size)]
+            batches = self._order if part == "train" else chunks
             if self.cache is not None:
-                loader = self.cache.loader(dataset, size, shuffle=train, failures=self.failures)
+                self._loaders[part] = self.cache.loader(dataset, batches, self.failures, self.stopped)
             else:
-                loader = make_loader(dataset, size, workers, shuffle=train)
-            if train:
-                self._order = cast(EpochSampler, loader.sampler)  # a prepared loader hides it
-                loader = self.accelerator.prepare(loader)
-            self._loaders[part] = loader
+                self._loaders[part] = SteadyLoader(
+                    dataset, batches, collate, data.workers, timeout=data.timeout, stopped=self.stopped
+                )
         return self._loaders[part]
+
+    def _fill(self, cache: PrefixCache, part: str, epoch: int, report: Report) -> None:
+        dataset, train, done = self.datasets[part], part == "train", 0
+        share = self.processes.share(len(dataset))
+
+        def progress(clips: int) -> None:
+            nonlocal done
+            done += clips
+            report(part, done, len(share))
+
+        cache.fill(
+            dataset, epoch, self.failures, batch_size=self.batch_size if train else self.config.eval.batch_size,
+            workers=self.config.data.workers, autocast=self.processes.accelerator.autocast, progress=progress,
+            share=share, timeout=self.config.data.timeout, stopped=self.stopped,
+        )  # fmt: skip
+        for others in self.processes.gather(self.failures.reasons):  # what one could not read, the others must not miss
+            self.failures.add(others.items())

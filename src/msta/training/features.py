@@ -11,17 +11,18 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from msta.backbone.prefix import kept_parts, prefix_length, to_keep
 from msta.data.catalog import WHOLE
-from msta.data.clips import ClipDataset, EpochSampler, Failures, Key, collate, make_loader, on_device
+from msta.data.clips import ClipDataset, Failures, Key, collate, make_loader, on_device
+from msta.data.loading import SteadyLoader
 from msta.data.storage import content_hash
 from msta.errors import ConfigError
 from msta.files import replacing
@@ -118,13 +119,20 @@ class PrefixCache:
         workers: int,
         autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
         progress: Callable[[int], None] = lambda clips: None,
+        share: Iterable[int] | None = None,
+        timeout: float | None = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Compute what ``epoch`` needs and the folder lacks. Stopped, it goes on where it was."""
-        lacking = [(epoch, i) for i in range(len(dataset)) if not self._has(dataset, (epoch, i))]
+        """Compute what ``epoch`` needs and the folder lacks. Stopped, it goes on where it was.
+
+        ``share``: the clips, by number, that are this process's; None: all.
+        """
+        own = range(len(dataset)) if share is None else share
+        lacking = [(epoch, i) for i in own if not self._has(dataset, (epoch, i))]
         if not lacking:
             return
         device = self.model.backbone.logit_scale.device
-        for batch in make_loader(dataset, batch_size, workers, keys=lacking):
+        for batch in make_loader(dataset, batch_size, workers, keys=lacking, timeout=timeout, stopped=stopped):
             failures.add(batch["failures"])
             video = on_device(batch, "video", device)
             if video is None:
@@ -137,11 +145,15 @@ class PrefixCache:
                 self._write(self.file(dataset, (epoch, index)), views)
             progress(len(video))
 
-    def loader(self, dataset: ClipDataset, batch_size: int, *, shuffle: bool, failures: Failures) -> DataLoader[Any]:
-        """Batches as the data set's own loader would give them, of "tokens" in place of "video"."""
-        kept = _Kept(self, dataset, failures)
-        sampler = EpochSampler(len(dataset), shuffle, dataset.seed, dataset.shards)
-        return DataLoader(kept, batch_size=batch_size, sampler=sampler, collate_fn=collate)  # type: ignore[arg-type]
+    def loader(
+        self,
+        dataset: ClipDataset,
+        batches: Iterable[list[Key]],
+        failures: Failures,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> SteadyLoader:
+        """These batches as the data set's own loader would give them, of "tokens" in place of "video"."""
+        return SteadyLoader(_Kept(self, dataset, failures), batches, collate, stopped=stopped)
 
     def _has(self, dataset: ClipDataset, key: Key) -> bool:
         try:
@@ -163,9 +175,7 @@ class _Kept(Dataset[dict[str, Any]]):
 
     def __init__(self, cache: PrefixCache, dataset: ClipDataset, failures: Failures) -> None:
         self.cache, self.dataset, self.failures = cache, dataset, failures
-
-    def __len__(self) -> int:
-        return len(self.dataset)
+        self.clips = dataset.clips
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         clip = self.dataset.clips[key[1]]

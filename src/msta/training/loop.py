@@ -7,39 +7,49 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from rich.console import Console
-from safetensors.torch import load_file
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from msta.config import RunConfig, TrainSettings
+from msta.config import RunConfig
 from msta.data.catalog import Catalog, read_catalog, write_catalog
 from msta.data.clips import Failures
 from msta.data.splits import Split
 from msta.data.storage import absolute
 from msta.descriptions.anchors import anchor_folder, anchors_of
-from msta.errors import ConfigError, DataError, Interrupted, MSTAError, is_text
+from msta.errors import CheckpointError, ConfigError, DataError, Interrupted, MSTAError, is_text
 from msta.evaluation.calibration import calibrated
-from msta.evaluation.evaluate import evaluate, views_of
+from msta.evaluation.evaluate import evaluate
 from msta.evaluation.predictions import Recorder
-from msta.files import new_directory, read_json, refuse_existing, write_bytes, write_json
+from msta.files import new_directory, read_json, refuse_existing, write_json
 from msta.memory import keep_freed_memory
 from msta.methods.task import per_class
 from msta.notices import notice
 from msta.training.batches import Source
-from msta.training.losses import objective
+from msta.training.lock import locked
+from msta.training.processes import Processes
 from msta.training.report import Clock, RunLog, print_plan, print_result, progress_bar
-from msta.training.setup import set_up
-from msta.training.state import Progress, load_state, save_state
+from msta.training.setup import Setup, set_up
+from msta.training.state import (
+    Pace,
+    Progress,
+    State,
+    load_state,
+    random_state,
+    read_progress,
+    restore_random,
+    save_state,
+)
+from msta.training.status import StatusFile
+from msta.training.step import OutOfMemory, Stepper, Taken
+from msta.training.trackers import start_trackers, tracker_names
 
 _SETTLED = 3
 """Steps after which the pace says something: the first ones pay for warming up."""
@@ -48,10 +58,13 @@ _SETTLED = 3
 def train(config: RunConfig, out: Path, console: Console, *, resume: bool = False) -> dict[str, Any]:
     """Train, select, test, and save.
 
+    Started several times by ``torchrun`` or ``accelerate launch``, the processes share the work; the first one writes
+    and prints.
+
     Args:
         config: the run.
-        out: its directory: config.yaml, split.csv, log.jsonl, tensorboard/, checkpoints/, predictions/, adapter/,
-            metrics.json.
+        out: its directory: config.yaml, split.csv, log.jsonl, tensorboard/, status.json, checkpoints/, predictions/,
+            adapter/, metrics.json.
         console: where the plan, the progress and the result are printed.
         resume: go on with the run in ``out`` from its last saved step.
 
@@ -61,184 +74,358 @@ def train(config: RunConfig, out: Path, console: Console, *, resume: bool = Fals
     Raises:
         MSTAError: wrong data, files or settings; :class:`Interrupted` after Ctrl-C.
     """
+    processes = Processes(config.train, log_with=tracker_names(config.train) or None, project_dir=out)
+    console = console if processes.main else Console(quiet=True)
     if resume and (out / "metrics.json").exists():
         console.print(f"{out} is finished already.")
         return read_json(out / "metrics.json", MSTAError)
-    if not resume:
-        _refuse_run(out, config.data.path)
+    with ExitStack() as held:
+        if processes.main and resume:
+            held.enter_context(locked(out))
+        elif processes.main:
+            _refuse_run(out, config.data.path)
+        with processes.alike():
+            saved = read_progress(out / "checkpoints") if resume else None
+            step_clips = saved[1].step_clips if saved else config.train.step_clips(processes.count)
+            made = set_up(config, step_clips)
+        if processes.main and resume:
+            _check_same_split(out, made.catalog, made.split)
+        elif processes.main:
+            _open_run(out, config, made.catalog, made.split)
+            held.enter_context(locked(out))
+        processes.wait()
+        status = held.enter_context(_reported(out, config, processes))
+        return _Run(config, out, console, processes, made, saved, step_clips, status).go()
 
-    # ------------------------------------------------------------ data and model
-    settings = config.train
-    if not settings.exact_reference:
-        keep_freed_memory()
-    made = set_up(config)
-    catalog, split, model, bank = made.catalog, made.split, made.model, made.bank
-    accelerator = _accelerator(settings)
-    device = accelerator.device
-    anchor_list: list[Tensor] = []
-    if bank and model.num_trainable():
-        anchor_list = anchors_of(
-            bank, made.backbone.to(device), catalog.classes, average=config.descriptions.average,
-            exact_reference=settings.exact_reference, cache=anchor_folder(),
+
+class _Run:
+    """A run under way: what :func:`train` has set up, and how far it got."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        out: Path,
+        console: Console,
+        processes: Processes,
+        made: Setup,
+        saved: tuple[Path, Progress] | None,
+        step_clips: int,
+        status: StatusFile,
+    ) -> None:
+        self.config, self.out, self.console, self.processes, self.made = config, out, console, processes, made
+        self.status, self.resumed = status, saved is not None
+        self.model, self.epochs = made.model, made.epochs
+        self.stop = _Stop()
+        settings, device, model = config.train, processes.device, made.model
+        if not settings.exact_reference:
+            keep_freed_memory()
+        self.anchors: list[Tensor] = []
+        if made.bank and model.num_trainable():
+            self.anchors = anchors_of(
+                made.bank, made.backbone.to(device), made.catalog.classes, average=config.descriptions.average,
+                exact_reference=settings.exact_reference, cache=anchor_folder(),
+            )  # fmt: skip
+        model.to(device)
+        with processes.accelerator.autocast():
+            if torch.is_autocast_enabled(device.type) and not settings.exact_reference:
+                model.cast_frozen(torch.get_autocast_dtype(device.type))
+        self.failures = Failures(config.data.on_error)
+        self.source = Source(
+            config, model, made.catalog, made.split, processes, self.failures, step_clips, lambda: self.stop.is_set
+        )
+        if model.clip_views:
+            with console.status("reading the training clips"):
+                model.see(*self.source.embeddings(model.clip_views))
+        optimizer = torch.optim.AdamW(
+            # AdamW refuses an empty list; zero-shot trains nothing
+            model.trainable_parameters() or [torch.nn.Parameter(torch.zeros(0))],
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+        )
+        self.optimizer = processes.accelerator.prepare(optimizer)
+        self.best: dict[str, Tensor] | None = None
+        self.pace = Pace(settings.save_every)
+        self.progress = Progress(step_clips=step_clips, batch_size=settings.batch_size, made_with=self._made_with())
+        if saved:
+            self._go_on_from(*saved)
+
+    def go(self) -> dict[str, Any]:
+        """Plan, train, test. Returns the metrics."""
+        config, settings, model, progress = self.config, self.config.train, self.model, self.progress
+        # ------------------------------------------------------------ plan
+        self.steps = self.epochs * self.made.steps_per_epoch
+        self.warmup = round(settings.warmup_epochs * self.made.steps_per_epoch)
+        if self.steps and self.warmup > self.steps // 2:
+            self.warmup = self.steps // 2
+            notice(f"The warm-up is longer than half of the run: it is cut to {self.warmup} steps.")
+        kept = self.source.plan(self.epochs) if self.processes.main else None
+        print_plan(
+            self.console, config, model, self.made.catalog, self.made.split, self.epochs, self.made.steps_per_epoch,
+            progress.step_clips, bool(self.anchors), kept, self.processes.count,
         )  # fmt: skip
-    model.to(device)
-    with accelerator.autocast():
-        if torch.is_autocast_enabled(device.type) and not settings.exact_reference:
-            model.cast_frozen(torch.get_autocast_dtype(device.type))
-    failures = Failures(config.data.on_error)
-    source = Source(config, model, catalog, split, accelerator, failures)
-    if model.clip_views:
-        with console.status("reading the training clips"):
-            model.see(*source.embeddings(model.clip_views))
-    optimizer = torch.optim.AdamW(
-        # AdamW refuses an empty list; zero-shot trains nothing
-        model.trainable_parameters() or [torch.nn.Parameter(torch.zeros(0))],
-        lr=settings.lr,
-        weight_decay=settings.weight_decay,
-    )
-    if resume:
-        _check_same_split(out, catalog, split)
-    else:
-        _open_run(out, config, catalog, split)
-    state_file, best_file = out / "checkpoints" / "last.pt", out / "checkpoints" / "best.safetensors"
-    progress = load_state(state_file, model, optimizer) if resume and state_file.exists() else Progress()
-    failures.reasons.update(progress.failures)
-    network, optimizer = accelerator.prepare(model, optimizer)
+        assert model.task is not None
+        ids = model.tokenize(model.task.prompts()).to(self.processes.device)
+        with self.processes.accelerator.autocast():  # the same in every step
+            self.prompts = model.prepare_prompts(ids)
+        self.stepper = Stepper(
+            config, model, self.optimizer, self.prompts, self.anchors, self.made.split.train, self.failures,
+            self.processes,
+        )  # fmt: skip
+        val = "val" if self.made.split.val else None
+        self.watched = {"val": val, "last": None, "test-leak": "test"}[settings.select]
+        if settings.select == "test-leak":
+            notice("The checkpoint is selected on the test clips, as the authors did: the figure will be optimistic.")
 
-    # ------------------------------------------------------------ plan
-    epochs, steps_per_epoch = made.epochs, made.steps_per_epoch
-    steps = epochs * steps_per_epoch
-    warmup = round(settings.warmup_epochs * steps_per_epoch)
-    if steps and warmup > steps // 2:
-        warmup = steps // 2
-        notice(f"The warm-up is longer than half of the run: it is cut to {warmup} steps.")
-    kept = source.plan(epochs)
-    print_plan(console, config, model, catalog, split, epochs, steps_per_epoch, bool(anchor_list), kept)
-    assert model.task is not None
-    ids = model.tokenize(model.task.prompts()).to(device)
-    with accelerator.autocast():  # the same in every step
-        prompts = model.prepare_prompts(ids)
+        # ------------------------------------------------------------ steps
+        self.clock = Clock(progress.seconds)
+        self.status.tell(
+            now=True, phase="training", step=progress.step, steps=self.steps, epoch=progress.epoch, epochs=self.epochs,
+            processes=self.processes.count, best=progress.best,
+        )  # fmt: skip
+        main, accelerator = self.processes.main, self.processes.accelerator
+        with (
+            RunLog(self.out if main else None, progress, accelerator) as self.log,
+            _interruptible(self.stop),
+            progress_bar(self.console) as self.bar,
+        ):
+            self.task = self.bar.add_task("training", total=self.steps, completed=progress.step, note="")
+            if self.epochs and not self.resumed:
+                self._save()
+            while progress.epoch < self.epochs:
+                self._epoch()
+                self._validate()
+                progress.epoch, progress.clips = progress.epoch + 1, 0
+                if progress.epoch == self.epochs or self.processes.any(self.pace.due() and main):
+                    self._save()
 
-    # ------------------------------------------------------------ steps
-    def measure(part: str, recorder: Recorder | None = None) -> dict[str, float]:
-        with torch.no_grad(), accelerator.autocast():
-            text = per_class(model.encode_text(prompts), len(catalog.classes))
-        batches = source.test(part, fill)
-        return evaluate(model, batches, text, failures, autocast=accelerator.autocast, recorder=recorder)
+            # ------------------------------------------------------------ test and save
+            if self.watched and self.best is not None:
+                model.load_adapter_state(self.best)
+            tested = self._test()
+        if tested is None:
+            raise DataError(f"{self.made.catalog.source}: not one of the test clips can be read")
+        metrics = self._metrics(tested)
+        print_result(self.console, self.out, metrics)
+        if main:
+            shutil.rmtree(self.out / "adapter", ignore_errors=True)  # of this run, stopped before it wrote its metrics
+            model.save(self.out / "adapter", metrics)
+            write_json(self.out / "metrics.json", metrics)
+        self.processes.wait()
+        return metrics
 
-    def recorder(part: str) -> Recorder | None:
-        embeddings = config.eval.keep == "embeddings"
-        clips = source.datasets[part].clips
-        return None if config.eval.keep == "nothing" else Recorder(clips, catalog.classes, embeddings=embeddings)
+    # ---------------------------------------------------------------- steps
 
-    def kept_file(part: str) -> Path:
-        return out / "predictions" / f"{part}.parquet"
-
-    def keep(record: Recorder | None, part: str) -> None:
-        if record is not None:
-            record.write(kept_file(part), split=part, method=model.config.name)
-
-    watched = {"val": "val" if split.val else None, "last": None, "test-leak": "test"}[settings.select]
-    if settings.select == "test-leak":
-        notice("The checkpoint is selected on the test clips, as the authors did: the figure will be optimistic.")
-    clock = Clock(progress.seconds)
-    with RunLog(out, progress.step) as log, _interruptible() as stop, progress_bar(console) as bar:
-        task = bar.add_task("training", total=steps, completed=progress.step, note="")
-
-        def fill(part: str, done: int, clips: int) -> None:
-            bar.update(task, note=f"caching {done} of {clips} {part} clips")
-
-        while progress.epoch < epochs:
-            for batch in source.train(progress.epoch, progress.batches * settings.batch_size, fill):
-                progress.batches += 1
-                failures.add(batch["failures"])
-                with accelerator.autocast():
-                    views = views_of(batch, model, device)
-                if views is None:
-                    if stop.is_set:
-                        break
-                    continue
-                with accelerator.accumulate(network):
-                    _set_lr(optimizer, settings, progress.step, steps, warmup)
-                    video, text = network(views[0], prompts)
-                    loss, parts = objective(
-                        video,
-                        per_class(text, len(catalog.classes)),
-                        batch["label"],
-                        model.logits,
-                        anchor_list,
-                        config.descriptions.alpha_at(progress.step, steps_per_epoch),
-                        config.descriptions.distance,
-                    )
-                    accelerator.backward(loss)
-                    if accelerator.sync_gradients and settings.clip_grad:
-                        accelerator.clip_grad_norm_(model.trainable_parameters(), settings.clip_grad)
-                    optimizer.step()
-                    optimizer.zero_grad()
-                if not accelerator.sync_gradients:
-                    continue
-                progress.step += 1
-                clock.tick()
-                values = {"loss": loss.item(), **{name: value.item() for name, value in parts.items()}}
-                if not math.isfinite(values["loss"]):
-                    raise MSTAError(f"{out}: the loss is {values['loss']} at step {progress.step}; lower train.lr")
-                log.step(progress, lr=optimizer.param_groups[0]["lr"], **values)
-                bar.update(task, completed=progress.step, note=f"loss {values['loss']:.3f}")
-                if clock.ticks == _SETTLED + 1:
-                    console.print(clock.forecast(steps - progress.step, device))
-                if stop.is_set:
-                    break
-            if not stop.is_set:
-                progress.epoch += 1
-                progress.batches = 0
-                if watched and (progress.epoch % settings.eval_every == 0 or progress.epoch == epochs):
-                    measured = measure(watched, record := recorder(watched))
-                    log.epoch(progress, watched, measured)
-                    if measured and _better(measured, progress.best):
-                        progress.best = {**measured, "epoch": progress.epoch}
-                        best_file.parent.mkdir(exist_ok=True)
-                        write_bytes(best_file, to_safetensors(model.adapter_state()))
-                        keep(record, watched)
-                    if settings.watch_test and watched != "test":
-                        log.epoch(progress, "test", measure("test"))
-                if len(failures.reasons) >= len(split.train) and not progress.step:
-                    raise DataError(f"{catalog.source}: not one of the training clips can be read")
-            progress.seconds, progress.failures = clock.seconds(), dict(failures.reasons)
-            save_state(state_file, model, optimizer, progress)
-            if stop.is_set:
-                raise Interrupted(
-                    f"Stopped at step {progress.step} of {steps}, saved. Go on with: msta train --resume {out}"
+    def _epoch(self) -> None:
+        """The steps of the epoch under way that are still to be taken."""
+        progress, split = self.progress, self.made.split
+        batches = iter(self.source.train(progress.epoch, progress.clips, self._filling))
+        self._heed()
+        while progress.clips < len(split.train):
+            whole = min(progress.step_clips, len(split.train) - progress.clips)
+            alpha = self.config.descriptions.alpha_at(progress.step, self.made.steps_per_epoch)
+            lr = self.config.train.lr * lr_factor(progress.step, self.steps, self.warmup)
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            own = _clips(batches, len(self.processes.share(whole)))
+            try:
+                taken = self.stepper(own, whole, alpha, lambda: self.stop.is_set, self.pace.due())
+            except OutOfMemory as error:
+                self._read_less(error)
+                batches = iter(self.source.train(progress.epoch, progress.clips, self._filling))
+                continue
+            if taken.stopped:
+                self._stopped()
+            if taken.bad:
+                self._save()
+                raise MSTAError(
+                    f"{self.out}: loss or gradient is no number in step {progress.step + 1}; the state before it is "
+                    f"saved. Its clips: {', '.join(taken.bad)}. Lower train.lr, or see what is in them"
                 )
+            progress.clips += whole
+            if taken.clips:
+                self._took(taken, lr)
+            if taken.save:
+                self._save()
+        for others in self.processes.gather(self.failures.reasons):
+            self.failures.add(others.items())
+        if len(self.failures.reasons) >= len(split.train) and not progress.step:
+            raise DataError(f"{self.made.catalog.source}: not one of the training clips can be read")
 
-    # ------------------------------------------------------------ test and save
-    if watched and progress.best:
-        model.load_adapter_state(load_file(best_file))
-    tested = measure("test", record := recorder("test"))
-    if not tested:
-        raise DataError(f"{catalog.source}: not one of the test clips can be read")
-    keep(record, "test")
-    if split.val and record and not kept_file("val").exists() and measure("val", record := recorder("val")):
-        keep(record, "val")  # nothing was trained, or not by these clips selected
-    metrics = {
-        **tested,
-        "split": "test",
-        "selected_by": settings.select if progress.best else "last",
-        "selected_at": progress.best,
-        "method": model.config.name,
-        "trainable_parameters": model.num_trainable(),
-        "steps": progress.step,
-        "seconds": round(clock.seconds(), 1),
-        "consistency": config.descriptions.summary(bank if anchor_list else None),
-        **calibrated(kept_file("val")),
-        "approximations": config.approximations(),
-        "unreadable": failures.reasons,
-    }
-    print_result(console, out, metrics)
-    if resume:
-        shutil.rmtree(out / "adapter", ignore_errors=True)  # of this run, stopped before it wrote its metrics
-    model.save(out / "adapter", metrics)
-    write_json(out / "metrics.json", metrics)
-    return metrics
+    def _took(self, taken: Taken, lr: float) -> None:
+        """Count and tell a step."""
+        progress, clock, losses = self.progress, self.clock, taken.losses
+        progress.step += 1
+        clock.tick()
+        self.log.step(progress, taken.ids, lr=lr, **losses)
+        self.bar.update(self.task, completed=progress.step, note=f"loss {losses['loss']:.3f}")
+        if clock.ticks == _SETTLED + 1:
+            self.console.print(
+                clock.forecast(self.steps - progress.step, self.processes.device, self.pace.took), soft_wrap=True
+            )
+        pace = clock.pace
+        if pace:
+            left = pace * (self.steps - progress.step)
+            self.status.tell(clips_per_second=round(taken.clips / pace, 3), seconds_left=round(left, 1))
+        self.status.tell(
+            phase="training", step=progress.step, epoch=progress.epoch, loss=losses["loss"], lr=lr,
+            unreadable=len(self.failures.reasons),
+        )  # fmt: skip
+
+    def _read_less(self, error: OutOfMemory) -> None:
+        """Half as many clips at a time, if that is wanted."""
+        source = self.source
+        if source.batch_size == 1 or not self.config.train.auto_batch:
+            lower = "data.frames or data.size" if source.batch_size == 1 else "train.batch_size"
+            raise MSTAError(
+                f"out of memory with {source.batch_size} clips at a time ({error}): lower {lower}; with --auto-batch "
+                "a run halves train.batch_size by itself and keeps the global batch"
+            ) from None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.progress.batch_size = source.batch_size = source.batch_size // 2
+        notice(f"Out of memory: going on with {source.batch_size} clips at a time, {self.progress.step_clips} a step.")
+
+    # ---------------------------------------------------------------- measuring
+
+    def _validate(self) -> None:
+        """After an epoch, where it is wanted: measure, and keep the best."""
+        progress, settings = self.progress, self.config.train
+        done = progress.epoch + 1
+        if not self.watched or (done % settings.eval_every and done != self.epochs):
+            return
+        measured = self._measure(self.watched, record := self._recorder(self.watched))
+        self.log.epoch(progress, self.watched, measured)
+        if measured and _better(measured, progress.best):
+            progress.best = {**measured, "epoch": done}
+            self.best = {name: tensor.clone() for name, tensor in self.model.adapter_state().items()}
+            self._keep(record, self.watched)
+            self.status.tell(best=progress.best)
+        if settings.watch_test and self.watched != "test":
+            self.log.epoch(progress, "test", self._measure("test"))
+
+    def _test(self) -> dict[str, float] | None:
+        """The figures of the test clips; None if none can be read."""
+        tested = self._measure("test", record := self._recorder("test"))
+        if not tested:
+            return None
+        self._keep(record, "test")
+        lacking = self.processes.any(self.processes.main and not self._kept_file("val").exists())
+        if self.made.split.val and record and lacking and self._measure("val", record := self._recorder("val")):
+            self._keep(record, "val")  # nothing was trained, or not by these clips selected
+        return tested
+
+    def _measure(self, part: str, recorder: Recorder | None = None) -> dict[str, float]:
+        self.status.tell(now=True, phase=f"measuring the {part} clips")
+        with self.clock.elsewhere():
+            with torch.no_grad(), self.processes.accelerator.autocast():
+                text = per_class(self.model.encode_text(self.prompts), len(self.made.catalog.classes))
+            measured = evaluate(
+                self.model, self.source.test(part, self._filling), text, self.failures, recorder=recorder,
+                autocast=self.processes.accelerator.autocast, gather=self.processes.gather,
+            )  # fmt: skip
+        self._heed()
+        return measured
+
+    def _recorder(self, part: str) -> Recorder | None:
+        keep, clips = self.config.eval.keep, self.source.datasets[part].clips
+        if keep == "nothing":
+            return None
+        return Recorder(clips, self.made.catalog.classes, embeddings=keep == "embeddings")
+
+    def _kept_file(self, part: str) -> Path:
+        return self.out / "predictions" / f"{part}.parquet"
+
+    def _keep(self, record: Recorder | None, part: str) -> None:
+        if record is not None and self.processes.main:
+            record.write(self._kept_file(part), split=part, method=self.model.config.name)
+
+    def _metrics(self, tested: dict[str, float]) -> dict[str, Any]:
+        progress, bank = self.progress, self.made.bank
+        return {
+            **tested,
+            "split": "test",
+            "selected_by": self.config.train.select if progress.best else "last",
+            "selected_at": progress.best,
+            "method": self.model.config.name,
+            "trainable_parameters": self.model.num_trainable(),
+            "steps": progress.step,
+            "seconds": round(self.clock.seconds(), 1),
+            "consistency": self.config.descriptions.summary(bank if self.anchors else None),
+            **(calibrated(self._kept_file("val")) if self.processes.main else {}),
+            "approximations": self.config.approximations(),
+            "unreadable": self.failures.reasons,
+        }
+
+    # ---------------------------------------------------------------- stopping and going on
+
+    def _filling(self, part: str, done: int, clips: int) -> None:
+        self.bar.update(self.task, note=f"caching {done} of {clips} {part} clips")
+        self.status.tell(phase=f"caching {done} of {clips} {part} clips")
+
+    def _heed(self) -> None:
+        """Stop if some process was asked to."""
+        if self.processes.any(self.stop.is_set):
+            self._stopped()
+
+    def _stopped(self) -> NoReturn:
+        if self.progress.epoch < self.epochs:  # else it is saved, and the model may be the best one already
+            self._save()
+        step, steps = self.progress.step, self.steps
+        raise Interrupted(f"Stopped at step {step} of {steps}, saved. Go on with: msta train --resume {self.out}")
+
+    def _save(self) -> None:
+        """Everything that the next step depends on."""
+        progress, start = self.progress, time.monotonic()
+        progress.seconds = self.clock.seconds()
+        datasets = self.source.datasets.values()
+        given_up = {dataset.clips[i].name: why for dataset in datasets for i, why in dataset.given_up.items()}
+        everybody = self.processes.gather((random_state(), self.failures.reasons, given_up))
+        for _, failures, others_given_up in everybody:
+            self.failures.add(failures.items())
+            progress.given_up |= others_given_up
+        progress.failures = dict(self.failures.reasons)
+        if self.processes.main:
+            scaler = self.processes.accelerator.scaler
+            optimizer = {"optimizer": self.optimizer.state_dict(), "scaler": scaler.state_dict() if scaler else None}
+            state = State(progress, self.model.adapter_state(), self.best, optimizer, [each[0] for each in everybody])
+            with self.clock.elsewhere():
+                save_state(self.out / "checkpoints", state)
+        self.pace.saved(time.monotonic() - start)
+        self.status.tell(saved=progress.step, save_seconds=round(self.pace.took, 4))
+
+    def _go_on_from(self, path: Path, progress: Progress) -> None:
+        state = load_state(path, progress, self.model)
+        if progress.made_with != self._made_with():
+            raise CheckpointError(f"{path}: was made with {progress.made_with}, not {self._made_with()}")
+        self.progress, self.best = progress, state.best
+        try:
+            self.optimizer.load_state_dict(state.optimizer["optimizer"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: cannot go on from it ({error})") from error
+        if self.processes.accelerator.scaler and state.optimizer["scaler"]:
+            self.processes.accelerator.scaler.load_state_dict(state.optimizer["scaler"])
+        if self.processes.rank < len(state.random):
+            restore_random(state.random[self.processes.rank])
+        self.source.batch_size = min(progress.batch_size, self.config.train.batch_size)
+        self.failures.reasons.update(progress.failures)
+        given_up = progress.given_up
+        for dataset in self.source.datasets.values():
+            dataset.given_up |= {i: given_up[c.name] for i, c in enumerate(dataset.clips) if c.name in given_up}
+
+    def _made_with(self) -> dict[str, Any]:
+        """What decides the numbers besides the settings."""
+        cache = self.source.cache
+        return {"backbone": self.model.origin["fingerprint"], "cache": cache and cache.settings}
+
+
+def _clips(batches: Iterator[dict[str, Any]], count: int) -> Iterator[dict[str, Any]]:
+    """Batches until they held so many clips, readable or not; fewer if they end early, as when the run is stopped."""
+    while count > 0:
+        batch = next(batches, None)
+        if batch is None:
+            return
+        count -= len(batch["label"]) + len(batch["failures"])
+        yield batch
 
 
 # ---------------------------------------------------------------- before the first step
@@ -270,21 +457,25 @@ def _check_same_split(out: Path, catalog: Catalog, split: Split) -> None:
         raise DataError(f"{catalog.source}: its clips are not those the run in {out} began with (see its split.csv)")
 
 
-def _accelerator(settings: TrainSettings) -> Accelerator:
-    AcceleratorState._reset_state(reset_partial_state=True)  # one process may run several precisions, one by one
-    mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[settings.precision]
+@contextmanager
+def _reported(out: Path, config: RunConfig, processes: Processes) -> Iterator[StatusFile]:
+    """The run's status file, which learns how the run ended."""
+    status = StatusFile(out if processes.main else None, config.train.prometheus)
+    start_trackers(processes, config, out)
     try:
-        return Accelerator(mixed_precision=mixed, gradient_accumulation_steps=settings.accumulate)
-    except ValueError as error:
-        raise ConfigError(f"train.precision: {settings.precision} does not work on this machine: {error}") from error
+        yield status
+        status.tell(now=True, ended="finished", phase="finished")
+    except (Interrupted, KeyboardInterrupt):
+        status.tell(now=True, ended="stopped")
+        raise
+    except Exception as error:
+        status.tell(now=True, ended="failed", errors=[str(error) or type(error).__name__])
+        raise
+    finally:
+        processes.accelerator.end_training()
 
 
 # ---------------------------------------------------------------- during the steps
-
-
-def _set_lr(optimizer: torch.optim.Optimizer, settings: TrainSettings, step: int, steps: int, warmup: int) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = settings.lr * lr_factor(step, steps, warmup)
 
 
 def lr_factor(step: int, steps: int, warmup: int) -> float:
@@ -305,19 +496,18 @@ class _Stop:
 
 
 @contextmanager
-def _interruptible() -> Iterator[_Stop]:
-    """Ctrl-C or a scheduler's SIGTERM asks the loop to stop after its step; a second one stops it at once."""
-    stop = _Stop()
+def _interruptible(stop: _Stop) -> Iterator[None]:
+    """Ctrl-C or a scheduler's SIGTERM asks the run to save and stop; a second one stops it at once."""
 
     def ask(number: int, frame: Any) -> None:
         if stop.is_set:
             raise KeyboardInterrupt
         stop.is_set = True
-        print("Stopping after this step …", file=sys.stderr)
+        print("Stopping …", file=sys.stderr)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield stop
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

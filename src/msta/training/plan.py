@@ -29,7 +29,7 @@ def plan(config: RunConfig) -> dict[str, Any]:
         MSTAError: as the run itself would.
     """
     keep_freed_memory()
-    made = set_up(config)
+    made = set_up(config, config.train.step_clips(1))
     model, split, settings = made.model, made.split, config.train
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     device = model.backbone.logit_scale.device
@@ -47,7 +47,7 @@ def plan(config: RunConfig) -> dict[str, Any]:
     decoded = len(split.train) * (views or made.epochs)
     steps = made.epochs * made.steps_per_epoch
     share = cost.prefix_flops / max(1, cost.flops)
-    step_seconds = steps * settings.accumulate * step
+    step_seconds = steps * settings.step_clips(1) / settings.batch_size * step
     if views:
         step_seconds *= 1 - share * (1 - views / made.epochs)
     measured = config.eval.views()

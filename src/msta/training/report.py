@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
@@ -23,6 +27,9 @@ from msta.files import write_bytes
 from msta.methods.base import AdaptedModel
 from msta.training.state import Progress
 
+_LATE = 20
+"""Steps that the pace is the mean of."""
+
 
 def print_plan(
     console: Console,
@@ -32,8 +39,10 @@ def print_plan(
     split: Split,
     epochs: int,
     steps_per_epoch: int,
+    step_clips: int,
     consistent: bool,
     kept: str | None,
+    processes: int,
 ) -> None:
     """Before the first step: what is frozen and what trains, on which clips, for how many steps."""
     total = sum(p.numel() for p in model.parameters())
@@ -49,7 +58,8 @@ def print_plan(
         ("prompts", f"{_prompt(config.data.template)}, consistency with descriptions "
                     + (_consistency(config.descriptions) if consistent else "off")),
         ("steps", f"{epochs} epochs x {steps_per_epoch} = {epochs * steps_per_epoch}, "
-                  f"{config.train.batch_size * config.train.accumulate} clips each, {config.train.precision}"),
+                  f"{step_clips} clips each, {config.train.precision}"
+                  + (f", shared by {processes} processes" if processes > 1 else "")),
         ("cache", kept),
         ("dropping", f"{config.train.keep_tokens:.0%} of the patches are kept in training"
                      if config.train.keep_tokens < 1 else None),
@@ -98,61 +108,90 @@ class Clock:
         self.before = seconds_before
         self.start = time.perf_counter()
         self.ticks = 0
-        self.first_tick = self.start
+        self.late: deque[float] = deque(maxlen=_LATE)  # when the last steps ended, without the time of validations
+        self.away = 0.0
 
     def tick(self) -> None:
         """A step is done."""
         self.ticks += 1
-        if self.ticks == 1:
-            self.first_tick = time.perf_counter()
+        self.late.append(time.perf_counter() - self.away)
+
+    @contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """Time that is none of the steps': a validation, a save."""
+        start = time.perf_counter()
+        yield
+        self.away += time.perf_counter() - start
 
     def seconds(self) -> float:
         """In the loop so far, earlier sessions of a resumed run included."""
         return self.before + time.perf_counter() - self.start
 
-    def forecast(self, steps_left: int, device: torch.device) -> str:
-        """The pace without the first step, which pays for warming up, and the memory, decoding processes included."""
-        pace = (time.perf_counter() - self.first_tick) / (self.ticks - 1)
+    @property
+    def pace(self) -> float | None:
+        """Seconds a step, of late; the first step, which pays for warming up, is soon forgotten."""
+        if len(self.late) < 2:
+            return None
+        return (self.late[-1] - self.late[0]) / (len(self.late) - 1)
+
+    def forecast(self, steps_left: int, device: torch.device, saving: float) -> str:
+        """The pace, the memory, decoding processes included, and how soon a SIGTERM is obeyed."""
+        pace = self.pace or 0.0
         if device.type == "cuda":
             memory = torch.cuda.max_memory_allocated(device)
         else:
             here = psutil.Process()
             memory = sum(p.memory_info().rss for p in (here, *here.children(recursive=True)))
         left = timedelta(seconds=round(pace * steps_left))
-        return f"{pace:.2f} s a step: about {left} to go, plus validation; {memory / 2**30:.1f} GB of memory in use"
+        return (
+            f"{pace:.2f} s a step: about {left} to go, plus validation; {memory / 2**30:.1f} GB of memory in use; "
+            f"stopping takes up to {pace + saving:.2g} s"
+        )
 
 
 class RunLog:
-    """log.jsonl, a line a step and one a validation; the same figures for TensorBoard.
+    """log.jsonl, a line a step and one a validation; the same figures for TensorBoard and Accelerate's trackers.
 
-    ``step`` is where the run goes on: lines that a killed run wrote beyond it are taken out.
+    Args:
+        out: the run's directory; None: nothing is written.
+        progress: where the run goes on: lines that a killed run wrote beyond it are taken out.
+        accelerator: has the trackers.
     """
 
-    def __init__(self, out: Path, step: int) -> None:
+    def __init__(self, out: Path | None, progress: Progress, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self.file = self.board = None
+        if out is None:
+            return
         from torch.utils.tensorboard import SummaryWriter
 
         before = (out / "log.jsonl").read_text().splitlines() if (out / "log.jsonl").exists() else []
-        kept = [line for line in before if json.loads(line)["step"] <= step]
+        kept = [line for line in before if _is_before(line, progress)]
         write_bytes(out / "log.jsonl", "".join(f"{line}\n" for line in kept).encode())
         self.file = (out / "log.jsonl").open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(out / "tensorboard"))  # type: ignore[no-untyped-call]
+        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=progress.step + 1)  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> RunLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.file.close()
-        self.board.close()  # type: ignore[no-untyped-call]
+        if self.file and self.board:
+            self.file.close()
+            self.board.close()  # type: ignore[no-untyped-call]
 
-    def step(self, progress: Progress, **values: float) -> None:
-        """A training step's figures."""
-        self._write({"step": progress.step, "epoch": progress.epoch, **values}, "train", values, progress.step)
+    def step(self, progress: Progress, clips: list[int], **values: float) -> None:
+        """A training step's figures and, if asked for, the numbers of its clips."""
+        line: dict[str, Any] = {"step": progress.step, "epoch": progress.epoch, **values}
+        self._write(line | ({"clips": clips} if clips else {}), "train", values, progress.step)
 
     def epoch(self, progress: Progress, part: str, values: dict[str, float]) -> None:
-        """What a validation measured; ``part`` is its split."""
-        self._write({"step": progress.step, "epoch": progress.epoch, part: values}, part, values, progress.step)
+        """What a validation after the epoch under way measured; ``part`` is its split."""
+        line = {"step": progress.step, "epoch": progress.epoch + 1, part: values}
+        self._write(line, part, values, progress.step)
 
     def _write(self, line: dict[str, Any], group: str, values: dict[str, float], step: int) -> None:
+        if self.file is None or self.board is None:
+            return
         try:
             self.file.write(json.dumps(line) + "\n")
             self.file.flush()
@@ -160,6 +199,16 @@ class RunLog:
             raise OSError(error.errno, error.strerror, self.file.name) from error
         for name, value in values.items():
             self.board.add_scalar(f"{group}/{name}", value, step)  # type: ignore[no-untyped-call]
+        self.accelerator.log({f"{group}/{name}": value for name, value in values.items()}, step=step)
+
+
+def _is_before(line: str, progress: Progress) -> bool:
+    """Whether a line of the log tells of something that the saved state has behind it. A kill may cut the last one."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return False
+    return told["step"] <= progress.step and ("loss" in told or told["epoch"] <= progress.epoch)
 
 
 def print_result(console: Console, out: Path, metrics: dict[str, Any]) -> None:

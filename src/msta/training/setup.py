@@ -33,8 +33,10 @@ class Setup:
     steps_per_epoch: int
 
 
-def set_up(config: RunConfig) -> Setup:
+def set_up(config: RunConfig, step_clips: int) -> Setup:
     """Read the data, load the backbone, attach the method, with ``train.seed`` for what it draws.
+
+    ``step_clips``: of a step, in all processes together.
 
     Raises:
         MSTAError: wrong data, files or settings.
@@ -70,5 +72,5 @@ def set_up(config: RunConfig) -> Setup:
         backbone,
         model,
         epochs=settings.epochs if model.num_trainable() else 0,
-        steps_per_epoch=math.ceil(math.ceil(len(split.train) / settings.batch_size) / settings.accumulate),
+        steps_per_epoch=math.ceil(len(split.train) / step_clips),
     )

@@ -1,19 +1,38 @@
-"""What a run needs to go on after any interruption: adapter, optimizer, and how far it got."""
+"""What a run needs to go on after any interruption, in one directory a save: RUN/checkpoints/step-N.
+
+    adapter.safetensors  optimizer.pt  random.pt  best.safetensors  progress.json  manifest.json
+
+Written aside, flushed to the disk, renamed; manifest.json has the SHA-256 of the others, which reading checks. The last
+two are kept: a damaged one is passed over for the one before it.
+"""
 
 from __future__ import annotations
 
-import io
+import dataclasses
+import hashlib
+import json
+import os
 import pickle
+import random
+import re
+import shutil
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch.optim import Optimizer
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from msta.errors import CheckpointError, in_short
-from msta.files import write_bytes
 from msta.methods.base import AdaptedModel
+from msta.notices import notice
+
+KEPT = 2
+_NAME = re.compile(r"step-(\d+)(?:\.(\d+))?")
 
 
 @dataclass
@@ -21,53 +40,217 @@ class Progress:
     """How far a run got.
 
     Attributes:
-        epoch: the epoch under way, from 0.
-        batches: batches of it that are done.
-        step: optimizer steps so far.
+        epoch: the epoch under way, from 0; it is over when its validation is.
+        clips: of it that were seen, in all processes together: where the sampler stands.
+        step: optimizer steps so far, where the schedule stands.
         seconds: spent in the loop so far.
         best: figures of the best checkpoint so far, with its "epoch"; empty before the first.
-        failures: files that could not be read, and why.
+        failures: clips that could not be read, and why.
+        given_up: clips that no one tries any more, and why: the decoder hung or died.
+        step_clips: clips of a step, in all processes together.
+        batch_size: clips that a process reads at a time.
+        made_with: what the state depends on besides the settings: the backbone, and what the prefix cache's keys are
+            made of.
     """
 
     epoch: int = 0
-    batches: int = 0
+    clips: int = 0
     step: int = 0
     seconds: float = 0.0
     best: dict[str, float] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    given_up: dict[str, str] = field(default_factory=dict)
+    step_clips: int = 0
+    batch_size: int = 0
+    made_with: dict[str, Any] = field(default_factory=dict)
 
 
-def save_state(path: Path, model: AdaptedModel, optimizer: Optimizer, progress: Progress) -> None:
-    """Write everything to one file, aside, then rename."""
-    buffer = io.BytesIO()
-    state = {
-        "adapter": model.adapter_state(),
-        "optimizer": optimizer.state_dict(),
-        "progress": asdict(progress),
-    }
-    torch.save(state, buffer)
-    path.parent.mkdir(exist_ok=True)
-    write_bytes(path, buffer.getvalue())
+@dataclass(frozen=True)
+class State:
+    """All of it.
+
+    Attributes:
+        progress: how far the run got.
+        adapter: weights.
+        best: those of the best checkpoint; None before the first.
+        optimizer: its state, and the gradient scaler's in fp16.
+        random: for each process, what :func:`random_state` gave.
+    """
+
+    progress: Progress
+    adapter: dict[str, Tensor]
+    best: dict[str, Tensor] | None
+    optimizer: dict[str, Any]
+    random: list[dict[str, Any]]
 
 
-def load_state(path: Path, model: AdaptedModel, optimizer: Optimizer) -> Progress:
-    """Put a saved state back into ``model`` and ``optimizer``.
+def save_state(folder: Path, state: State) -> Path:
+    """Write a state into a new directory in ``folder``, and remove all but the last two.
 
     Raises:
-        CheckpointError: unreadable, damaged, or of another run.
+        CheckpointError: it cannot be written; what was there is kept.
+    """
+    kept = saved_states(folder)
+    aside = folder / f".step.{os.getpid()}.part"
+    try:
+        _sweep(folder)
+        aside.mkdir(parents=True)
+        save_file(state.adapter, aside / "adapter.safetensors")
+        if state.best is not None:
+            save_file(state.best, aside / "best.safetensors")
+        torch.save(state.optimizer, aside / "optimizer.pt")
+        torch.save(state.random, aside / "random.pt")
+        (aside / "progress.json").write_text(json.dumps(asdict(state.progress), indent=1))
+        files = {file.name: _digest(file) for file in sorted(aside.iterdir())}
+        (aside / "manifest.json").write_text(json.dumps({"format": "msta-state-1", "sha256": files}, indent=1))
+        for path in (*aside.iterdir(), aside):
+            _flush(path)
+        target = _free_name(folder, state.progress.step)
+        os.rename(aside, target)
+        _flush(folder)
+        for old in kept[KEPT - 1 :]:
+            shutil.rmtree(old, ignore_errors=True)
+        return target
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        left = f"{kept[0].name} is kept" if kept else "there is none before it"
+        raise CheckpointError(
+            f"{folder}: cannot save step {state.progress.step} ({_why(error)}); {left}. "
+            f"Make room, then go on with: msta train --resume {folder.parent}"
+        ) from error
+
+
+def saved_states(folder: Path) -> list[Path]:
+    """The directories of states, newest first."""
+    found = [(_NAME.fullmatch(path.name), path) for path in folder.glob("step-*")]
+    ordered = [((int(m[1]), int(m[2] or 0)), path) for m, path in found if m]
+    return [path for _, path in sorted(ordered, reverse=True)]
+
+
+def read_progress(folder: Path) -> tuple[Path, Progress] | None:
+    """The newest state that is whole, and how far the run had got; None if none was ever saved.
+
+    Raises:
+        CheckpointError: all are damaged.
+    """
+    saved = saved_states(folder)
+    faults = []
+    for path in saved:
+        fault = _fault(path)
+        if fault is None:
+            given = json.loads((path / "progress.json").read_text())
+            known = {f.name for f in dataclasses.fields(Progress)}
+            return path, Progress(**{name: value for name, value in given.items() if name in known})
+        faults.append(f"{path}: {fault}")
+        notice(f"Damaged, passed over for the state before it: {faults[-1]}")
+    if faults:
+        raise CheckpointError(f"{'; '.join(faults)}: cannot go on")
+    return None
+
+
+def load_state(path: Path, progress: Progress, model: AdaptedModel) -> State:
+    """Read a state that :func:`read_progress` found, and put the weights into ``model``.
+
+    Raises:
+        CheckpointError: of another run, or unreadable in spite of its hashes.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_adapter_state(state["adapter"])
-        optimizer.load_state_dict(state["optimizer"])
-        return Progress(**state["progress"])
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        KeyError,
-        TypeError,
-        ValueError,
-        pickle.UnpicklingError,
-    ) as error:
+        best = path / "best.safetensors"
+        state = State(
+            progress,
+            load_file(path / "adapter.safetensors"),
+            load_file(best) if best.exists() else None,
+            torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True),
+            torch.load(path / "random.pt", map_location="cpu", weights_only=True),
+        )
+        model.load_adapter_state(state.adapter)
+        return state
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot go on from it ({in_short(error)})") from error
+
+
+def random_state() -> dict[str, Any]:
+    """Of every generator in this process."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [kind, torch.from_numpy(np.array(keys, dtype=np.int64)), *rest],
+        "python": random.getstate(),
+    }
+
+
+def restore_random(state: dict[str, Any]) -> None:
+    """The inverse of :func:`random_state`."""
+    torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+
+
+class Pace:
+    """When to save: every so many seconds, and less often where saving takes more than a twentieth of the time."""
+
+    def __init__(self, every: float) -> None:
+        self.every, self.last_save, self.took = every, time.monotonic(), 0.0
+
+    def due(self) -> bool:
+        """Whether it is time."""
+        return time.monotonic() - self.last_save >= max(self.every, 20 * self.took if self.every else 0)
+
+    def saved(self, seconds: float) -> None:
+        """Just now, and how long it took."""
+        self.took, self.last_save = seconds, time.monotonic()
+
+
+def _free_name(folder: Path, step: int) -> Path:
+    """step-N; step-N.1 and so on for later states of the same step, as after a validation."""
+    target, number = folder / f"step-{step}", 0
+    while target.exists():
+        number += 1
+        target = folder / f"step-{step}.{number}"
+    return target
+
+
+def _fault(path: Path) -> str | None:
+    """What is wrong with a state's files."""
+    try:
+        digests: dict[str, str] = json.loads((path / "manifest.json").read_text())["sha256"]
+        for name, digest in digests.items():
+            if _digest(path / name) != digest:
+                return f"{name} is not what was written"
+    except OSError as error:
+        return f"{Path(error.filename or path).name}: {error.strerror}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "manifest.json is no manifest"
+    return None if "progress.json" in digests else "manifest.json is no manifest"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a kill left half-written."""
+    for part in folder.glob(".step.*.part"):
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _digest(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """To the disk: a power cut must not leave the name without the contents."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _why(error: BaseException) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else in_short(error)

@@ -1,4 +1,4 @@
-"""The order in which an epoch reads shards: random enough to train by, near enough together to be read fast."""
+"""The order of an epoch: a function of (seed, epoch). Of shards, those read at about the same time are neighbours."""
 
 from __future__ import annotations
 
@@ -11,6 +11,16 @@ from msta.data.storage import is_member
 
 WINDOW = 8192
 """Clips that are shuffled among each other, whole shards side by side."""
+
+
+def epoch_order(count: int, seed: int, epoch: int, shards: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """[count], clips' numbers: shuffled, or :func:`by_shard` where ``shards`` [count] says in which each lies."""
+    generator = np.random.default_rng((seed, epoch))
+    if shards is not None:
+        return by_shard(shards, generator)
+    order = np.arange(count)
+    generator.shuffle(order)
+    return order
 
 
 def by_shard(shards: NDArray[np.int64], generator: np.random.Generator, window: int = WINDOW) -> NDArray[np.int64]:

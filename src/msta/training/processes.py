@@ -1,0 +1,149 @@
+"""The processes of a run: who this one is, and what they tell each other. One process is the simplest case."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
+from torch import Tensor
+
+from msta.config import TrainSettings
+from msta.errors import ConfigError, MSTAError
+
+T = TypeVar("T")
+
+_PATIENCE = timedelta(hours=1)
+"""How long a process waits for the others, whose shares may take longer to decode. A dead one is noticed at once."""
+_BUCKET = 1 << 24
+"""Numbers sent at a time, 64 MB: a copy of all gradients of a large model would not be."""
+
+
+class Processes:
+    """This process among those of the run, which ``torchrun`` or ``accelerate launch`` started.
+
+    Attributes:
+        accelerator: device, precision, trackers.
+        rank: of this one, from 0.
+        count: how many there are.
+    """
+
+    def __init__(self, settings: TrainSettings, **options: Any) -> None:
+        AcceleratorState._reset_state(reset_partial_state=True)  # one process may run several precisions, one by one
+        mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[settings.precision]
+        wait = InitProcessGroupKwargs(timeout=_PATIENCE)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available():
+            options["cpu"] = True  # or Accelerate takes each process for the only one
+        try:
+            self.accelerator = Accelerator(mixed_precision=mixed, kwargs_handlers=[wait], **options)
+        except ValueError as error:
+            message = f"train.precision: {settings.precision} does not work on this machine: {error}"
+            raise ConfigError(message) from error
+        self.rank, self.count = self.accelerator.process_index, self.accelerator.num_processes
+        if not self.main:
+            logging.getLogger("msta").setLevel(logging.ERROR)  # what is to be said, the main process says
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the one that writes and prints."""
+        return self.rank == 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where this one computes."""
+        return self.accelerator.device
+
+    def share(self, total: int) -> range:
+        """This one's of so many things: dealt out like cards, so that shares differ by one at most."""
+        return range(self.rank, total, self.count)
+
+    def slice(self, total: int) -> slice:
+        """This one's of so many things, in one piece."""
+        return slice(self.rank * total // self.count, (self.rank + 1) * total // self.count)
+
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """Numbers, each added up over the processes."""
+        if self.count == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        self.add_up(tensor)
+        return list(tensor.tolist())
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is set in any process."""
+        return self.sums([flag])[0] > 0
+
+    def add_up(self, tensor: Tensor) -> None:
+        """Add the others' to it, in place."""
+        if self.count > 1:
+            self._together(lambda: dist.all_reduce(tensor))
+
+    def gather(self, thing: T) -> list[T]:
+        """Everybody's, by rank. Tensors must be on the CPU."""
+        if self.count == 1:
+            return [thing]
+        things: list[Any] = [None] * self.count
+        self._together(lambda: dist.all_gather_object(things, thing))
+        return things
+
+    def wait(self) -> None:
+        """Until all are here."""
+        self.gather(None)
+
+    def add_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> int:
+        """Add up gradients over the processes, in few large pieces, the same ones in every step.
+
+        A parameter without a gradient in one process counts as zero there; one without in all stays without, so that
+        an optimizer leaves it alone as it would in a single process.
+
+        Returns:
+            Bytes that each process gave.
+        """
+        if self.count == 1 or not parameters:
+            return 0
+        device = parameters[0].device
+        used = torch.tensor([p.grad is not None for p in parameters], dtype=torch.float32, device=device)
+        self.add_up(used)
+        there = [p for p, count in zip(parameters, used.tolist(), strict=True) if count]
+        sent = 4 * len(used)
+        while there:
+            bucket = [there.pop(0)]
+            size = bucket[0].numel()
+            while there and size + there[0].numel() <= _BUCKET:
+                size += there[0].numel()
+                bucket.append(there.pop(0))
+            flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in bucket])
+            self.add_up(flat)
+            sent += flat.numel() * flat.element_size()
+            for p, gradient in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
+                p.grad = gradient.view_as(p)
+        return sent
+
+    @contextlib.contextmanager
+    def alike(self) -> Iterator[None]:
+        """What goes wrong in the block goes wrong in every process: the main one says so, the others end in silence."""
+        try:
+            yield
+        except MSTAError as error:
+            if self.main:
+                raise
+            raise SystemExit(2 if isinstance(error, ConfigError) else 1) from error
+
+    def _together(self, act: Callable[[], Any]) -> None:
+        try:
+            act()
+        except RuntimeError as error:
+            if not self.main:
+                raise SystemExit(1) from error
+            raise MSTAError(
+                "another process of this run has ended, see what it says; msta train --resume goes on from the last "
+                "saved step"
+            ) from error

@@ -1,0 +1,254 @@
+"""One optimizer step, of a batch that may be read in parts and shared out over processes.
+
+With n the readable clips of the whole batch, the step's loss is
+
+    1/n sum_i CE_i + alpha * consistency
+
+however the batch is cut. The classes are read once a step: their embeddings are a leaf of every part's loss, collect
+its gradient, and hand it down the text tower at the end. With many classes each process reads some of them and the
+embeddings are gathered. All communication comes after the parts, so that a process may read its own again, or in
+smaller ones, without the others noticing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from msta.backbone.prefix import Tokens
+from msta.config import RunConfig
+from msta.data.catalog import Clip
+from msta.data.clips import Failures
+from msta.errors import MSTAError
+from msta.evaluation.evaluate import views_of
+from msta.methods.base import AdaptedModel
+from msta.methods.task import per_class
+from msta.training.losses import consistency
+from msta.training.processes import Processes
+
+_MANY = 32
+"""Prompts from which on sharing them out pays for gathering the embeddings: see docs/training.md."""
+
+
+class OutOfMemory(MSTAError):
+    """A part of a batch was too large; nothing has been changed."""
+
+
+@dataclass
+class Taken:
+    """What became of a step.
+
+    Attributes:
+        clips: that were read, in all processes together.
+        stopped: some process was asked to stop: the step was not taken.
+        save: the main process wants to save.
+        losses: "loss", "cross_entropy", "consistency".
+        bad: names of the clips, in all processes, whose loss or gradient is no number: the step was not taken.
+        ids: numbers of the clips, if asked for.
+        sent: bytes that each process gave.
+    """
+
+    clips: int = 0
+    stopped: bool = False
+    save: bool = False
+    losses: dict[str, float] = field(default_factory=dict)
+    bad: list[str] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    sent: int = 0
+
+
+@dataclass
+class _Text:
+    """The classes as read: this process's part [k, D], with its graph, and a leaf [K, D] of all."""
+
+    own: Tensor
+    part: slice
+    leaf: Tensor
+    shared: bool
+
+
+@dataclass
+class _Parts:
+    """What the parts of a batch in this process came to."""
+
+    indices: list[int] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)
+
+
+class Stepper:
+    """Takes steps.
+
+    Args:
+        config: the run's.
+        model: what trains.
+        optimizer: prepared.
+        prompts: of the classes, from ``model.prepare_prompts``.
+        anchors: see :func:`msta.training.losses.consistency`.
+        clips: that the batches number.
+        failures: collects what cannot be read.
+        processes: those of the run.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        model: AdaptedModel,
+        optimizer: Any,
+        prompts: Tensor | Tokens,
+        anchors: list[Tensor],
+        clips: Sequence[Clip],
+        failures: Failures,
+        processes: Processes,
+    ) -> None:
+        self.config, self.model, self.optimizer, self.prompts = config, model, optimizer, prompts
+        self.anchors, self.clips, self.failures, self.processes = anchors, clips, failures, processes
+        self.accelerator = processes.accelerator
+        self.classes = len(model.task.classes) if model.task else 0
+        count = len(prompts.x) if isinstance(prompts, Tokens) else len(prompts)
+        share = config.train.share_prompts
+        self.sharing = processes.count > 1 and (count >= _MANY if share is None else share)
+        self._text: _Text | None = None
+
+    def __call__(
+        self, batches: Iterable[dict[str, Any]], whole: int, alpha: float, stopped: Callable[[], bool], save: bool
+    ) -> Taken:
+        """Take a step, unless someone stops it.
+
+        Args:
+            batches: this process's parts.
+            whole: clips of the step, readable or not, in all processes.
+            alpha: weight of the consistency term.
+            stopped: asked before every part.
+            save: what the main process wants; the others are told.
+
+        Raises:
+            OutOfMemory: call again with smaller parts.
+        """
+        parameters = self.model.trainable_parameters()
+        self.optimizer.zero_grad()
+        try:
+            if self._text is None:
+                self._text = self._read_classes()
+            text = self._text
+            text.leaf.grad = None
+            parts = self._read_parts(batches, text.leaf, whole, stopped)
+        except (MemoryError, RuntimeError) as error:
+            if not _lacks_memory(error):
+                raise
+            self.optimizer.zero_grad()
+            raise OutOfMemory(" ".join(str(error).split())[:120]) from None
+        self._text = None
+        here = torch.cat(parts.losses) if parts.losses else torch.zeros(0)
+        n, total, stops, saves = self.processes.sums(
+            [len(parts.indices), float(here.double().sum()), stopped(), save and self.processes.main]
+        )
+        taken = Taken(int(n), stops > 0, saves > 0)
+        if taken.stopped or not taken.clips:
+            return taken
+        drift = consistency(text.leaf, self.anchors, self.config.descriptions.distance)
+        cross_entropy, drifted = total / n, float(drift.detach())
+        taken.losses = {
+            "loss": cross_entropy + alpha * drifted, "cross_entropy": cross_entropy, "consistency": drifted
+        }  # fmt: skip
+        finite = math.isfinite(taken.losses["loss"])
+        if finite:
+            taken.sent = self._collect(text, alpha * drift * (n / whole / self.processes.count), parameters, whole / n)
+            finite = self._clip(parameters)
+        if self.config.train.log_clips:
+            taken.ids = sorted(i for some in self.processes.gather(parts.indices) for i in some)
+        if finite:
+            self.optimizer.step()
+        else:
+            taken.bad = self._suspects(parts, here)
+        self.optimizer.zero_grad()
+        return taken
+
+    def _read_classes(self) -> _Text:
+        part = self.processes.slice(self.classes) if self.sharing else slice(0, self.classes)
+        with self.accelerator.autocast():
+            embedded = self.model.encode_text(self._prompts(part))
+        own = per_class(embedded, part.stop - part.start).float()
+        shared = self.sharing and own.requires_grad
+        if not self.sharing:
+            leaf = own.detach()
+        else:
+            leaf = own.new_zeros(self.classes, own.shape[1])
+            leaf[part] = own.detach()
+            self.processes.add_up(leaf)
+        return _Text(own, part, leaf.requires_grad_(own.requires_grad), shared)
+
+    def _prompts(self, part: slice) -> Tensor | Tokens:
+        """Those of some classes."""
+        prompts = self.prompts
+        if part == slice(0, self.classes):
+            return prompts
+        each = (len(prompts.x) if isinstance(prompts, Tokens) else len(prompts)) // self.classes
+        rows = slice(part.start * each, part.stop * each)
+        if not isinstance(prompts, Tokens):
+            return prompts[rows]
+        ahead = None if prompts.ahead is None else prompts.ahead[rows]
+        return replace(prompts, x=prompts.x[rows], read=prompts.read[rows], ahead=ahead)
+
+    def _read_parts(
+        self, batches: Iterable[dict[str, Any]], text: Tensor, whole: int, stopped: Callable[[], bool]
+    ) -> _Parts:
+        parts = _Parts()
+        for batch in batches:
+            self.failures.add(batch["failures"])
+            with self.accelerator.autocast():
+                views = views_of(batch, self.model, self.processes.device)
+                video = None if views is None else self.model.encode_video(views[0])
+            if video is not None:
+                logits = self.model.logits(video.float(), text)
+                each = F.cross_entropy(logits, batch["label"].to(logits.device), reduction="none")
+                if each.requires_grad:
+                    self.accelerator.backward(each.sum() / whole)
+                parts.indices += batch["index"].tolist()
+                parts.losses.append(each.detach())
+            if stopped():
+                break
+        return parts
+
+    def _collect(self, text: _Text, drift: Tensor, parameters: list[torch.nn.Parameter], scale: float) -> int:
+        """Hand the classes' gradient down the text tower, then add up everybody's. Returns bytes sent."""
+        sent = 0
+        if text.own.requires_grad:
+            if drift.requires_grad:
+                self.accelerator.backward(drift)
+            gradient = torch.zeros_like(text.leaf) if text.leaf.grad is None else text.leaf.grad
+            if text.shared:
+                self.processes.add_up(gradient)
+                sent += 2 * gradient.numel() * gradient.element_size()
+            if len(text.own):
+                text.own.backward(gradient[text.part])
+        sent += self.processes.add_gradients(parameters)
+        if scale != 1:
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(scale)
+        return sent
+
+    def _clip(self, parameters: list[torch.nn.Parameter]) -> bool:
+        """Clip the gradient; False if it is no number. In fp16 the scaler leaves such steps out, and that is well."""
+        limit = self.config.train.clip_grad or math.inf
+        norm = self.accelerator.clip_grad_norm_(parameters, limit)
+        return self.config.train.precision == "fp16" or norm is None or bool(torch.isfinite(norm))
+
+    def _suspects(self, parts: _Parts, losses: Tensor) -> list[str]:
+        """The clips whose loss is no number; all of the step's if each one's is."""
+        names = [self.clips[i].name for i in parts.indices]
+        bad = [name for name, finite in zip(names, torch.isfinite(losses).tolist(), strict=True) if not finite]
+        everybody = self.processes.gather((bad, names))
+        return [name for some, _ in everybody for name in some] or [name for _, some in everybody for name in some]
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return "not enough memory" in str(error) or "can't allocate memory" in str(error)

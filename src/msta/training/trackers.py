@@ -1,0 +1,57 @@
+"""W&B, MLflow and whatever else Accelerate logs to, beside TensorBoard, which a run always writes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+from accelerate.utils import LoggerType
+
+from msta.config import RunConfig, TrainSettings
+from msta.errors import ConfigError
+from msta.training.processes import Processes
+
+
+def tracker_names(settings: TrainSettings) -> list[str]:
+    """Those that are asked for.
+
+    Raises:
+        ConfigError: one that Accelerate does not know, or whose package is not installed.
+    """
+    from accelerate.tracking import get_available_trackers
+
+    known = sorted(set(map(str, LOGGER_TYPE_TO_CLASS)) - {"tensorboard"})
+    there = set(map(str, get_available_trackers()))
+    for name in settings.trackers:
+        if name not in known:
+            raise ConfigError(f"train.trackers: {name} is none of {', '.join(known)}")
+        if name not in there:
+            raise ConfigError(f"train.trackers: {name} is not installed: pip install {name}")
+    return [str(LoggerType(name)) for name in settings.trackers]
+
+
+def start_trackers(processes: Processes, config: RunConfig, out: Path) -> None:
+    """Open them, under the project "msta" and the run's name. A resumed run goes on in the same one at W&B."""
+    if not config.train.trackers:
+        return
+    began = (out / "config.yaml").stat().st_mtime_ns
+    number = hashlib.sha256(f"{os.path.abspath(out)} {began}".encode()).hexdigest()[:12]
+    options: dict[str, Any] = {
+        "wandb": {"name": out.name, "id": number, "resume": "allow", "dir": str(out)},
+        "mlflow": {"run_name": out.name},
+    }
+    wanted = {name: options[name] for name in config.train.trackers if name in options}
+    processes.accelerator.init_trackers("msta", config=_flat(config.model_dump(mode="json")), init_kwargs=wanted)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value if isinstance(value, (int, float, str, bool)) else str(value)
+    return flat
