@@ -184,15 +184,15 @@ class Traffic:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.packets = self.starts = 0
-        packets = decode._Video.packets
+        packets = decode.Video.packets
 
-        def counted(video: decode._Video) -> object:
+        def counted(video: decode.Video) -> object:
             self.starts += 1
             for packet in packets(video):
                 self.packets += 1
                 yield packet
 
-        monkeypatch.setattr(decode._Video, "packets", counted)
+        monkeypatch.setattr(decode.Video, "packets", counted)
 
 
 @pytest.mark.parametrize("name", ["short_gop.mp4", "b_frames.mp4", "b_frames.mkv", "vp8.webm", "no_b_frames.avi"])

@@ -3,6 +3,7 @@
 from msta._version import __version__
 from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder, random_backbone
+from msta.inference.predictor import Predictor
 from msta.methods import attach, load_adapter
 from msta.methods.base import AdaptedModel
 from msta.methods.full import FullConfig
@@ -14,6 +15,7 @@ __all__ = [
     "DualEncoder",
     "FullConfig",
     "MSTAConfig",
+    "Predictor",
     "ZeroShotConfig",
     "__version__",
     "attach",

@@ -165,10 +165,18 @@ def eval_(
         print(f"{accuracy}  of {metrics['clips']} clips ({metrics['split']})")
 
 
-@app.command(epilog='Example: msta predict clip.mp4 --backbone ViClip.pth --labels "push,hug,shake hands"')
+@app.command(
+    epilog="Example: msta predict clips/*.mp4 --adapter runs/first/adapter; "
+    "msta predict long.mp4 --adapter runs/first/adapter --window 2s --stride 0.5s --format srt --out long.srt; "
+    'msta predict clip.mp4 --backbone ViClip.pth --labels "push,hug,shake hands"'
+)
 def predict(
-    videos: Annotated[list[str], typer.Argument(help="Video files.")],
-    adapter: Annotated[Path | None, typer.Option(help="An adapter's directory.")] = None,
+    videos: Annotated[
+        list[str], typer.Argument(help="Files, folders, patterns; with --window also rtsp:// or http:// and webcam:0.")
+    ],
+    adapter: Annotated[
+        list[Path] | None, typer.Option(help="An adapter's directory; again: several of one backbone, in one pass.")
+    ] = None,
     backbone: Backbone = None,
     base: Base = None,
     labels: Annotated[
@@ -183,38 +191,53 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="Classes to print for a video.")] = 3,
     clips: Annotated[int, typer.Option(min=1, help="Test clips a video.")] = 1,
     crops: Annotated[int, typer.Option(help="Test crops a clip: 1 or 3.")] = 1,
+    window: Annotated[str | None, typer.Option(help="Make a timeline, of windows of so long: 2s.")] = None,
+    stride: Annotated[str | None, typer.Option(help="From one window to the next. Default: a quarter.")] = None,
+    min_duration: Annotated[str, typer.Option(help="Shorter segments are given to their neighbours.")] = "0s",
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop a timeline there, of a stream say.")] = None,
+    format: Annotated[str, typer.Option(help="table, json, csv; of a timeline also srt, elan.")] = "table",
+    out: Annotated[Path | None, typer.Option(help="A file to write to; of srt and elan for several, a folder.")] = None,
+    overlay: Annotated[Path | None, typer.Option(help="An MP4 of the video with the timeline's labels in it.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Videos, or windows, at a time.")] = 8,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that decode.")] = 2,
     as_json: AsJSON = False,
 ) -> None:
-    """Say what happens in each video. A file that cannot be read is reported in its place, and the exit code is 1."""
+    """Say what happens in each video, or in a long one when: with --window.
+
+    Probabilities are at the temperature that fitted the adapter's validation clips. A file that cannot be read is
+    reported in its place, and the exit code is 1.
+    """
     from msta.config import EvalSettings
-    from msta.data.decode import DecodeError
     from msta.inference.class_sets import class_names, unknown_threshold
+    from msta.inference.durations import parse_seconds
+    from msta.inference.predict import Request
+    from msta.inference.predict import predict as run
     from msta.inference.predictor import Predictor
+    from msta.inference.segments import Smoothing
+    from msta.inference.sources import expand
+    from msta.inference.timeline import Windows
 
     views = _checked(EvalSettings, clips=clips, crops=crops).views()
     names = class_names(labels) if labels is not None else None
-    below = unknown_threshold(unknown_below, adapter) if unknown_below is not None else None
-    if adapter is None and names is None:
+    adapters = adapter or []
+    each: list[Path | None] = [*adapters] or [None]
+    below = [unknown_threshold(unknown_below, a) if unknown_below is not None else None for a in each]
+    if not adapters and names is None:
         raise ConfigError("give --adapter, or --labels")
-    predictor = Predictor(_load_model(backbone, base, adapter), names, template=template, views=views)
-    results: list[dict[str, Any]] = []
-    for video in videos:
-        try:
-            ranked = predictor(video)
-        except DecodeError as error:
-            results.append({"path": video, "error": error.reason})
-            line = str(error)
-        else:
-            results.append({"path": video, "predictions": [vars(p) for p in ranked]})
-            line = one_line(f"{video}: ") + ", ".join(f"{p.label} {100 * p.probability:.1f} %" for p in ranked[:top])
-            if below is not None:
-                results[-1]["unknown"] = ranked[0].probability < below
-                line += " (unknown)" if results[-1]["unknown"] else ""
-        if not as_json:
-            print(line)
-    if as_json:
-        _print_json(results)
-    if any("error" in result for result in results):
+    if stride is not None and window is None:
+        raise ConfigError("--stride: goes with --window")
+    length = parse_seconds(window, "--window") if window is not None else None
+    windows = length and Windows(length, parse_seconds(stride, "--stride") if stride else length / 4, batch)
+    request = Request(
+        expand(videos), windows or None, Smoothing(parse_seconds(min_duration, "--min-duration")),
+        "json" if as_json else format, out, overlay, below, top, batch, workers, seconds,
+    )  # fmt: skip
+    request.check()
+    predictors = {
+        name: Predictor(model, names, template=template, views=views)
+        for name, model in _load_models(backbone, base, adapters).items()
+    }
+    if not run(predictors, request, lambda text: print(text, flush=True)):
         raise typer.Exit(1)
 
 
@@ -390,6 +413,50 @@ def split(
     print(
         f"{done['classes']} classes: {done['train']} train, {done['val']} val, {done['test']} test, in {out}/split.csv"
     )
+
+
+@data_app.command(
+    epilog="Example: msta data shard --data clips/ --out shards/ --resize 256; "
+    "msta train --data shards/index.json --out RUN"
+)
+def shard(
+    data: DataFolder,
+    out: Annotated[str, typer.Option(help="A folder or a URL that fsspec knows. Given again, it goes on.")],
+    overrides: DataSettings = None,
+    resize: Annotated[
+        int | None, typer.Option(metavar="PIXELS", help="Encode again, the shorter side at most so long.")
+    ] = None,
+    copy: Annotated[bool, typer.Option("--copy", help="The files as they are: the default without --resize.")] = False,
+    reencode: Annotated[
+        bool, typer.Option("--reencode", help="H.264 without sound, time ranges cut: the default for those.")
+    ] = False,
+    clips_per_shard: Annotated[int | None, typer.Option(min=1, help="Clips in a tar file, in place of --mb.")] = None,
+    mb: Annotated[float, typer.Option(min=0.001, help="10^6 bytes at which a tar file is closed.")] = 256.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order in which clips are written.")] = 0,
+    workers: Workers = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds a clip may take.")] = 300.0,
+    as_json: AsJSON = False,
+) -> None:
+    """Write a data set as tar files with an index, to be streamed from disk, over HTTP, or from object stores.
+
+    Clips that cannot be read are left out and listed in index.json. The shards are WebDataset's.
+    """
+    from msta.config import make_config
+    from msta.data.shards.write import Recipe, write_shards
+
+    if copy and reencode:
+        raise ConfigError("--copy, --reencode: one or the other")
+    mode: Any = "copy" if copy else "reencode" if reencode else None
+    catalog = make_config("small", {"data.path": str(data)}, overrides or []).data.read()
+    recipe = Recipe(mode, resize, clips_per_shard, mb, seed)
+    index = write_shards(catalog, out, recipe, workers=workers, timeout=timeout, console=None if as_json else console)
+    if as_json:
+        _print_json(index)
+        return
+    for one in index["left_out"]:
+        _say(one_line(f"left out: {one['clip']}: {one['reason']}"))
+    size = sum(each["bytes"] for each in index["shards"]) / 1e6
+    print(f"{index['clips']} clips in {len(index['shards'])} shards, {size:.1f} MB; {len(index['left_out'])} left out")
 
 
 @app.command(epilog="Example: msta describe --labels classes.csv --out bank.json --model gpt-4o-mini")
@@ -668,6 +735,19 @@ def _load_model(backbone: str | None, base: str | None, adapter: Path | None) ->
     else:
         model = msta.attach(msta.load_backbone(backbone or "toy", base=base), "zero-shot")
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _load_models(backbone: str | None, base: str | None, adapters: list[Path]) -> dict[str, Any]:
+    """By name; all in one backbone."""
+    import msta
+    from msta.inference.durations import short_names
+
+    first = _load_model(backbone, base, adapters[0] if adapters else None)
+    models = [first]
+    if len(adapters) > 1:
+        frozen = msta.load_backbone(backbone or first.origin["source"], base=base or first.origin.get("base"))
+        models = [msta.load_adapter(adapter, frozen).to(first.backbone.logit_scale.device) for adapter in adapters]
+    return dict(zip(short_names(adapters) or [""], models, strict=True))
 
 
 def _checked(section: Any, **values: Any) -> Any:

@@ -16,6 +16,7 @@ from msta.backbone.checkpoints import TOY
 from msta.data.catalog import Catalog, read_catalog
 from msta.data.clips import Augmentation, Views
 from msta.data.layouts.options import OPTIONS
+from msta.data.storage import absolute
 from msta.descriptions.anchors import Average, Distance
 from msta.descriptions.bank import KINDS, DescriptionBank, load_descriptions
 from msta.descriptions.prompts import ENSEMBLE
@@ -80,7 +81,7 @@ class DataSettings(Section):
     @field_validator("path", "annotations", "labels", "train_list", "val_list", "test_list")
     @classmethod
     def _from_anywhere(cls, path: Path | None) -> Path | None:
-        return path and Path(os.path.abspath(path.expanduser()))  # a run may be resumed from another folder
+        return path and Path(absolute(path.expanduser()))  # a run may be resumed from another folder
 
     @field_validator("template")
     @classmethod

@@ -72,7 +72,7 @@ def video_prefix(tower: VideoTower, video: Tensor, kept: Tensor | None = None) -
         kept: int64 [B, n], the patches to go on with, in all frames of a clip; None for all.
     """
     blocks = prefix_length(tower)
-    with torch.inference_mode(blocks is not None):
+    with _without_autograd(blocks):
         x, layout = tower.embed(video)
         if kept is not None:
             x, layout = layout.keep(x, kept)
@@ -88,6 +88,11 @@ def _frozen_part(tower: Tower, blocks: int | None) -> Callable[[Tensor, VideoLay
     if blocks is None or blocks + 1 >= len(tower.blocks):
         return None
     return getattr(tower.blocks[blocks], "frozen", None)
+
+
+def _without_autograd(blocks: int | None) -> torch.inference_mode:
+    """For a prefix of so many blocks; where there is none, only if the caller wants no gradients either."""
+    return torch.inference_mode(blocks is not None or torch.is_inference_mode_enabled())
 
 
 def kept_parts(tower: Tower) -> int:
@@ -116,7 +121,7 @@ def text_prefix(tower: TextTower, token_ids: Tensor) -> Tokens:
     blocks = prefix_length(tower)
     end = tower.end(token_ids)
     token_ids = token_ids[:, : int(end.max()) + 1]
-    with torch.inference_mode(blocks is not None):
+    with _without_autograd(blocks):
         x = tower.run(tower.embed(token_ids), 0, blocks or 0)
         frozen = _frozen_part(tower, blocks)
         ahead = frozen(x, None) if frozen else None

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from msta.data.storage import absolute, exists, shown
 from msta.errors import DataError, is_text
 from msta.notices import notice
 
@@ -23,7 +24,7 @@ Span = tuple[float | None, float | None]
 WHOLE: Span = (None, None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """One labelled clip: a video file, or the time from ``start`` to ``end`` [s] of one.
 
@@ -44,9 +45,10 @@ class Clip:
     @property
     def name(self) -> str:
         """What tells it from every other clip: its path, and its time range if it has one."""
+        path = shown(self.path)
         if not self.start and self.end is None:
-            return self.path
-        return f"{self.path} [{self.start or 0.0}-{'end' if self.end is None else self.end} s]"
+            return path
+        return f"{path} [{self.start or 0.0}-{'end' if self.end is None else self.end} s]"
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def read_catalog(path: str | os.PathLike[str], layout: str | None = None, **opti
     Args:
         path: a folder with a sub-folder a class, itself or inside ``train/``, ``val/``, ``test/``; a CSV or Parquet
             file with the columns path, label (or class) and, if there are any, split, start, end (paths relative to
-            it); the folder of a known data set; or a list of "path label". A ``classes.csv`` with ``id,name`` beside
+            it); shards that ``msta data shard`` wrote, also by URL; the folder of a known data set; or a list of "path
+            label". A ``classes.csv`` with ``id,name`` beside
             the classes says how they are called and in which order: an id is a folder's name or the label in the CSV.
         layout: a name of :data:`msta.data.layouts.LAYOUTS`. None: what the folder or file looks like.
         options: fields of :class:`msta.data.layouts.options.Options`, as far as the layout takes them.
@@ -116,9 +119,9 @@ def require_files(catalog: Catalog, sample: int = 32) -> None:
     """
     clips = catalog.clips
     chosen = clips[:: max(1, len(clips) // sample)]
-    if chosen and not any(os.path.exists(clip.path) for clip in chosen):
+    if chosen and not any(exists(clip.path) for clip in chosen):
         raise DataError(
-            f"{catalog.source}: {chosen[0].path} does not exist, nor do {len(chosen) - 1} other files looked for; "
+            f"{catalog.source}: {chosen[0].name} does not exist, nor do {len(chosen) - 1} other files looked for; "
             "if the videos have moved, write the list again (msta data index) or move them back"
         )
 
@@ -138,7 +141,7 @@ def _check(catalog: Catalog) -> None:
         start, end = clip.start or 0.0, math.inf if clip.end is None else clip.end
         if not 0 <= start < end:
             raise DataError(f"{catalog.source}: {clip.name}: a range must begin at 0 s or later, and before it ends")
-        files[os.path.abspath(clip.path)].append(clip)
+        files[absolute(clip.path)].append(clip)
     for path, clips in files.items():
         if len(clips) > 1:
             _check_apart(catalog.source, path, clips)
@@ -162,7 +165,7 @@ def _check_apart(source: str, path: str, clips: Sequence[Clip]) -> None:
 def write_catalog(path: Path, classes: Sequence[str], clips: Sequence[Clip]) -> None:
     """Write what :func:`read_catalog` takes back: a CSV with absolute paths, and ``classes.csv`` beside it."""
     columns = ["path", "label", "split"]
-    rows: list[list[object]] = [[os.path.abspath(c.path), c.label, c.split or ""] for c in clips]
+    rows: list[list[object]] = [[absolute(c.path), c.label, c.split or ""] for c in clips]
     if any(clip.span != WHOLE for clip in clips):
         columns += ["start", "end"]
         rows = [[*row, *("" if t is None else t for t in c.span)] for row, c in zip(rows, clips, strict=True)]

@@ -20,8 +20,9 @@ from torch.utils.data import BatchSampler, Dataset, Sampler
 
 from msta.data import torchcodec_reader
 from msta.data.catalog import WHOLE, Clip, Span
-from msta.data.decode import DecodeError, read_frames
+from msta.data.decode import DecodeError, OutOfReach, read_frames
 from msta.data.loading import SteadyLoader
+from msta.data.order import epoch_order, shard_numbers
 from msta.errors import DataError
 from msta.notices import notice
 
@@ -164,8 +165,12 @@ def read_views(path: str, form: ClipFormat, views: Views, span: Span = WHOLE) ->
     frames = form.read_frames(
         path, lambda d: view_times(d, form.frames, views.clips).ravel(), form.size, squash=squash, within=span
     )
-    video = _to_float(frames)
-    video = crops(video, form.size, views.crops)  # [crops, clips*T, 3, size, size]
+    return cut_views(frames, form, views)
+
+
+def cut_views(frames: NDArray[np.uint8], form: ClipFormat, views: Views) -> Tensor:
+    """Frames at :func:`view_times`, uint8 [clips * T, H, W, 3] -> float [views, T, 3, size, size], normalised."""
+    video = crops(_to_float(frames), form.size, views.crops)  # [crops, clips*T, 3, size, size]
     return form.normalise(video).flatten(0, 1).unflatten(0, (-1, form.frames))
 
 
@@ -244,9 +249,16 @@ class ClipDataset(Dataset[dict[str, Any]]):
                 video = read_views(clip.path, self.form, self.views, clip.span)
             else:
                 video = read_augmented(clip.path, self.form, self.augmentation, self.draw(key), clip.span)
+        except OutOfReach as error:
+            return {"failure": (clip.name, Outage(error.reason))}
         except DecodeError as error:
             return {"failure": (clip.name, error.reason)}
         return {"video": video, "label": clip.label, "index": index, "kept": self._kept(key)}
+
+    @functools.cached_property
+    def shards(self) -> NDArray[np.int64] | None:
+        """[len(self)], the number of the shard each clip lies in; None if they are files."""
+        return shard_numbers([clip.path for clip in self.clips])
 
     def draw(self, key: Key) -> int:
         """The seed of an augmented view."""
@@ -287,12 +299,13 @@ def on_device(batch: dict[str, Any], name: str, device: torch.device) -> Tensor 
 
 
 class EpochSampler(Sampler[Key]):
-    """Keys of one epoch: in order, or shuffled by (seed, epoch). ``skip`` clips at the start were seen already."""
+    """Keys of one epoch: in order, or in that of :func:`epoch_order`. ``skip`` clips at the start were seen already."""
 
-    def __init__(self, count: int, shuffle: bool, seed: int = 0) -> None:
+    def __init__(self, count: int, shuffle: bool, seed: int = 0, shards: NDArray[np.int64] | None = None) -> None:
         self.count = count
         self.shuffle = shuffle
         self.seed = seed
+        self.shards = shards
         self.epoch = 0
         self.skip = 0
 
@@ -300,10 +313,9 @@ class EpochSampler(Sampler[Key]):
         return self.count - self.skip
 
     def __iter__(self) -> Iterator[Key]:
-        order = np.arange(self.count)
-        if self.shuffle:
-            np.random.default_rng((self.seed, self.epoch)).shuffle(order)
-        return iter([(self.epoch, int(i)) for i in order[self.skip :]])
+        shuffled = self.shuffle
+        order = epoch_order(self.count, self.seed, self.epoch, self.shards) if shuffled else np.arange(self.count)
+        return ((self.epoch, int(i)) for i in order[self.skip :])
 
 
 def make_loader(
@@ -320,13 +332,21 @@ def make_loader(
 
     ``timeout`` and ``stopped``: see :class:`msta.data.loading.SteadyLoader`.
     """
-    sampler: Any = EpochSampler(len(dataset), shuffle, dataset.seed) if keys is None else keys
+    sampler: Any = EpochSampler(len(dataset), shuffle, dataset.seed, dataset.shards) if keys is None else keys
     batches: Any = BatchSampler(sampler, batch_size, drop_last=False)
     return SteadyLoader(dataset, batches, collate, workers, timeout=timeout, stopped=stopped, sampler=sampler)
 
 
+class Outage(str):
+    """Why a clip could not be read, where the server is to blame. Leaving it out would hide what may pass."""
+
+    __slots__ = ()
+
+
 class Failures:
     """Clips that could not be read, by name: each is reported once when met, and all are listed at the end.
+
+    A server that does not answer is always an error: a run goes on from its state once it does.
 
     Args:
         on_error: "skip" goes on without the file, "fail" raises a :class:`DataError`.
@@ -341,6 +361,6 @@ class Failures:
         for path, reason in failures:
             if path not in self.reasons:
                 self.reasons[path] = reason
-                if self.on_error == "fail":
+                if self.on_error == "fail" or isinstance(reason, Outage):
                     raise DataError(str(DecodeError(path, reason)))
                 notice(f"Left out, cannot be read: {DecodeError(path, reason)}")

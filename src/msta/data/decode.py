@@ -9,6 +9,7 @@ been read and the next wanted time. (Eight frames of a 720p file with long group
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import stat
@@ -16,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, BinaryIO
 
@@ -31,6 +33,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from msta.data.storage import Unreachable, member_of, read_member, shown
 from msta.errors import MSTAError, one_line
 
 VIDEO_EXTENSIONS = frozenset(
@@ -44,7 +47,7 @@ _NO_TIMESTAMPS: Any = FormatFlags.no_timestamps.value
 _SAME_TIME = 1e-6  # seconds: k / fps in floating point must still find frame k
 _LATEST = 2**60  # ticks: later than any frame, and well within FFmpeg's int64
 # PyAV before 19 fails on a title that is not UTF-8, as old AVI files have, unless told not to.
-_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 class DecodeError(MSTAError):
@@ -56,7 +59,11 @@ class DecodeError(MSTAError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return one_line(f"{self.path}: {self.reason}")
+        return one_line(f"{shown(self.path)}: {self.reason}")
+
+
+class OutOfReach(DecodeError):
+    """A video whose server does not answer: nothing is known against the video."""
 
 
 class _BadIndex(Exception):
@@ -91,7 +98,7 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
     """
     with _opened(os.fsdecode(path)) as video:
         duration = video.stated_seconds() or _measured_seconds(video.path)
-        renderer = _Renderer(_Pass(video, seeking=False).first, video.stream, short_side=None)
+        renderer = Renderer(_Pass(video, seeking=False).first, video.aspect, short_side=None)
         height, width, _ = renderer.shape
         rate = video.stream.average_rate or video.stream.guessed_rate
         frames, fps, turn = (
@@ -154,6 +161,102 @@ def read_frames(
         return _read(_Pass(video, seeking=False), times, short_side, squash)
 
 
+def all_frames(
+    path: str | os.PathLike[str],
+    short_side: int | None = None,
+    within: tuple[float | None, float | None] = (None, None),
+) -> Iterator[tuple[float, float, NDArray[np.uint8]]]:
+    """Every frame of a video, or of a part of it, as displayed: (from, to) in seconds after the part's start, picture.
+
+    Args:
+        path: as for :func:`read_frames`.
+        short_side: the shorter side is made this long if it is longer. Both sides are made even, as encoders want them.
+        within: as for :func:`read_frames`.
+
+    Yields:
+        uint8 [H, W, 3], RGB, each on display from ``from`` to ``to``.
+
+    Raises:
+        DecodeError: the file cannot be read, or it ends long before its stated duration or the part's end.
+    """
+    path = os.fsdecode(path)
+    for seeking in (True, False):
+        with _opened(path) as video:
+            start, length = part_of(path, video.stated_seconds() or _measured_seconds(path), within)
+            frames = _Pass(video, seeking=seeking)
+            begin = frames.origin + math.floor((start + _SAME_TIME) / video.tick)
+            end = frames.origin + math.ceil((start + length - _SAME_TIME) / video.tick)
+            shown = frames.first
+            try:
+                frames.jump(begin)
+                following = frames.next()
+            except _BadIndex:
+                continue
+            yield from _displayed(frames, shown, following, begin, end, short_side)
+            return
+
+
+def _displayed(
+    frames: _Pass, shown: VideoFrame, following: VideoFrame | None, begin: int, end: int, short_side: int | None
+) -> Iterator[tuple[float, float, NDArray[np.uint8]]]:
+    """From ``begin`` to ``end`` [ticks]: ``shown`` is on display until ``following``, which ``frames`` gave last."""
+    tick, since = frames.video.tick, begin
+    renderer = Renderer(shown, frames.video.aspect, short_side, even=True)
+    while since < end:
+        if following is None:
+            _check_complete(frames, shown, (end - frames.origin) * tick - _SAME_TIME)
+        until = end if following is None else min(end, frames.now)
+        if until > since:
+            yield (since - begin) * tick, (until - begin) * tick, renderer.render(shown)
+            since = until
+        if following is None:
+            return
+        shown, following = following, frames.next()
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A frame while it is on display: from ``start`` to ``end``, in seconds after the first frame's appearance.
+
+    ``picture`` makes uint8 [H, W, 3], RGB, upright, of the size that was asked for, as :func:`read_frames` does.
+    """
+
+    start: float
+    end: float
+    picture: Callable[[], NDArray[np.uint8]]
+
+    def outlasts(self, time: float) -> bool:
+        """Whether it is still on display at ``time`` [s], or that has passed before it appeared."""
+        return time + _SAME_TIME < self.end
+
+
+def play(
+    path: str | os.PathLike[str], short_side: int | None = None, *, squash: bool = False, threads: int = 1
+) -> Iterator[Shown]:
+    """All frames of a file, in order, in one pass that holds two of them. Arguments: see :func:`read_frames`.
+
+    Raises:
+        DecodeError: the file cannot be read; at its end, if it ends long before its header says.
+    """
+    with _opened(os.fsdecode(path), threads) as video:
+        yield from play_video(video, short_side, squash)
+
+
+def play_video(video: Video, short_side: int | None, squash: bool) -> Iterator[Shown]:
+    """The same of a file or stream that is open already."""
+    frames = _Pass(video, seeking=False)
+    shown: VideoFrame | None = frames.first
+    renderer = Renderer(frames.first, video.aspect, short_side, squash)
+    while shown is not None:
+        start, following = frames.now, frames.next()
+        end = frames.now if following else start + (shown.duration or video.frame_ticks)
+        start, end = start - frames.origin, end - frames.origin
+        yield Shown(start * video.tick, end * video.tick, partial(renderer.render, shown))
+        if following is None:
+            _check_complete(frames, shown, math.inf)
+        shown = following
+
+
 @dataclass(frozen=True)
 class Decoded:
     """What a whole file gave: frames, the seconds they last, and how many packets or frames of it are damaged."""
@@ -199,7 +302,7 @@ def _read(frames: _Pass, times: NDArray[np.float64], short_side: int | None, squ
     ticks = np.floor((times[order] + _SAME_TIME) / frames.video.tick).clip(0, _LATEST)
     wanted = [frames.origin + int(t) for t in ticks]
     shown = frames.first
-    renderer = _Renderer(shown, frames.video.stream, short_side, squash)
+    renderer = Renderer(shown, frames.video.aspect, short_side, squash)
     clip = np.empty((len(times), *renderer.shape), dtype=np.uint8)
     served = 0
     while served < len(wanted):
@@ -226,7 +329,7 @@ def _check_complete(frames: _Pass, last: VideoFrame, latest: float) -> None:
         raise DecodeError(video.path, reason)
 
 
-class _Video:
+class Video:
     """An open file's video stream and its clock."""
 
     def __init__(self, path: str, container: InputContainer, stream: VideoStream) -> None:
@@ -237,6 +340,7 @@ class _Video:
         self.tick = float(stream.time_base or 1)  # seconds
         rate = float(stream.average_rate or stream.guessed_rate or 25)
         self.frame_ticks = max(1, round(1 / (rate * self.tick)))  # on average
+        self.aspect = float(stream.sample_aspect_ratio or 1)
 
     def packets(self) -> Iterator[Packet[VideoStream]]:
         """The stream's packets from here on, in the file's order; damage to the container ends them."""
@@ -287,7 +391,7 @@ class _Pass:
     land on the key frame that the file promised; else _BadIndex is raised.
     """
 
-    def __init__(self, video: _Video, seeking: bool) -> None:
+    def __init__(self, video: Video, seeking: bool) -> None:
         self.video = video
         self.can_jump = seeking and video.format in (_MP4, _MATROSKA, "avi", "flv")
         if self.can_jump and video.format == _MATROSKA:
@@ -372,15 +476,25 @@ class _Pass:
         return True
 
 
-class _Renderer:
-    """Decoded frames -> uint8 [H, W, 3] as displayed; size and orientation are the first frame's for all."""
+class Renderer:
+    """Decoded frames -> uint8 [H, W, 3] as displayed; size and orientation are the first frame's for all.
 
-    def __init__(self, first: VideoFrame, stream: VideoStream, short_side: int | None, squash: bool = False) -> None:
-        width, height = first.width * float(stream.sample_aspect_ratio or 1), float(first.height)
+    ``aspect`` is the width of a stored pixel over its height. ``even`` makes both sides so, and never longer than
+    they are stored.
+    """
+
+    def __init__(
+        self, first: VideoFrame, aspect: float, short_side: int | None, squash: bool = False, even: bool = False
+    ) -> None:
+        width, height = first.width * aspect, float(first.height)
         scale = short_side / min(width, height) if short_side else 1.0
+        if even:
+            scale = min(1.0, scale)
         self.size = max(1, round(width * scale)), max(1, round(height * scale))  # (W, H) before turning
         if squash and short_side:
             self.size = short_side, short_side
+        if even:
+            self.size = self.size[0] + self.size[0] % 2, self.size[1] + self.size[1] % 2
         self.quarter_turns, self.mirrored = _orientation(first)
         self.shape = (*(self.size if self.quarter_turns % 2 else self.size[::-1]), 3)
         self.reformatter = VideoReformatter()  # one for all: its tables are costly
@@ -406,15 +520,15 @@ def _orientation(frame: VideoFrame) -> tuple[int, bool]:
 
 
 @contextmanager
-def _opened(path: str, threads: int = 1) -> Iterator[_Video]:
+def _opened(path: str, threads: int = 1) -> Iterator[Video]:
     """The video in a file. Any error of FFmpeg or the system in the block becomes a DecodeError."""
     try:
         with _open_file(path) as file, _open_container(path, file) as container:
             container.flags &= ~_GEN_PTS  # a time FFmpeg makes up is worse than none
-            stream = _video_stream(path, container)
+            stream = video_stream(path, container)
             stream.codec_context.thread_count = threads
             stream.codec_context.thread_type = "AUTO"
-            yield _Video(path, container, stream)
+            yield Video(path, container, stream)
     except av.FFmpegError as error:
         raise DecodeError(path, f"FFmpeg: {error.strerror}") from None
     except OSError as error:
@@ -422,7 +536,9 @@ def _opened(path: str, threads: int = 1) -> Iterator[_Video]:
 
 
 def _open_file(path: str) -> BinaryIO:
-    """Open a regular file with something in it."""
+    """Open a regular file with something in it; or a shard's member, whose bytes are read and compared first."""
+    if (content := member_bytes(path)) is not None:
+        return io.BytesIO(content)
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -441,11 +557,26 @@ def _open_file(path: str) -> BinaryIO:
     return open(os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)), "rb", buffering=0)
 
 
+def member_bytes(path: str) -> bytes | None:
+    """What a path that names a shard's member stands for, compared with its digest; None for other paths.
+
+    Raises:
+        DecodeError: it cannot be had, or is damaged; OutOfReach if the server is to blame.
+    """
+    member = member_of(path)
+    try:
+        return read_member(member) if member else None
+    except Unreachable as error:
+        raise OutOfReach(path, str(error)) from None
+    except OSError as error:
+        raise DecodeError(path, error.strerror or str(error)) from None
+
+
 def _open_container(path: str, file: BinaryIO) -> InputContainer:
     """Let FFmpeg find out what the file is."""
     try:
         # The whitelist keeps a playlist dressed up as a video from opening other files or the network.
-        return av.open(file, container_options={"protocol_whitelist": "none"}, **_METADATA)
+        return av.open(file, container_options={"protocol_whitelist": "none"}, **METADATA)
     except av.FFmpegError:
         file.seek(0)
         reason = "not a video file FFmpeg can read"
@@ -454,7 +585,7 @@ def _open_container(path: str, file: BinaryIO) -> InputContainer:
         raise DecodeError(path, reason) from None
 
 
-def _video_stream(path: str, container: InputContainer) -> VideoStream:
+def video_stream(path: str, container: InputContainer) -> VideoStream:
     """The first video stream that is no cover picture."""
     videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not videos:

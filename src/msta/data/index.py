@@ -16,6 +16,7 @@ from msta.data.catalog import Catalog, Clip, require_files, write_rows
 from msta.data.decode import DecodeError, VideoInfo, probe
 from msta.data.layouts.parts import csv_rows, read_classes, seconds
 from msta.data.layouts.tables import CLASSES_KEY
+from msta.data.storage import absolute
 from msta.errors import ConfigError, DataError
 from msta.files import refuse_existing, replacing
 
@@ -107,7 +108,7 @@ def _without(catalog: Catalog, table: Path) -> Catalog:
         cells = dict(zip(columns, row, strict=False))
         times = [seconds(f"{table}, line {line}", cells.get(name, "")) for name in ("start", "end")]
         broken.add((cells["path"], *times))
-    kept = tuple(clip for clip in catalog.clips if (os.path.abspath(clip.path), *clip.span) not in broken)
+    kept = tuple(clip for clip in catalog.clips if (absolute(clip.path), *clip.span) not in broken)
     if not kept:
         raise DataError(f"{table}: lists every clip of {catalog.source}; none is left")
     return replace(catalog, clips=kept)
@@ -127,7 +128,7 @@ def _row(catalog: Catalog, clip: Clip, info: VideoInfo | None) -> list[Any]:
         duration = max(0.0, end - (clip.start or 0.0))
         if info.frames is not None and info.duration:
             frames = round(info.frames * duration / info.duration)
-    return [os.path.abspath(clip.path), catalog.classes[clip.label], clip.split, *clip.span, duration, frames]
+    return [absolute(clip.path), catalog.classes[clip.label], clip.split, *clip.span, duration, frames]
 
 
 def _check_classes_beside(catalog: Catalog, out: Path) -> None:

@@ -20,8 +20,10 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from msta.data.order import epoch_order
 from msta.errors import MSTAError, in_short
 from msta.notices import notice
 
@@ -42,6 +44,7 @@ class StepSampler:
         batch_size: clips of a batch; no batch has clips of two steps.
         process: this one.
         processes: how many there are.
+        shards: see :func:`msta.data.order.epoch_order`.
 
     Attributes:
         epoch: whose order.
@@ -50,15 +53,22 @@ class StepSampler:
     """
 
     def __init__(
-        self, count: int, seed: int, *, step_clips: int, batch_size: int, process: int = 0, processes: int = 1
+        self,
+        count: int,
+        seed: int,
+        *,
+        step_clips: int,
+        batch_size: int,
+        process: int = 0,
+        processes: int = 1,
+        shards: NDArray[np.int64] | None = None,
     ) -> None:
         self.count, self.seed, self.step_clips, self.batch_size = count, seed, step_clips, batch_size
-        self.process, self.processes = process, processes
+        self.process, self.processes, self.shards = process, processes, shards
         self.epoch = self.skip = 0
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.arange(self.count)
-        np.random.default_rng((self.seed, self.epoch)).shuffle(order)
+        order = epoch_order(self.count, self.seed, self.epoch, self.shards)
         for start in range(self.skip, self.count, self.step_clips):
             own = order[start : start + self.step_clips][self.process :: self.processes]
             for first in range(0, len(own), self.batch_size):

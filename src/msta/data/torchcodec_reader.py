@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from msta.data.decode import DecodeError, part_of
+from msta.data.decode import DecodeError, member_bytes, part_of
 from msta.errors import ConfigError, in_short
 
 _A_LITTLE = 1e-6  # seconds
@@ -50,8 +50,9 @@ def read_frames(
     """uint8 [T, H, W, 3] on display at the chosen times."""
     decoder = require_torchcodec()
     path = os.fsdecode(path)
+    content = member_bytes(path)
     try:
-        video = decoder(os.path.abspath(path), num_ffmpeg_threads=1)
+        video = decoder(os.path.abspath(path) if content is None else content, num_ffmpeg_threads=1)
         about = video.metadata
         first = float(about.begin_stream_seconds)
         start, length = part_of(path, float(about.end_stream_seconds) - first, within)

@@ -20,6 +20,7 @@ from rich.progress import Progress as Bar
 
 from msta.data.catalog import Catalog, Clip, require_files, write_rows
 from msta.data.decode import DecodeError, decode_all
+from msta.data.storage import absolute
 from msta.errors import Interrupted, MSTAError
 from msta.files import refuse_existing, replacing
 
@@ -63,7 +64,7 @@ def verify(
     if not (out / JOURNAL).exists():
         refuse_existing(out)
         out.mkdir(parents=True, exist_ok=True)
-    files = list(dict.fromkeys(os.path.abspath(clip.path) for clip in catalog.clips))
+    files = list(dict.fromkeys(absolute(clip.path) for clip in catalog.clips))
     done = {path: line for path, line in _read_journal(out / JOURNAL).items() if _still_holds(line, timeout)}
     jobs = [path for path in files if path not in done]
     try:
@@ -82,10 +83,10 @@ def verify(
         so_far = sum(path in done for path in files)
         raise Interrupted(f"stopped after {so_far} of {len(files)} files; the same command goes on") from None
     broken = [
-        {"path": os.path.abspath(clip.path), "start": clip.start, "end": clip.end}
+        {"path": absolute(clip.path), "start": clip.start, "end": clip.end}
         | {"class": catalog.classes[clip.label], "split": clip.split, "problem": problem, "reason": reason}
         for clip in catalog.clips
-        for problem, reason in _problems(clip, done[os.path.abspath(clip.path)])
+        for problem, reason in _problems(clip, done[absolute(clip.path)])
     ]
     with replacing(out / TABLE) as aside:
         write_rows(aside, [COLUMNS, *(["" if row[c] is None else row[c] for c in COLUMNS] for row in broken)])

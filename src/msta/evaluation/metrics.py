@@ -84,14 +84,15 @@ def reliability(probabilities: Array, labels: Integers, bins: int = BINS) -> tup
     return mean, right, count / len(labels)
 
 
-def fit_temperature(probabilities: Array, labels: Integers) -> float:
+def fit_temperature(probabilities: Array, labels: Integers, *, doubt: float = 0.0) -> float:
     """The temperature of the lowest negative log likelihood on these (validation) clips, between 1/100 and 100.
 
     The likelihood is convex in the inverse temperature, so its derivative is bisected. Clips that are all right ask
-    for no temperature above zero, and get the lowest.
+    for no temperature above zero, and get the lowest; with ``doubt``, the share of each label that is given to all
+    classes alike, they get one at which they are that sure.
     """
     logits = np.log(np.clip(probabilities, 1e-12, None))
-    own = logits[np.arange(len(labels)), labels]
+    own = (1 - doubt) * logits[np.arange(len(labels)), labels] + doubt * logits.mean(1)
     low, high = np.log(1e-2), np.log(1e2)  # of the inverse temperature
     for _ in range(50):
         middle = (low + high) / 2

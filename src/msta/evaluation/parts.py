@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections import Counter
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 from msta.config import DataSettings, explain
 from msta.data.catalog import Catalog, Clip, class_text, read_catalog, write_catalog
 from msta.data.layouts.options import OPTIONS
+from msta.data.storage import DIGITS, absolute, content_hash, exists, real, size_of
 from msta.errors import ConfigError, DataError
 from msta.files import new_directory
 
@@ -55,7 +55,7 @@ class Part:
         except ValidationError as error:
             raise ConfigError(explain(error, "data.")) from error
         catalog = settings.read()
-        gone = [clip.path for clip in catalog.clips if not os.path.exists(clip.path)]
+        gone = [clip.path for clip in catalog.clips if not exists(clip.path)]
         if gone:
             raise DataError(
                 f"{catalog.source}: {len(gone)} of its {len(catalog.clips)} files are not where it says, {gone[0]} for "
@@ -119,7 +119,7 @@ def write_once(folder: Path, catalog: Catalog) -> Path:
         return csv
     then = read_catalog(csv)
     same = then.classes == catalog.classes and {(c.path, c.span, c.label, c.split) for c in then.clips} == {
-        (os.path.abspath(c.path), c.span, c.label, c.split) for c in catalog.clips
+        (absolute(c.path), c.span, c.label, c.split) for c in catalog.clips
     }
     if not same:
         raise DataError(
@@ -139,20 +139,20 @@ def refuse_overlap(train: Sequence[Clip], test: Sequence[Clip], what: str) -> No
     by_file: dict[str, list[Clip]] = {}
     by_size: dict[int, set[str]] = {}
     for clip in train:
-        file = os.path.realpath(clip.path)
+        file = real(clip.path)
         by_file.setdefault(file, []).append(clip)
-        by_size.setdefault(os.path.getsize(file), set()).add(file)
+        by_size.setdefault(size_of(file), set()).add(file)
     digests: dict[str, str] = {}
 
     def digest(file: str) -> str:
         if file not in digests:
-            digests[file] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+            digests[file] = content_hash(file)[:DIGITS]
         return digests[file]
 
     for clip in test:
-        file = os.path.realpath(clip.path)
+        file = real(clip.path)
         files = [file] if file in by_file else []
-        alike = by_size.get(os.path.getsize(file), set()) - {file}
+        alike = by_size.get(size_of(file), set()) - {file}
         files += [other for other in sorted(alike) if digest(other) == digest(file)]
         for same in (c for other in files for c in by_file[other] if _overlap(c, clip)):
             alias = f", as {same.name}" if same.name != clip.name else ""

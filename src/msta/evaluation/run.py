@@ -15,6 +15,7 @@ from msta.data.catalog import SPLITS, Catalog, Clip, read_catalog, require_files
 from msta.data.clips import ONE_VIEW, ClipDataset, Failures, Views, make_loader
 from msta.errors import ConfigError, DataError
 from msta.evaluation.evaluate import class_embeddings, clip_format, evaluate
+from msta.evaluation.metrics import scaled
 from msta.evaluation.predictions import Recorder
 from msta.evaluation.unknown import choose_threshold
 from msta.methods.base import AdaptedModel
@@ -51,7 +52,7 @@ def evaluate_on(
 
     Returns:
         See :func:`accuracy`; also "clips" (measured), "split", "unreadable", clip -> reason, and "unknown_below", the
-        confidence that 95 % of these clips reach.
+        probability, as ``msta predict`` gives it, that 95 % of these clips reach.
 
     Raises:
         DataError: classes the adapter does not know, no such split, or no clip that can be read.
@@ -82,7 +83,8 @@ def evaluate_on(
         raise DataError(f"{data}: not one of its {len(chosen)} clips can be read")
     if predictions is not None:
         recorder.write(predictions, split=split, method=model.config.name)
-    threshold = choose_threshold(recorder.predictions().confidence)
+    probabilities = scaled(recorder.predictions().probabilities, model.temperature_for(classes))
+    threshold = choose_threshold(probabilities.max(1))
     return {**metrics, "split": split, "unknown_below": threshold, "unreadable": unreadable}
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from msta.errors import DataError
 from msta.evaluation.metrics import Array
-from msta.evaluation.predictions import read_predictions
 
 KEEP = 0.95
 """Share of the validation clips that the threshold lets pass."""
@@ -32,11 +29,6 @@ def choose_threshold(known: Array, unknown: Array | None = None, *, keep: float 
     candidates = np.unique(np.concatenate([known, unknown]))
     kept, refused = (known[:, None] >= candidates).mean(0), (unknown[:, None] < candidates).mean(0)
     return float(candidates[np.argmax(kept + refused)])
-
-
-def threshold(validation: Path) -> float | None:
-    """Chosen on the predictions in a file; None without the file."""
-    return choose_threshold(read_predictions(validation).confidence) if validation.exists() else None
 
 
 def rejection(below: float, known: Array, unknown: Array) -> dict[str, float]:

@@ -1,18 +1,32 @@
-"""Predictor: video files -> ranked classes with probabilities."""
+"""Predictor: videos -> ranked classes with probabilities."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from msta.data.clips import ONE_VIEW, Views, read_views
-from msta.errors import MSTAError, is_text
-from msta.evaluation.evaluate import class_embeddings, class_probabilities, clip_format
+from msta.data.clips import ONE_VIEW, ClipFormat, Views, read_views
+from msta.data.decode import DecodeError
+from msta.data.live import array_views, as_frames
+from msta.errors import ConfigError, MSTAError, is_text
+from msta.evaluation.evaluate import class_embeddings, clip_format, view_probabilities
+from msta.evaluation.metrics import Array, scaled
 from msta.methods.base import AdaptedModel
 from msta.methods.task import DEFAULT_TEMPLATE
+
+Path = str | os.PathLike[str]
+"""Of a file."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -24,13 +38,17 @@ class Prediction:
 
 
 class Predictor:
-    """A model with its classes, ready for files. The class prompts are read once.
+    """A model with its classes, ready for videos. The class prompts are read once.
 
     Args:
         model: from :func:`msta.load_adapter`, or a backbone with "zero-shot" attached.
         classes: any names. None: those the adapter was trained for.
         template: their prompt, or several, whose embeddings are averaged. None: the adapter's.
         views: test views, see :class:`Views`.
+
+    Attributes:
+        temperature: the adapter's, fitted on validation clips, for the classes it was fitted on; else 1, and the
+            probabilities are as the model gives them.
 
     Raises:
         MSTAError: no classes, or the same one twice.
@@ -61,18 +79,114 @@ class Predictor:
         self.classes = names
         self.views = views
         self.format = clip_format(model)
-        self._text = class_embeddings(model, names, template or (task.template if task else DEFAULT_TEMPLATE))
+        self.temperature = model.temperature_for(names)
+        self.text = class_embeddings(model, names, template or (task.template if task else DEFAULT_TEMPLATE))
 
-    def __call__(self, path: str | os.PathLike[str]) -> list[Prediction]:
+    def __call__(self, video: Path | NDArray[np.uint8] | Tensor) -> list[Prediction]:
         """All classes, the most likely first.
+
+        Args:
+            video: a file, or frames: uint8 [T, H, W, 3], RGB, evenly spaced in time.
 
         Raises:
             DecodeError: the file cannot be read.
+            ValueError: frames of another shape or type.
         """
-        video = read_views(os.fspath(path), self.format, self.views)
+        return self.ranked(self.read(video).to(self.text.device), 1)[0]
+
+    def each(
+        self, videos: Iterable[Path], *, batch: int = 8, workers: int = 2
+    ) -> Iterator[tuple[Path, list[Prediction] | DecodeError]]:
+        """The same of many files, in their order, read ahead by threads and encoded ``batch`` at a time.
+
+        A file that cannot be read gives its error in its place.
+        """
+        for path, answer in predict_each([self], videos, batch=batch, workers=workers):
+            yield path, answer if isinstance(answer, DecodeError) else answer[0]
+
+    def read(self, video: Path | NDArray[np.uint8] | Tensor) -> Tensor:
+        """A file or frames -> float [views, T, 3, size, size], as the model wants to see it."""
+        if isinstance(video, str | os.PathLike):
+            return read_views(os.fspath(video), self.format, self.views)
+        return array_views(as_frames(video), self.format, self.views)
+
+    def ranked(self, views: Tensor, clips: int) -> list[list[Prediction]]:
+        """Views of so many clips, clip by clip, [clips * views, T, 3, size, size] -> each clip's classes."""
         with torch.inference_mode():
-            probabilities = class_probabilities(self.model, video.to(self._text.device)[:, None].unbind(0), self._text)[
-                0
-            ]
-        order = probabilities.argsort(descending=True).tolist()
+            embeddings = self.model.encode_video(views).unflatten(0, (clips, -1)).transpose(0, 1)
+        return [self.rank(probabilities) for probabilities in self.probabilities(embeddings)]
+
+    def probabilities(self, embeddings: Tensor) -> Array:
+        """Of clips: embeddings [views, B, D] -> float64 [B, K], averaged over the views, at the temperature."""
+        with torch.inference_mode():
+            mean = view_probabilities(self.model, embeddings, self.text).mean(0).double().cpu().numpy()
+        return mean if self.temperature == 1 else scaled(mean, self.temperature)
+
+    def rank(self, probabilities: Array) -> list[Prediction]:
+        """[K] -> all classes, the most likely first."""
+        order = np.argsort(-probabilities, kind="stable")
         return [Prediction(self.classes[i], float(probabilities[i])) for i in order]
+
+
+def predict_each(
+    predictors: Sequence[Predictor], videos: Iterable[Path], *, batch: int = 8, workers: int = 2
+) -> Iterator[tuple[Path, list[list[Prediction]] | DecodeError]]:
+    """Each file with each predictor's answer; a file is read once. See :meth:`Predictor.each`.
+
+    Raises:
+        ConfigError: the predictors do not see the same frames.
+    """
+    common_format(predictors)
+    first = predictors[0]
+    for group in batched(read_ahead(videos, first.read, workers), batch):
+        readable = [video for _, video in group if isinstance(video, Tensor)]
+        ranked: list[Iterator[list[Prediction]]] = []
+        if readable:
+            views = torch.cat(readable).to(first.text.device)  # [B * views, T, 3, H, W]
+            ranked = [iter(p.ranked(views, len(readable))) for p in predictors]
+        for path, video in group:
+            yield path, video if isinstance(video, DecodeError) else [next(answers) for answers in ranked]
+
+
+def common_format(predictors: Sequence[Predictor]) -> ClipFormat:
+    """What all of them want to see.
+
+    Raises:
+        ConfigError: it is not the same.
+    """
+    form, views = predictors[0].format, predictors[0].views
+    for predictor in predictors:
+        if predictor.format != form or predictor.views != views:
+            each = [f"{f.frames} of {f.size} px ({f.fit})" for f in (form, predictor.format)]
+            raise ConfigError(
+                f"--adapter: one pass shows all adapters the same frames; one wants {' and another '.join(each)}"
+            )
+    return form
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """``size`` items at a time."""
+    source = iter(items)
+    while group := list(islice(source, size)):
+        yield group
+
+
+def read_ahead(paths: Iterable[Path], read: Any, workers: int) -> Iterator[tuple[Path, Tensor | DecodeError]]:
+    """``read`` of each path, or its error, in order; up to 4 a thread are in memory."""
+
+    def attempt(path: Path) -> Tensor | DecodeError:
+        try:
+            return read(path)
+        except DecodeError as error:
+            return error
+
+    with ThreadPoolExecutor(workers) as pool:
+        pending: deque[tuple[Path, Future[Tensor | DecodeError]]] = deque()
+        for path in paths:
+            pending.append((path, pool.submit(attempt, path)))
+            if len(pending) >= 4 * workers:
+                first, found = pending.popleft()
+                yield first, found.result()
+        while pending:
+            first, found = pending.popleft()
+            yield first, found.result()

@@ -90,5 +90,5 @@ def load_adapter(directory: str | os.PathLike[str], backbone: DualEncoder | None
         model.load_adapter_state(artefact.state)
     except (ConfigError, ValidationError, RuntimeError) as error:
         raise CheckpointError(f"{directory}: its settings and weights do not fit: {in_short(error)}") from error
-    model.task = artefact.task
+    model.task, model.temperature = artefact.task, artefact.temperature
     return model.eval()

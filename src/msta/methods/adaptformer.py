@@ -79,6 +79,8 @@ class ParallelAdapter(nn.Module):
 class AdaptFormerBlock(nn.Module):
     """A block with an adapter beside its MLP; has a block's interface."""
 
+    mixes_frames = False
+
     def __init__(self, block: Block, adapter: ParallelAdapter, scale: float) -> None:
         super().__init__()
         self.block, self.adapter, self.scale = block, adapter, scale

@@ -3,12 +3,13 @@
 adapter_config.json         method, settings, and the backbone it belongs to
 adapter_model.safetensors   what trained
 classes.json                names, template, where the anchors came from
-metrics.json                what was measured
+metrics.json                what was measured, and the temperature fitted on the validation clips
 README.md                   a model card
 """
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from msta.methods.task import Task
 
 FORMAT = "msta-adapter-1"
 CONFIG, WEIGHTS, CLASSES = "adapter_config.json", "adapter_model.safetensors", "classes.json"
+METRICS = "metrics.json"
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Artefact:
         trained: number of trained parameters.
         total: number of all parameters, the backbone's included.
         task: classes and template; None if it was not trained for any.
+        temperature: of the metrics; 1 if none was fitted.
     """
 
     method: str
@@ -50,6 +53,7 @@ class Artefact:
     trained: int
     total: int
     task: Task | None
+    temperature: float = 1.0
 
     def write(self, directory: str | os.PathLike[str], metrics: dict[str, Any]) -> None:
         """Write the directory aside and rename it: it is never seen half-written, and never overwrites another.
@@ -72,7 +76,7 @@ class Artefact:
             if self.task is not None:
                 task = asdict(self.task)
                 write_json(folder / CLASSES, {"names": task.pop("classes"), **task})
-            write_json(folder / "metrics.json", metrics)
+            write_json(folder / METRICS, metrics)
             write_bytes(folder / "README.md", self._model_card(metrics).encode())
 
     @classmethod
@@ -101,6 +105,7 @@ class Artefact:
                 trained=int(config["trained_parameters"]),
                 total=int(config["total_parameters"]),
                 task=_read_task(folder / CLASSES) if (folder / CLASSES).exists() else None,
+                temperature=_read_temperature(folder / METRICS) if (folder / METRICS).exists() else 1.0,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{folder / CONFIG}: damaged or not ours ({error!r})") from error
@@ -136,6 +141,15 @@ def _texts(content: dict[str, Any]) -> dict[str, str]:
     if not {"source", "fingerprint"} <= content.keys():
         raise KeyError("backbone: source and fingerprint")
     return {name: str(value) for name, value in content.items()}
+
+
+def _read_temperature(path: Path) -> float:
+    value = read_json(path, CheckpointError).get("temperature")
+    if value is None:
+        return 1.0
+    if not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise CheckpointError(f"{path}: temperature: expected a positive number or null, got {value!r}")
+    return float(value)
 
 
 def _read_task(path: Path) -> Task:

@@ -59,6 +59,7 @@ class AdaptedModel(nn.Module):
         clip_views: how many augmented views of each training clip the method wants to :meth:`see` before training.
         settle_views: how many of them it wants to see once more when it is trained: :meth:`settle`.
         task: classes and template, once trained.
+        temperature: that makes the probabilities of its classes as high as they are right, fitted on validation clips.
         exact_reference: compute everything, every time, as it is written in the papers: the oracle that the shortcuts
             of :mod:`msta.backbone.prefix`, of blocks and of adapters are tested against.
     """
@@ -84,6 +85,7 @@ class AdaptedModel(nn.Module):
         self.clip_views = 0
         self.settle_views = 0
         self.task: Task | None = None
+        self.temperature = 1.0
 
     def encode_video(self, video: Tensor | Tokens) -> Tensor:
         """Float [B, T, 3, H, W], normalised, or what :meth:`video_prefix` gave -> [B, D], not L2-normalised."""
@@ -167,6 +169,10 @@ class AdaptedModel(nn.Module):
         if self.config.closed and (self.task is None or tuple(classes) != self.task.classes):
             own = "it was trained for none" if self.task is None else f"these are not its {len(self.task.classes)}"
             raise ConfigError(f"{self.config.name} chooses among the classes it was trained on alone, and {own}")
+
+    def temperature_for(self, classes: Sequence[str]) -> float:
+        """The fitted one for the classes it was fitted on, in any order; 1 for others, of which nothing is known."""
+        return self.temperature if self.task and set(classes) == set(self.task.classes) else 1.0
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """K strings -> int64 [K, L]."""

@@ -213,6 +213,11 @@ class MSTABlock(nn.Module):
         self.projection = projection
         self.scale = scale
 
+    @property
+    def mixes_frames(self) -> bool:
+        """Whether a frame's tokens depend on other frames, where the block itself attends within each."""
+        return self.bottleneck.temporal is not None
+
     def frozen(self, x: Tensor, layout: VideoLayout | None) -> Tensor:
         """The block itself: if nothing below trains, the same in every step. :meth:`forward` takes it as ``ahead``."""
         return self.block(x, layout)

@@ -189,6 +189,8 @@ class VideoPrompts(nn.Module):
     what is read there is laid out as ever.
     """
 
+    mixes_frames = False
+
     def __init__(
         self, block: Block, prompts: nn.Module | None, tokens: int, norm: nn.Module | None, enter: bool, leave: bool
     ) -> None:

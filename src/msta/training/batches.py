@@ -83,7 +83,7 @@ class Source:
         self._filled: set[tuple[str, int]] = set()
         self._order = StepSampler(
             len(split.train), config.train.seed, step_clips=step_clips, batch_size=self.batch_size,
-            process=processes.rank, processes=processes.count,
+            process=processes.rank, processes=processes.count, shards=self.datasets["train"].shards,
         )  # fmt: skip
 
     def plan(self, epochs: int) -> str | None:

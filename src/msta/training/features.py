@@ -23,6 +23,7 @@ from msta.backbone.prefix import kept_parts, prefix_length, to_keep
 from msta.data.catalog import WHOLE
 from msta.data.clips import ClipDataset, Failures, Key, collate, make_loader, on_device
 from msta.data.loading import SteadyLoader
+from msta.data.storage import content_hash
 from msta.errors import ConfigError
 from msta.files import replacing
 from msta.methods.base import AdaptedModel
@@ -64,11 +65,7 @@ class PrefixCache:
         """
         clip = dataset.clips[key[1]]
         if clip.path not in self._hashes:
-            with open(clip.path, "rb") as video:
-                digest = hashlib.sha256()
-                while block := video.read(1 << 20):
-                    digest.update(block)
-            self._hashes[clip.path] = digest.hexdigest()
+            self._hashes[clip.path] = content_hash(clip.path)
         how: dict[str, Any] = {"form": asdict(dataset.form), "views": asdict(dataset.views)}
         if dataset.augmentation is not None:
             how = {"form": asdict(dataset.form), "augmentation": asdict(dataset.augmentation)}

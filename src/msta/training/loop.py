@@ -22,11 +22,12 @@ from msta.config import RunConfig, read_config
 from msta.data.catalog import Catalog, read_catalog, write_catalog
 from msta.data.clips import Failures
 from msta.data.splits import Split
+from msta.data.storage import absolute
 from msta.descriptions.anchors import anchor_folder, anchors_of
 from msta.errors import CheckpointError, ConfigError, DataError, Interrupted, MSTAError, is_text
+from msta.evaluation.calibration import calibrated
 from msta.evaluation.evaluate import evaluate
 from msta.evaluation.predictions import Recorder
-from msta.evaluation.unknown import threshold
 from msta.files import new_directory, read_json, refuse_existing, write_json
 from msta.memory import keep_freed_memory
 from msta.methods.task import per_class
@@ -369,7 +370,7 @@ class _Run:
             "steps": progress.step,
             "seconds": round(self.clock.seconds(), 1),
             "consistency": self.config.descriptions.summary(bank if self.anchors else None),
-            "unknown_below": threshold(self._kept_file("val")) if self.processes.main else None,
+            **(calibrated(self._kept_file("val")) if self.processes.main else {}),
             "approximations": self.config.approximations(),
             "unreadable": self.failures.reasons,
         }
@@ -476,7 +477,7 @@ def _open_run(out: Path, config: RunConfig, catalog: Catalog, split: Split) -> N
 
 def _check_same_split(out: Path, catalog: Catalog, split: Split) -> None:
     then = {(c.path, c.span, c.split) for c in read_catalog(out / "split.csv").clips}
-    now = {(os.path.abspath(c.path), c.span, c.split) for c in split.all()}
+    now = {(absolute(c.path), c.span, c.split) for c in split.all()}
     if then != now:
         raise DataError(f"{catalog.source}: its clips are not those the run in {out} began with (see its split.csv)")
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from msta.data.catalog import Catalog
-from msta.data.layouts import activitynet, folder, hmdb51, kinetics, lists, ssv2, tables, ucf101
+from msta.data.layouts import activitynet, folder, hmdb51, kinetics, lists, shards, ssv2, tables, ucf101
 from msta.data.layouts.options import OPTIONS, Options
+from msta.data.storage import as_url
 from msta.errors import ConfigError, DataError
 
 
@@ -29,6 +30,7 @@ class Layout:
 _OFFICIAL = frozenset({"annotations", "labels"})
 
 LAYOUTS = {
+    "shards": Layout(shards.read, shards.looks_like, frozenset({"labels"})),
     "parquet": Layout(tables.read_parquet, tables.is_parquet, frozenset({"labels"})),
     "list": Layout(lists.read, lists.looks_like, frozenset({"labels", "train_list", "val_list", "test_list"})),
     "csv": Layout(tables.read_csv, Path.is_file, frozenset({"labels"})),
@@ -53,7 +55,7 @@ def read_layout(path: Path, layout: str | None, options: Mapping[str, Any]) -> C
     if layout is not None and layout not in LAYOUTS:
         near = "".join(f"; did you mean {name}?" for name in difflib.get_close_matches(layout.lower(), LAYOUTS, n=1))
         raise ConfigError(f"data.layout: {layout!r} is none of {', '.join(LAYOUTS)}{near}")
-    if not path.exists():
+    if not path.exists() and as_url(path) is None:
         raise DataError(f"{path}: no such folder or CSV file")
     if layout is None:
         by_lists = {"train_list", "val_list", "test_list"} & set(chosen.given())

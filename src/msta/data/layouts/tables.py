@@ -9,6 +9,7 @@ from typing import Any
 from msta.data.catalog import SPLITS, Catalog, Clip, class_text
 from msta.data.layouts.options import Options
 from msta.data.layouts.parts import SPLIT_NAMES, choose_classes, csv_rows, given_classes, read_classes, seconds
+from msta.data.storage import as_url
 from msta.errors import DataError, in_short
 from msta.notices import notice
 
@@ -70,7 +71,12 @@ def _csv_clip(file: Path, line: int, row: dict[str, str], labels: dict[str, int]
     if not row["path"]:
         raise DataError(f"{where}: no path")
     start, end = (seconds(where, row.get(name, "")) for name in ("start", "end"))
-    return Clip(str(file.parent / row["path"]), label, SPLIT_NAMES[split] if split else None, start, end)
+    return Clip(_beside(file, row["path"]), label, SPLIT_NAMES[split] if split else None, start, end)
+
+
+def _beside(table: Path, name: str) -> str:
+    """A path in a table: absolute, a URL, or relative to the table."""
+    return as_url(name) or str(table.parent / name)
 
 
 def numbers_in_order(label: str) -> tuple[int, str]:
@@ -113,5 +119,5 @@ def read_parquet(path: Path, options: Options) -> Catalog:
         if split and split not in SPLIT_NAMES:
             raise DataError(f"{where}: the split {split!r} is none of {', '.join(SPLITS)}")
         times = [seconds(where, "" if time is None else str(time)) for time in (start, end)]
-        clips.append(Clip(str(path.parent / str(file)), labels[text], SPLIT_NAMES.get(split), *times))
+        clips.append(Clip(_beside(path, str(file)), labels[text], SPLIT_NAMES.get(split), *times))
     return choose_classes(Catalog(str(path), tuple(classes), tuple(clips)), options.labels)

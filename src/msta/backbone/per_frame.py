@@ -1,0 +1,64 @@
+"""The part of a video tower that looks at each frame by itself, so that overlapping clips can share it.
+
+Frame-wise attention (CLIP) has such a part: the blocks below the first that mixes frames, as MSTA's temporal
+convolution does; all of them, where nothing mixes. Joint attention (ViCLIP, toy) mixes frames in its first block, and
+adds a frame's place in the clip before that: overlapping clips share nothing but their pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from msta.backbone.blocks import Block
+from msta.backbone.layout import VideoLayout
+from msta.backbone.prefix import Tokens, at_once, suffix
+from msta.backbone.video import VideoTower
+
+
+def per_frame_blocks(tower: VideoTower) -> int | None:
+    """How many blocks from the first one on see each frame by itself; None if frames mix before the first.
+
+    A block that is wrapped is taken to mix them unless it says otherwise, by ``mixes_frames``.
+    """
+    if tower.attention != "frame-wise":
+        return None
+    mixing = (i for i, block in enumerate(tower.blocks) if getattr(block, "mixes_frames", type(block) is not Block))
+    return next(mixing, len(tower.blocks))
+
+
+def read_alone(tower: VideoTower, frames: Tensor, blocks: int) -> list[Tokens]:
+    """Frames [f, 3, H, W], normalised, through the first ``blocks`` blocks, each by itself -> f times tokens.
+
+    Each is a clip of one frame: x [1, s, d], or after the last block the class token alone, [1, 1, d].
+    """
+    x, layout = tower.embed(frames[:, None])
+    read = torch.zeros(len(x), dtype=torch.int64, device=x.device) if blocks == len(tower.blocks) else None
+    frozen = getattr(tower.blocks[blocks], "frozen", None) if blocks + 1 < len(tower.blocks) else None
+    found = []
+    for part in x.split(at_once(x, layout)):
+        y = tower.run(part, 0, blocks, layout=layout, read=None if read is None else read[: len(part)])
+        ahead = frozen(y, layout) if frozen else None
+        for i in range(len(y)):
+            # clones, so that a frame that is kept does not keep the others
+            one = y[i : i + 1].clone()
+            found.append(Tokens(one, blocks, one.new_zeros(1, dtype=torch.int64), layout, _row(ahead, i)))
+    return found
+
+
+def _row(x: Tensor | None, i: int) -> Tensor | None:
+    return None if x is None else x[i : i + 1].clone()
+
+
+def read_together(tower: VideoTower, clips: Sequence[Sequence[Tokens]]) -> Tensor:
+    """B clips of T frames each, as :func:`read_alone` gave them -> embeddings [B, D]."""
+    frames = [frame for clip in clips for frame in clip]
+    x, first = torch.cat([frame.x for frame in frames]), frames[0]
+    assert first.layout is not None
+    layout = VideoLayout(len(clips[0]), first.layout.patches, "per_frame")
+    if first.start == len(tower.blocks):
+        return tower.read(x, layout)
+    ahead = None if first.ahead is None else torch.cat([f.ahead for f in frames if f.ahead is not None])
+    return suffix(tower, Tokens(x, first.start, torch.zeros(len(x), dtype=torch.int64, device=x.device), layout, ahead))

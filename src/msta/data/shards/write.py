@@ -1,0 +1,287 @@
+"""``msta data shard``: a data set as tar files that WebDataset reads too, with an index that says where each clip lies.
+
+Clips go to the shards of their split in a seeded order: neighbours in a shard are no neighbours in the data. A shard is
+finished when the small file beside it is there, which says what is in it; those are skipped by the next call. At the
+end they become one table, ``clips.parquet``, and ``index.json`` appears, last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress as Bar
+
+from msta.data.catalog import SPLITS, WHOLE, Catalog, Clip, require_files
+from msta.data.decode import DecodeError
+from msta.data.shards import COLUMNS, FORMAT, INDEX, TABLE
+from msta.data.shards.encode import Mode, encode
+from msta.data.shards.target import Target, sha256_of
+from msta.data.storage import absolute, digest_of
+from msta.data.verify import in_processes
+from msta.errors import ConfigError, DataError, Interrupted, MSTAError
+
+_UNFINISHED = "unfinished.json"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides the bytes of shards, given the clips.
+
+    Attributes:
+        mode: copy the files, or encode them again; None: copy, unless frames are resized or clips are parts of videos.
+        short_side: of re-encoded frames, in pixels, at most; None: as they are.
+        clips_per_shard: at most; None: as many as ``mb`` allows.
+        mb: a shard is closed when it holds so many 10^6 bytes.
+        seed: of the order.
+    """
+
+    mode: Mode | None = None
+    short_side: int | None = None
+    clips_per_shard: int | None = None
+    mb: float = 256.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mode == "copy" and self.short_side is not None:
+            raise ConfigError("--resize: goes with --reencode; --copy leaves the files as they are")
+        if self.short_side is not None and self.short_side < 16:
+            raise ConfigError(f"--resize: expected 16 pixels or more, got {self.short_side}")
+
+    def mode_for(self, clips: Sequence[Clip]) -> Mode:
+        """The mode, decided."""
+        parts = self.short_side is not None or any(clip.span != WHOLE for clip in clips)
+        return self.mode or ("reencode" if parts else "copy")
+
+    def is_full(self, clips: int, size: int) -> bool:
+        """Whether a shard takes no more."""
+        return clips >= self.clips_per_shard if self.clips_per_shard is not None else size >= self.mb * 1e6
+
+
+def write_shards(
+    catalog: Catalog,
+    out: str | os.PathLike[str],
+    recipe: Recipe = Recipe(),
+    *,
+    workers: int | None = None,
+    timeout: float = 300.0,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Write a data set's clips into tar files, and an index of them. A second call goes on where one was stopped.
+
+    A member's key is its number; ``KEY.mp4`` (or the file's own extension) has a ``KEY.cls``, the label, and a
+    ``KEY.json`` beside it. A clip that cannot be read is left out and listed, with the reason, in the index.
+
+    Args:
+        catalog: what to write.
+        out: a folder or fsspec URL; new, or that of an earlier call with the same clips and recipe.
+        recipe: how.
+        workers: processes that read and encode; None: the processors there are.
+        timeout: seconds a clip may take.
+        console: where progress is shown; None: nowhere.
+
+    Returns:
+        The index: "classes", "clips", "splits" and "class_counts", "shards" (file, clips, bytes, sha256 each),
+        "left_out" (clip and reason each), "table", "made_of".
+
+    Raises:
+        Interrupted: by Ctrl-C; finished shards are kept.
+        MSTAError: ``out`` holds something else, or not one clip can be read.
+    """
+    require_files(catalog)
+    target = Target(out)
+    mode = recipe.mode_for(catalog.clips)
+    about = {"format": FORMAT, "recipe": {**asdict(recipe), "mode": mode}, "clips": _fingerprint(catalog)}
+    names = target.names()
+    if INDEX in names:
+        index: dict[str, Any] = json.loads(target.read(INDEX))
+        if index.get("made_of") != about:
+            raise MSTAError(f"{target.where}: holds shards of other clips, or of another recipe; choose another name")
+        return index
+    _claim(target, names, about)
+    finished: list[dict[str, Any]] = []
+    try:
+        with Bar(console=console or Console(quiet=True), transient=True) as bar:
+            task = bar.add_task("writing clips", total=len(catalog.clips))
+            for split in (None, *SPLITS):
+                clips = [clip for clip in catalog.clips if clip.split == split]
+                for shard in _Writer(target, catalog.classes, split, clips, recipe, mode, workers, timeout).shards():
+                    finished.append(shard)
+                    bar.advance(task, shard["next"] - shard["first"])
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped after {len(finished)} shards; the same command goes on") from None
+    return _finish(target, catalog, about, finished)
+
+
+def _fingerprint(catalog: Catalog) -> str:
+    """Of a list of clips."""
+    digest = hashlib.sha256(json.dumps(catalog.classes).encode())
+    for clip in catalog.clips:
+        digest.update(repr((absolute(clip.path), clip.label, clip.split, clip.span)).encode(errors="backslashreplace"))
+    return digest.hexdigest()
+
+
+def _claim(target: Target, names: Sequence[str], about: dict[str, Any]) -> None:
+    """Take a folder, or go on in one that was taken for the same."""
+    if _UNFINISHED in names:
+        if json.loads(target.read(_UNFINISHED)) != about:
+            raise MSTAError(f"{target.where}: holds the beginning of shards of other clips, or of another recipe")
+    elif names:
+        raise MSTAError(f"{target.where}: exists already, with other contents; choose another name or remove it")
+    else:
+        target.write(_UNFINISHED, json.dumps(about).encode())
+
+
+class _Writer:
+    """The shards of one split."""
+
+    def __init__(
+        self,
+        target: Target,
+        classes: Sequence[str],
+        split: str | None,
+        clips: Sequence[Clip],
+        recipe: Recipe,
+        mode: Mode,
+        workers: int | None,
+        timeout: float,
+    ) -> None:
+        self.target, self.classes, self.recipe, self.mode, self.timeout = target, classes, recipe, mode, timeout
+        self.prefix = split or "clips"
+        self.order = np.random.default_rng(recipe.seed).permutation(len(clips))
+        self.clips = clips
+        self.workers = workers or os.cpu_count() or 1
+
+    def shards(self) -> Iterator[dict[str, Any]]:
+        """What is said of each, as it is finished or found finished."""
+        number, done = 0, 0  # clips
+        made: Iterator[tuple[Clip, dict[str, Any]]] | None = None
+        while done < len(self.clips):
+            name = f"{self.prefix}-{number:06d}"
+            shard = self._finished(name)
+            if shard is not None:
+                made = None  # what was made ahead is in it
+            else:
+                made = made or self._made(done)
+                shard = self._write(name, done, made)
+            yield shard
+            number, done = number + 1, shard["next"]
+
+    def _finished(self, name: str) -> dict[str, Any] | None:
+        if self.target.size(f"{name}.json") is None:
+            return None
+        shard: dict[str, Any] = json.loads(self.target.read(f"{name}.json"))
+        return shard if self.target.size(shard["file"]) == shard["bytes"] or not shard["clips"] else None
+
+    def _write(self, name: str, first: int, made: Iterator[tuple[Clip, dict[str, Any]]]) -> dict[str, Any]:
+        rows: list[list[Any]] = []
+        left_out: list[dict[str, str]] = []
+        taken = first
+        with self.target.writing(f"{name}.tar") as file:
+            with tarfile.open(file, "w", format=tarfile.USTAR_FORMAT) as tar:
+                while not self.recipe.is_full(len(rows), tar.offset) and taken < len(self.clips):
+                    clip, result = next(made)
+                    if "data" in result:
+                        rows.append(self._add(tar, f"{taken:09d}", clip, result))
+                    else:
+                        left_out.append({"clip": clip.name, "reason": result["reason"]})
+                    taken += 1
+            about = {"file": f"{name}.tar", "clips": len(rows), "bytes": file.stat().st_size, "sha256": sha256_of(file)}
+        shard = {**about, "first": first, "next": taken, "left_out": left_out, "rows": rows}
+        self.target.write(f"{name}.json", json.dumps(shard).encode())
+        return shard
+
+    def _add(self, tar: tarfile.TarFile, key: str, clip: Clip, result: dict[str, Any]) -> list[Any]:
+        """Put a clip into a shard; its row of the table."""
+        content, name, span = result["data"], f"{key}.{result['extension']}", result["span"]
+        offset = tar.offset + tarfile.BLOCKSIZE
+        _add_file(tar, name, content)
+        about = {"label": clip.label, "class": self.classes[clip.label], "split": clip.split}
+        source = {"path": absolute(clip.path), "start": clip.start, "end": clip.end}
+        _add_file(tar, f"{key}.cls", str(clip.label).encode())
+        _add_file(tar, f"{key}.json", json.dumps({**about, "source": source}).encode())
+        return [name, offset, len(content), digest_of(content), clip.label, clip.split, *span, *source.values()]
+
+    def _made(self, first: int) -> Iterator[tuple[Clip, dict[str, Any]]]:
+        """Clips in order from the ``first``, with their members' content. A chunk of them is in memory at a time."""
+        chunk = 32 * self.workers
+        for start in range(first, len(self.clips), chunk):
+            clips = [self.clips[i] for i in self.order[start : start + chunk]]
+            jobs = [
+                json.dumps([number, clip.path, clip.span, self.mode, self.recipe.short_side])
+                for number, clip in enumerate(clips)
+            ]
+            results = dict(in_processes(jobs, self.workers, self.timeout, _encode))
+            yield from zip(clips, (results[job] for job in jobs), strict=True)
+
+
+def _encode(job: str) -> dict[str, Any]:
+    """A clip's member, or why there is none."""
+    _, path, span, mode, short_side = json.loads(job)
+    try:
+        made = encode(path, tuple(span), mode, short_side)
+    except DecodeError as error:
+        return {"reason": error.reason}
+    return {"data": made.content, "extension": made.extension, "span": made.span}
+
+
+def _add_file(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(name)  # time 0, nobody's: the same bytes every time
+    entry.size = len(content)
+    tar.addfile(entry, io.BytesIO(content))
+
+
+def _finish(target: Target, catalog: Catalog, about: dict[str, Any], finished: list[dict[str, Any]]) -> dict[str, Any]:
+    """Write the table and the index, and remove what they were made of."""
+    shards = [shard for shard in finished if shard["clips"]]
+    left_out = [one for shard in finished for one in shard["left_out"]]
+    if not shards:
+        raise DataError(f"{catalog.source}: not one of its clips can be read; {left_out[0]['reason']}, for one")
+    with target.writing(TABLE) as aside:
+        _write_table(aside, shards)
+        table = {"file": TABLE, "sha256": sha256_of(aside)}
+    labels = Counter(row[4] for shard in shards for row in shard["rows"])
+    splits = Counter(row[5] or "none" for shard in shards for row in shard["rows"])
+    index = {
+        "format": FORMAT,
+        "classes": list(catalog.classes),
+        "clips": sum(shard["clips"] for shard in shards),
+        "splits": dict(splits),
+        "class_counts": {name: labels[label] for label, name in enumerate(catalog.classes)},
+        "table": table,
+        "shards": [{key: shard[key] for key in ("file", "clips", "bytes", "sha256")} for shard in shards],
+        "left_out": left_out,
+        "made_of": about,
+    }
+    target.write(INDEX, (json.dumps(index, indent=1) + "\n").encode())
+    for shard in finished:
+        target.remove(shard["file"].removesuffix(".tar") + ".json")
+        if not shard["clips"]:
+            target.remove(shard["file"])
+    target.remove(_UNFINISHED)
+    return index
+
+
+def _write_table(file: Path, shards: Sequence[dict[str, Any]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text, number, time = pa.string(), pa.int64(), pa.float64()
+    kinds = (pa.int32(), text, number, number, text, pa.int32(), text, time, time, text, time, time)
+    schema = pa.schema(list(zip(COLUMNS, kinds, strict=True)))
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for number_, shard in enumerate(shards):
+            rows = [[number_, *row] for row in shard["rows"]]
+            columns = [list(column) for column in zip(*rows, strict=True)]
+            columns[9] = [path.encode(errors="backslashreplace").decode() for path in columns[9]]
+            writer.write_table(pa.table([pa.array(c, k) for c, k in zip(columns, kinds, strict=True)], schema=schema))

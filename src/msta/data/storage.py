@@ -1,0 +1,218 @@
+"""Where bytes lie: a file, a member of a shard, a URL. A clip's path says it all, so that any process can read it.
+
+A member of a shard is called ``SHARD::NAME#OFFSET+SIZE+DIGEST``: which tar file, what it is called there, where its
+bytes are, and the first 16 hexadecimal digits of their SHA-256. Whoever reads it compares.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from msta.errors import ConfigError, in_short
+
+DIGITS = 16
+_MEMBER = re.compile(r"(?P<shard>.+)::(?P<name>[^:#]+)#(?P<offset>\d+)\+(?P<size>\d+)\+(?P<digest>[0-9a-f]{16})", re.S)
+_URL = re.compile(r"(?!file:)(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?P<rest>[^/].*)", re.S)
+
+
+class Unreachable(OSError):
+    """A server that does not answer, or only with errors: no fault of the clip that is there."""
+
+
+class Damaged(OSError):
+    """Bytes that are missing, or not those that were written."""
+
+
+# ---------------------------------------------------------------- names
+
+
+def as_url(path: str | os.PathLike[str]) -> str | None:
+    """``path`` as a URL if it is one, else None. A ``Path`` has lost one of the slashes after the scheme."""
+    found = _URL.fullmatch(os.fspath(path))
+    return f"{found['scheme']}://{found['rest']}" if found else None
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """``path`` from anywhere: URLs stay as they are."""
+    return as_url(path) or os.path.abspath(path)
+
+
+def beside(folder: str | os.PathLike[str], name: str) -> str:
+    """What ``name`` means in a file of ``folder``: an absolute path or a URL stays as it is."""
+    url = as_url(folder)
+    return as_url(name) or (f"{url.rstrip('/')}/{name}" if url else os.path.join(folder, name))
+
+
+def shown(path: str) -> str:
+    """``path`` as a message names it: a member without its place and digest."""
+    return path.rpartition("#")[0] if is_member(path) else path
+
+
+# ---------------------------------------------------------------- members of shards
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file inside a tar file: ``size`` bytes from ``offset`` on."""
+
+    shard: str
+    name: str
+    offset: int
+    size: int
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.shard}::{self.name}#{self.offset}+{self.size}+{self.digest}"
+
+
+def is_member(path: str) -> bool:
+    """Whether a path names a member of a shard."""
+    return "::" in path and _MEMBER.fullmatch(path) is not None
+
+
+def member_of(path: str) -> Member | None:
+    """What a path says of a member; None if it is another kind of path."""
+    found = _MEMBER.fullmatch(path) if "::" in path else None
+    if found is None:
+        return None
+    return Member(found["shard"], found["name"], int(found["offset"]), int(found["size"]), found["digest"])
+
+
+def digest_of(content: bytes) -> str:
+    """What a member's path says of its bytes."""
+    return hashlib.sha256(content).hexdigest()[:DIGITS]
+
+
+def read_member(member: Member) -> bytes:
+    """A member's bytes. A remote one that comes damaged is asked for twice more.
+
+    Raises:
+        Damaged: they are not those that were written.
+        Unreachable, OSError: they cannot be had.
+    """
+    for _ in range(3 if as_url(member.shard) else 1):
+        content = read_range(member.shard, member.offset, member.size)
+        if digest_of(content) == member.digest:
+            return content
+    raise Damaged("damaged: its bytes are not those the index was written for")
+
+
+# ---------------------------------------------------------------- reading and looking
+
+
+def exists(path: str) -> bool:
+    """Whether there is such a file, or a member's shard. Of a URL it is not known before it is read."""
+    member = member_of(path)
+    where = member.shard if member else path
+    return as_url(where) is not None or os.path.exists(where)
+
+
+def real(path: str) -> str:
+    """The file that a path leads to, through links; of a member, its path."""
+    return path if is_member(path) else os.path.realpath(path)
+
+
+def size_of(path: str) -> int:
+    """In bytes, of a file or a member.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    member = member_of(path)
+    return member.size if member else os.path.getsize(path)
+
+
+def content_hash(path: str) -> str:
+    """What tells a video's bytes from all others: of a member, what its path says, so that it need not be read.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    member = member_of(path)
+    if member is not None:
+        return member.digest
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class Slice(NamedTuple):
+    """``size`` bytes from ``offset`` on."""
+
+    offset: int
+    size: int
+
+
+def read_range(where: str, offset: int, size: int) -> bytes:
+    """``size`` bytes of a file or URL.
+
+    Raises:
+        Damaged: there are fewer.
+        Unreachable, OSError: they cannot be had.
+    """
+    return _read(where, Slice(offset, size))
+
+
+def read_all(where: str) -> bytes:
+    """All bytes of a file or URL.
+
+    Raises:
+        OSError: they cannot be had.
+    """
+    return _read(where, None)
+
+
+def _read(where: str, part: Slice | None) -> bytes:
+    url = as_url(where)
+    if url is None:
+        with open(where, "rb") as file:
+            if part is not None:
+                file.seek(part.offset)
+            content = file.read() if part is None else file.read(part.size)
+    elif url.startswith(("http://", "https://")):
+        from msta.data.http import fetch
+
+        content = fetch(url, part)
+    else:
+        content = _read_filesystem(url, part)
+    if part is not None and len(content) < part.size:
+        raise Damaged(f"truncated: {shown(where)} ends before it does")
+    return content
+
+
+def _read_filesystem(url: str, part: Slice | None) -> bytes:
+    """From s3://, gs:// and whatever else fsspec knows. Its backends have time-outs of their own."""
+    start, end = (None, None) if part is None else (part.offset, part.offset + part.size)
+    for attempt in range(3):
+        system, path = filesystem(url)
+        try:
+            return bytes(system.cat_file(path, start=start, end=end))
+        except (FileNotFoundError, PermissionError):
+            raise
+        except Exception as error:  # whatever the backend calls it
+            reason = in_short(error)
+            time.sleep(2**attempt)
+    raise Unreachable(f"{url}: {reason}")
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """fsspec's file system for a URL, and the path in it.
+
+    Raises:
+        ConfigError: fsspec, or its backend for that kind of URL, is not installed.
+    """
+    try:
+        import fsspec
+
+        return fsspec.core.url_to_fs(url)  # remembers file systems by process, so that it is safe after a fork
+    except (ImportError, ValueError) as error:
+        raise ConfigError(
+            f"{url}: {in_short(error)}; pip install 'msta[shards]' and fsspec's backend for it"
+        ) from error

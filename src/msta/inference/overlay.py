@@ -1,0 +1,115 @@
+"""The video again, with what is shown when written into it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from msta.data.decode import play, probe
+from msta.errors import MSTAError
+from msta.files import replacing
+from msta.inference.output import UNKNOWN
+from msta.inference.segments import Segment
+
+_TICK = Fraction(1, 90_000)
+_TALLEST = 1080
+
+
+def write_overlay(video: str, to: Path, lines: Sequence[tuple[str | None, Sequence[Segment]]]) -> None:
+    """Write an MP4 (H.264) of the video, without its sound, labels at its foot.
+
+    Args:
+        video: a file; it is decoded again, for its full size.
+        to: the new file.
+        lines: a line of text each: a name to put before it, or None, and segments in order.
+
+    Raises:
+        DecodeError: the video cannot be read.
+        MSTAError: the file's name does not end in .mp4.
+    """
+
+    def text(time: float) -> list[str]:
+        return [_said(name, segment) for name, own in lines if (segment := _at(own, time))]
+
+    with video_writer(to) as write:
+        for frame in play(video, min(_TALLEST, min(_size(video)))):
+            write(burn(frame.picture(), text(frame.start)), frame.start)
+
+
+def _at(segments: Sequence[Segment], time: float) -> Segment | None:
+    return next((s for s in segments if s.start <= time < s.end), segments[-1] if segments else None)
+
+
+def _said(name: str | None, segment: Segment) -> str:
+    said = UNKNOWN if segment.label is None else f"{segment.label}  {100 * segment.probability:.0f} %"
+    return said if name is None else f"{name}: {said}"
+
+
+def _size(video: str) -> tuple[int, int]:
+    info = probe(video)
+    return info.width, info.height
+
+
+@contextmanager
+def video_writer(to: Path) -> Iterator[Callable[[NDArray[np.uint8], float], None]]:
+    """A function that takes frames, uint8 [H, W, 3], of one size, and the seconds at which they appear, increasing.
+
+    Raises:
+        MSTAError: the file's name does not end in .mp4.
+    """
+    if to.suffix.lower() != ".mp4":
+        raise MSTAError(f"{to}: the video's name must end in .mp4")
+    with replacing(to) as aside, av.open(os.fspath(aside), "w", format="mp4") as container:
+        stream: Any = container.add_stream("libx264", rate=30, options={"preset": "veryfast", "crf": "21"})
+        stream.pix_fmt, stream.codec_context.time_base = "yuv420p", _TICK
+        latest = -1
+
+        def write(frame: NDArray[np.uint8], seconds: float) -> None:
+            nonlocal latest
+            height, width = (side // 2 * 2 for side in frame.shape[:2])  # H.264 halves the colours
+            if latest < 0:
+                stream.height, stream.width = height, width
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
+            latest = max(latest + 1, round(seconds / _TICK))
+            picture.pts, picture.time_base = latest, _TICK
+            container.mux(stream.encode(picture))
+
+        yield write
+        if latest >= 0:
+            container.mux(stream.encode())
+
+
+def burn(frame: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.uint8]:
+    """Lines of text at the foot of a frame [H, W, 3], on a dark band."""
+    from PIL import Image, ImageDraw  # comes with matplotlib
+
+    if not lines:
+        return frame
+    height, width = frame.shape[:2]
+    picture = Image.fromarray(frame)
+    draw = ImageDraw.Draw(picture, "RGBA")
+    font = _font(max(10, min(height // 16, 40)))
+    line = font.size + font.size // 2
+    top = height - line * len(lines)
+    draw.rectangle((0, top, width, height), fill=(0, 0, 0, 170))
+    for i, text in enumerate(lines):
+        draw.text((font.size // 2, top + i * line + font.size // 8), text, font=font, fill=(255, 255, 255))
+    return np.asarray(picture)
+
+
+@lru_cache(maxsize=8)
+def _font(pixels: int) -> Any:
+    """matplotlib's own, which has most of the world's letters, but for those of East Asia."""
+    import matplotlib
+    from PIL import ImageFont
+
+    return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), pixels)

@@ -1,0 +1,176 @@
+"""What ``msta predict`` does: videos in, text out, and the videos again with labels in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from msta.data.decode import DecodeError
+from msta.data.live import is_live
+from msta.errors import ConfigError
+from msta.files import write_bytes
+from msta.inference.output import Result, as_csv, as_data, as_elan, as_srt, segment_line, table
+from msta.inference.overlay import write_overlay
+from msta.inference.predictor import Predictor, predict_each
+from msta.inference.segments import Segment, Smoothing
+from msta.inference.timeline import Windows, read_timelines
+
+FORMATS = {"table": ".txt", "json": ".json", "csv": ".csv", "srt": ".srt", "elan": ".eaf"}
+_ONE_VIDEO = ("srt", "elan")
+"""Formats whose documents are about one video."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to predict, and how to tell it.
+
+    Attributes:
+        videos: files, streams' URLs, ``webcam:0``.
+        windows: make timelines of them; None: one answer a video, which must be a file.
+        smoothing: of timelines.
+        format: of :data:`FORMATS`.
+        out: a file for the text; of SRT and ELAN for several videos a folder. None: it is told.
+        overlay: an MP4 of the video with labels in it.
+        unknown_below: of each predictor, the probability below which a video is of no known class; None: any may be.
+        top: classes to tell of a video.
+        batch: videos, or windows, to encode together.
+        workers: threads that read ahead.
+        seconds: of a video to read for a timeline; None: all.
+    """
+
+    videos: Sequence[str]
+    windows: Windows | None = None
+    smoothing: Smoothing = field(default_factory=Smoothing)
+    format: str = "table"
+    out: Path | None = None
+    overlay: Path | None = None
+    unknown_below: Sequence[float | None] = (None,)
+    top: int = 3
+    batch: int = 8
+    workers: int = 2
+    seconds: float | None = None
+
+    def check(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            ConfigError: one line that names the option.
+        """
+        if self.format not in FORMATS:
+            raise ConfigError(f"--format: {self.format!r} is none of {', '.join(FORMATS)}")
+        live = [video for video in self.videos if is_live(video)]
+        if self.windows is None:
+            wants = {f"--format {self.format}": self.format in _ONE_VIDEO, "--overlay": self.overlay is not None}
+            if live or any(wants.values()):
+                what = f"{live[0]}: a stream" if live else next(name for name, wanted in wants.items() if wanted)
+                raise ConfigError(f"{what} needs a timeline; add --window 2s")
+        if self.overlay is not None and (len(self.videos) != 1 or live):
+            raise ConfigError("--overlay: takes one video file")
+        if self.format in _ONE_VIDEO and len(self.videos) > 1 and self.out is None:
+            raise ConfigError(
+                f"--format {self.format}: a document tells of one video; for several give a folder, --out"
+            )
+
+
+def predict(predictors: Mapping[str, Predictor], request: Request, tell: Callable[[str], None]) -> bool:
+    """Predict, and tell or write what was asked for.
+
+    Args:
+        predictors: by name; names are told where there are several.
+        request: what.
+        tell: called with text for standard output.
+
+    Returns:
+        Whether every video could be read.
+
+    Raises:
+        ConfigError: see :meth:`Request.check`; predictors that do not see the same frames.
+    """
+    request.check()
+    names = list(predictors) if len(predictors) > 1 else [None]
+    at_once = request.format == "table" and request.out is None
+    results = []
+    found = _clips if request.windows is None else _timelines
+    for result in found(names, list(predictors.values()), request, tell if at_once else None):
+        if at_once and (result.timeline is None or result.error):
+            tell(table(result, request.top))
+        results.append(result)
+    if request.overlay is not None and results[0].timeline:
+        lines = [(r.adapter, r.timeline.segments) for r in results if r.timeline]
+        write_overlay(request.videos[0], request.overlay, lines)
+    if not at_once:
+        _write(results, request, tell)
+    return not any(result.error for result in results)
+
+
+def _clips(
+    names: Sequence[str | None], predictors: Sequence[Predictor], request: Request, tell: object
+) -> Iterator[Result]:
+    answers = predict_each(predictors, request.videos, batch=request.batch, workers=request.workers)
+    for video, answer in answers:
+        if isinstance(answer, DecodeError):
+            yield Result(str(video), error=answer.reason)
+            continue
+        for name, ranked, below in zip(names, answer, request.unknown_below, strict=True):
+            unknown = None if below is None else ranked[0].probability < below
+            yield Result(str(video), name, ranked, unknown)
+
+
+def _timelines(
+    names: Sequence[str | None], predictors: Sequence[Predictor], request: Request, tell: Callable[[str], None] | None
+) -> Iterator[Result]:
+    smoothings = [replace(request.smoothing, unknown_below=below) for below in request.unknown_below]
+
+    def tell_segment(number: int, segment: Segment) -> None:
+        if tell is not None:
+            name = names[number]
+            tell(segment_line(segment) + ("" if name is None else f"  [{name}]"))
+
+    for video in request.videos:
+        try:
+            if tell is not None and len(request.videos) > 1:
+                tell(video)
+            lines = read_timelines(
+                predictors, video, request.windows, smoothings, seconds=request.seconds, tell=tell_segment
+            )
+        except DecodeError as error:
+            yield Result(video, error=error.reason)
+            continue
+        for name, line in zip(names, lines, strict=True):
+            yield Result(video, name, timeline=line)
+
+
+def _write(results: Sequence[Result], request: Request, tell: Callable[[str], None]) -> None:
+    if request.format in _ONE_VIDEO and len(request.videos) > 1:
+        assert request.out is not None
+        request.out.mkdir(parents=True, exist_ok=True)
+        for video, name in zip(request.videos, _file_names(request.videos), strict=True):
+            own = [r for r in results if r.path == video]
+            write_bytes(request.out / f"{name}{FORMATS[request.format]}", _text(own, request).encode())
+    elif request.out is not None:
+        write_bytes(request.out, _text(results, request).encode(errors="backslashreplace"))
+    else:
+        tell(_text(results, request).removesuffix("\n"))
+
+
+def _file_names(videos: Sequence[str]) -> list[str]:
+    """The videos' names; with their folders', where two are called alike."""
+    stems = [Path(video).stem for video in videos]
+    return [
+        stem if stems.count(stem) == 1 else "_".join(Path(video).with_suffix("").parts[-2:]) if "/" in video else stem
+        for stem, video in zip(stems, videos, strict=True)
+    ]
+
+
+def _text(results: Sequence[Result], request: Request) -> str:
+    if request.format == "json":
+        return json.dumps([as_data(result) for result in results], indent=None if request.windows else 2) + "\n"
+    if request.format == "csv":
+        return as_csv(results, request.top)
+    if request.format == "srt":
+        return as_srt(results)
+    if request.format == "elan":
+        return as_elan(results)
+    return "\n".join(table(result, request.top) for result in results) + "\n"
