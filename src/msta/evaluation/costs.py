@@ -38,7 +38,7 @@ def measure_costs(config: RunConfig) -> dict[str, float]:
 def _measure(config: RunConfig) -> dict[str, float]:
     before = psutil.Process().memory_info().rss
     keep_freed_memory(config.train.exact_reference is False)
-    made = set_up(config)
+    made = set_up(config, config.train.step_clips(1))
     model = made.model.to("cuda" if torch.cuda.is_available() else "cpu")
     assert model.task is not None
     form, device = clip_format(model), model.backbone.logit_scale.device
