@@ -344,7 +344,7 @@ def test_what_broke_off_is_gone_on_with_not_begun_again(tmp_path, impatient):
     pytest.importorskip("urllib3")
     content = np.random.default_rng(0).bytes(1 << 20)
     (tmp_path / "file").write_bytes(content)
-    with serving(tmp_path, ["truncate"], rate=0.8) as server:
+    with serving(tmp_path, ["truncate"], rate=0.8, seed=1) as server:
         assert http.fetch(f"{server.url}/file") == content
         assert server.counts["truncate"]
         assert server.counts["bytes"] < len(content), "the sound answer had less to bring"
