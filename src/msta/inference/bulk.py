@@ -340,12 +340,16 @@ def _on_ray(parts: Sequence[Part], job: Job, count: int) -> Iterator[int]:
     import pickle
 
     try:
-        import ray
+        import ray.data
+        import ray.exceptions
     except ImportError as error:
         raise ConfigError("--engine: ray is not installed; pip install 'msta[ray]'") from error
     started_here = not ray.is_initialized()
     if started_here:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:  # Ray raises plain ones where its own processes do not start in time
+            raise MSTAError(f"--engine ray: Ray does not start: {in_short(error)}") from error
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
         table = ray.data.from_items([{"part": pickle.dumps(part)} for part in parts], override_num_blocks=len(parts))
