@@ -172,8 +172,9 @@ def eval_(
 )
 def predict(
     videos: Annotated[
-        list[str], typer.Argument(help="Files, folders, patterns; with --window also rtsp:// or http:// and webcam:0.")
-    ],
+        list[str] | None,
+        typer.Argument(help="Files, folders, patterns; with --window also rtsp:// or http:// and webcam:0."),
+    ] = None,
     adapter: Annotated[
         list[Path] | None, typer.Option(help="An adapter's directory; again: several of one backbone, in one pass.")
     ] = None,
@@ -200,9 +201,16 @@ def predict(
     overlay: Annotated[Path | None, typer.Option(help="An MP4 of the video with the timeline's labels in it.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Videos, or windows, at a time.")] = 8,
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode.")] = 2,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="In place of videos: a data set or a CSV of path; --out is a .parquet or folder."),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Of --data: local processes, or ray, an extra.")] = "local",
+    processes: Annotated[int | None, typer.Option(min=1, help="Of --data: models at work. Default: one a GPU.")] = None,
+    partition: Annotated[int, typer.Option(min=1, help="Of --data: clips of a part, which is not begun twice.")] = 1000,
     as_json: AsJSON = False,
 ) -> None:
-    """Say what happens in each video, or in a long one when: with --window.
+    """Say what happens in each video, or in a long one when: with --window. With --data: of a catalog of any size.
 
     Probabilities are at the temperature that fitted the adapter's validation clips. A file that cannot be read is
     reported in its place, and the exit code is 1.
@@ -220,6 +228,15 @@ def predict(
     views = _checked(EvalSettings, clips=clips, crops=crops).views()
     names = class_names(labels) if labels is not None else None
     adapters = adapter or []
+    if data is not None:
+        _predict_catalog(
+            data, out, engine, processes, partition, as_json, adapter=adapters, backbone=backbone, base=base,
+            labels=names, template=template, views=views, batch=batch, readers=workers,
+            plain=window is None and not videos,
+        )  # fmt: skip
+        return
+    if not videos:
+        raise ConfigError("give videos, or --data")
     each: list[Path | None] = [*adapters] or [None]
     below = [unknown_threshold(unknown_below, a) if unknown_below is not None else None for a in each]
     if not adapters and names is None:
@@ -735,6 +752,36 @@ def _load_model(backbone: str | None, base: str | None, adapter: Path | None) ->
     else:
         model = msta.attach(msta.load_backbone(backbone or "toy", base=base), "zero-shot")
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _predict_catalog(
+    data: Path, out: Path | None, engine: Any, processes: int | None, partition: int, as_json: bool, *,
+    adapter: list[Path], labels: Any, template: Any, plain: bool, **settings: Any,
+) -> None:  # fmt: skip
+    from msta.config import make_config
+    from msta.inference.bulk import Job, default_threads, predict_catalog
+    from msta.inference.clip_lists import read_clips
+
+    if out is None:
+        raise ConfigError("missing --out")
+    if not plain or len(adapter) > 1:
+        raise ConfigError("--data: goes with one --adapter, and with neither videos nor --window")
+    if not adapter and labels is None:
+        raise ConfigError("give --adapter, or --labels")
+    read = make_config("small", {"data.path": str(data)}).data.read
+    clips, classes = read_clips(data, read)
+    job = Job(
+        str(adapter[0].absolute()) if adapter else None, labels=tuple(labels) if labels else None,
+        template=tuple(template) if template else None, threads=default_threads(processes), **settings,
+    )  # fmt: skip
+    done = predict_catalog(
+        clips, classes, out, job, engine=engine, partition=partition, processes=processes,
+        console=None if as_json else console,
+    )  # fmt: skip
+    if as_json:
+        _print_json(done)
+    else:
+        print(f"{done['clips']} clips in {done['out']}; {done['unreadable']} could not be read, see the column error")
 
 
 def _load_models(backbone: str | None, base: str | None, adapters: list[Path]) -> dict[str, Any]:

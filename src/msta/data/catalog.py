@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 import math
 import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from msta.data.storage import absolute, exists, shown
 from msta.errors import DataError, is_text
@@ -136,15 +141,26 @@ def _check(catalog: Catalog) -> None:
         seen.add(name.casefold())
         if not is_text(name):
             raise DataError(f"{catalog.source}: the class {name!r} is no valid text; rename its folder")
-    files: dict[str, list[Clip]] = defaultdict(list)
     for clip in catalog.clips:
         start, end = clip.start or 0.0, math.inf if clip.end is None else clip.end
         if not 0 <= start < end:
             raise DataError(f"{catalog.source}: {clip.name}: a range must begin at 0 s or later, and before it ends")
-        files[absolute(clip.path)].append(clip)
-    for path, clips in files.items():
+    for path, clips in _sharing_a_file(catalog.clips).items():
         if len(clips) > 1:
             _check_apart(catalog.source, path, clips)
+
+
+def _sharing_a_file(clips: Sequence[Clip]) -> dict[str, list[Clip]]:
+    """The clips of each file that several have. Hashes find them: a million paths would take twice the memory."""
+    hashes = np.fromiter((hash(absolute(clip.path)) for clip in clips), np.int64, len(clips))
+    order = np.argsort(hashes, kind="stable")
+    alike = hashes[order[1:]] == hashes[order[:-1]]
+    shared = np.zeros(len(clips), bool)
+    shared[order[1:][alike]] = shared[order[:-1][alike]] = True
+    files: dict[str, list[Clip]] = defaultdict(list)
+    for number in np.flatnonzero(shared).tolist():
+        files[absolute(clips[number].path)].append(clips[number])
+    return files
 
 
 def _check_apart(source: str, path: str, clips: Sequence[Clip]) -> None:
@@ -165,12 +181,20 @@ def _check_apart(source: str, path: str, clips: Sequence[Clip]) -> None:
 def write_catalog(path: Path, classes: Sequence[str], clips: Sequence[Clip]) -> None:
     """Write what :func:`read_catalog` takes back: a CSV with absolute paths, and ``classes.csv`` beside it."""
     columns = ["path", "label", "split"]
-    rows: list[list[object]] = [[absolute(c.path), c.label, c.split or ""] for c in clips]
+    rows: Iterable[list[object]] = ([absolute(c.path), c.label, c.split or ""] for c in clips)
     if any(clip.span != WHOLE for clip in clips):
         columns += ["start", "end"]
-        rows = [[*row, *("" if t is None else t for t in c.span)] for row, c in zip(rows, clips, strict=True)]
+        rows = ([*row, *("" if t is None else t for t in c.span)] for row, c in zip(rows, clips, strict=True))
     write_rows(path.with_name("classes.csv"), [("id", "name"), *enumerate(classes)])
-    write_rows(path, [columns, *rows])
+    write_rows(path, chain([columns], rows))
+
+
+def fingerprint(classes: Sequence[str], clips: Iterable[Clip]) -> str:
+    """What tells a list of clips from any other: a SHA-256 of names, paths, labels, splits and time ranges."""
+    digest = hashlib.sha256(json.dumps(list(classes)).encode())
+    for clip in clips:
+        digest.update(repr((absolute(clip.path), clip.label, clip.split, clip.span)).encode(errors="backslashreplace"))
+    return digest.hexdigest()
 
 
 def write_rows(file: Path, rows: Iterable[Sequence[object]]) -> None:

@@ -70,7 +70,7 @@ class _BadIndex(Exception):
     """A seek did not lead where the file's index said: this file must be read from its beginning."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VideoInfo:
     """What a video file says of itself.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from msta.data.storage import absolute
 from msta.errors import ConfigError, DataError
 from msta.files import refuse_existing, replacing
 
+_AT_ONCE = 4096  # files handed to the threads
 COLUMNS = ("path", "class", "split", "start", "end", "duration", "frames")
 
 
@@ -66,30 +69,40 @@ def index(
         Bar(console=console or Console(quiet=True), transient=True) as bar,
     ):
         task = bar.add_task("opening files", total=len(files))
-        for path, info in zip(files, pool.map(_probe, files), strict=True):
-            if isinstance(info, VideoInfo):
-                found[path] = info
-            else:
-                unreadable[path] = info
-            bar.advance(task)
-    rows = [_row(catalog, clip, found.get(clip.path)) for clip in catalog.clips]
+        for start in range(0, len(files), _AT_ONCE):
+            some = files[start : start + _AT_ONCE]
+            for path, info in zip(some, pool.map(_probe, some), strict=True):
+                if isinstance(info, VideoInfo):
+                    found[path] = info
+                else:
+                    unreadable[path] = info
+                bar.advance(task)
+    total = 0.0  # seconds
+
+    def rows() -> Iterator[list[Any]]:
+        nonlocal total
+        for clip in catalog.clips:
+            row = _row(catalog, clip, found.get(clip.path))
+            total += row[5] or 0.0
+            yield row
+
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix.lower() == ".csv":
         with replacing(out.with_name("classes.csv")) as aside:
             write_rows(aside, [("id", "name"), *((name, name) for name in catalog.classes)])
         with replacing(out) as aside:
-            write_rows(aside, [COLUMNS, *(["" if cell is None else cell for cell in row] for row in rows)])
+            write_rows(aside, chain([COLUMNS], (["" if cell is None else cell for cell in row] for row in rows())))
     else:
-        _write_parquet(catalog, out, rows)
+        _write_parquet(catalog, out, rows())
     if catalog.missing:
         with replacing(out.with_name(f"{out.stem}.missing.txt")) as aside:
             aside.write_text("".join(f"{name}\n" for name in catalog.missing), "utf-8", "surrogateescape")
     return {
-        "clips": len(rows),
+        "clips": len(catalog.clips),
         "files": len(files),
         "classes": len(catalog.classes),
         "missing": len(catalog.missing),
-        "seconds": round(sum(row[5] or 0.0 for row in rows), 1),
+        "seconds": round(total, 1),
         "unreadable": unreadable,
     }
 
@@ -139,7 +152,7 @@ def _check_classes_beside(catalog: Catalog, out: Path) -> None:
         raise ConfigError(f"--out: {beside} belongs to other data; choose another folder, or a .parquet")
 
 
-def _write_parquet(catalog: Catalog, out: Path, rows: list[list[Any]]) -> None:
+def _write_parquet(catalog: Catalog, out: Path, rows: Iterator[list[Any]]) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -147,9 +160,10 @@ def _write_parquet(catalog: Catalog, out: Path, rows: list[list[Any]]) -> None:
     schema = pyarrow.schema(
         list(zip(COLUMNS, kinds, strict=True)), metadata={CLASSES_KEY: json.dumps(catalog.classes).encode()}
     )
-    try:
-        columns = [pyarrow.array(column, kind) for column, kind in zip(zip(*rows, strict=True), kinds, strict=True)]
-    except UnicodeEncodeError as error:
-        raise DataError(f"{out}: a path is no UTF-8 text, which Parquet asks for; write a .csv") from error
-    with replacing(out) as aside:
-        pyarrow.parquet.write_table(pyarrow.table(columns, schema=schema), aside)
+    with replacing(out) as aside, pyarrow.parquet.ParquetWriter(aside, schema) as writer:
+        while some := list(islice(rows, 65536)):
+            try:
+                columns = [pyarrow.array(c, kind) for c, kind in zip(zip(*some, strict=True), kinds, strict=True)]
+            except UnicodeEncodeError as error:
+                raise DataError(f"{out}: a path is no UTF-8 text, which Parquet asks for; write a .csv") from error
+            writer.write_table(pyarrow.table(columns, schema=schema))

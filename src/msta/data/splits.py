@@ -24,7 +24,11 @@ class Split:
 
     def all(self) -> tuple[Clip, ...]:
         """Every clip, each with the name of its split."""
-        return tuple(replace(clip, split=name) for name in ("train", "val", "test") for clip in getattr(self, name))
+        return tuple(
+            clip if clip.split == name else replace(clip, split=name)
+            for name in ("train", "val", "test")
+            for clip in getattr(self, name)
+        )
 
 
 def make_split(catalog: Catalog, *, shots: int | None, val_fraction: float, test_fraction: float, seed: int) -> Split:

@@ -39,11 +39,15 @@ def as_url(path: str | os.PathLike[str]) -> str | None:
 
 def absolute(path: str | os.PathLike[str]) -> str:
     """``path`` from anywhere: URLs stay as they are."""
+    if isinstance(path, str) and path.startswith("/") and "//" not in path and "/." not in path and path[-1] != "/":
+        return path  # as most of a million are
     return as_url(path) or os.path.abspath(path)
 
 
 def beside(folder: str | os.PathLike[str], name: str) -> str:
     """What ``name`` means in a file of ``folder``: an absolute path or a URL stays as it is."""
+    if name.startswith("/"):
+        return name
     url = as_url(folder)
     return as_url(name) or (f"{url.rstrip('/')}/{name}" if url else os.path.join(folder, name))
 

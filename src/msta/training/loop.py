@@ -19,10 +19,9 @@ from rich.console import Console
 from torch import Tensor
 
 from msta.config import RunConfig, read_config
-from msta.data.catalog import Catalog, read_catalog, write_catalog
+from msta.data.catalog import Catalog, fingerprint, read_catalog, write_catalog
 from msta.data.clips import Failures
 from msta.data.splits import Split
-from msta.data.storage import absolute
 from msta.descriptions.anchors import anchor_folder, anchors_of
 from msta.errors import CheckpointError, ConfigError, DataError, Interrupted, MSTAError, is_text
 from msta.evaluation.calibration import calibrated
@@ -476,9 +475,7 @@ def _open_run(out: Path, config: RunConfig, catalog: Catalog, split: Split) -> N
 
 
 def _check_same_split(out: Path, catalog: Catalog, split: Split) -> None:
-    then = {(c.path, c.span, c.split) for c in read_catalog(out / "split.csv").clips}
-    now = {(absolute(c.path), c.span, c.split) for c in split.all()}
-    if then != now:
+    if fingerprint((), read_catalog(out / "split.csv").clips) != fingerprint((), split.all()):
         raise DataError(f"{catalog.source}: its clips are not those the run in {out} began with (see its split.csv)")
 
 

@@ -7,7 +7,6 @@ end they become one table, ``clips.parquet``, and ``index.json`` appears, last.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -22,7 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress as Bar
 
-from msta.data.catalog import SPLITS, WHOLE, Catalog, Clip, require_files
+from msta.data.catalog import SPLITS, WHOLE, Catalog, Clip, fingerprint, require_files
 from msta.data.decode import DecodeError
 from msta.data.shards import COLUMNS, FORMAT, INDEX, TABLE
 from msta.data.shards.encode import Mode, encode
@@ -101,7 +100,11 @@ def write_shards(
     require_files(catalog)
     target = Target(out)
     mode = recipe.mode_for(catalog.clips)
-    about = {"format": FORMAT, "recipe": {**asdict(recipe), "mode": mode}, "clips": _fingerprint(catalog)}
+    about = {
+        "format": FORMAT,
+        "recipe": {**asdict(recipe), "mode": mode},
+        "clips": fingerprint(catalog.classes, catalog.clips),
+    }
     names = target.names()
     if INDEX in names:
         index: dict[str, Any] = json.loads(target.read(INDEX))
@@ -121,14 +124,6 @@ def write_shards(
     except KeyboardInterrupt:
         raise Interrupted(f"stopped after {len(finished)} shards; the same command goes on") from None
     return _finish(target, catalog, about, finished)
-
-
-def _fingerprint(catalog: Catalog) -> str:
-    """Of a list of clips."""
-    digest = hashlib.sha256(json.dumps(catalog.classes).encode())
-    for clip in catalog.clips:
-        digest.update(repr((absolute(clip.path), clip.label, clip.split, clip.span)).encode(errors="backslashreplace"))
-    return digest.hexdigest()
 
 
 def _claim(target: Target, names: Sequence[str], about: dict[str, Any]) -> None:
@@ -243,10 +238,23 @@ def _add_file(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 def _finish(target: Target, catalog: Catalog, about: dict[str, Any], finished: list[dict[str, Any]]) -> dict[str, Any]:
     """Write the table and the index, and remove what they were made of."""
+    if not any(shard["clips"] for shard in finished):
+        reason = next(one["reason"] for shard in finished for one in shard["left_out"])
+        raise DataError(f"{catalog.source}: not one of its clips can be read; {reason}, for one")
+    index = write_index(target, catalog.classes, about, finished)
+    for shard in finished:
+        target.remove(shard["file"].removesuffix(".tar") + ".json")
+        if not shard["clips"]:
+            target.remove(shard["file"])
+    target.remove(_UNFINISHED)
+    return index
+
+
+def write_index(
+    target: Target, classes: Sequence[str], about: dict[str, Any], finished: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Write the table of all clips, then the index: with it, the shards are complete."""
     shards = [shard for shard in finished if shard["clips"]]
-    left_out = [one for shard in finished for one in shard["left_out"]]
-    if not shards:
-        raise DataError(f"{catalog.source}: not one of its clips can be read; {left_out[0]['reason']}, for one")
     with target.writing(TABLE) as aside:
         _write_table(aside, shards)
         table = {"file": TABLE, "sha256": sha256_of(aside)}
@@ -254,21 +262,16 @@ def _finish(target: Target, catalog: Catalog, about: dict[str, Any], finished: l
     splits = Counter(row[5] or "none" for shard in shards for row in shard["rows"])
     index = {
         "format": FORMAT,
-        "classes": list(catalog.classes),
+        "classes": list(classes),
         "clips": sum(shard["clips"] for shard in shards),
         "splits": dict(splits),
-        "class_counts": {name: labels[label] for label, name in enumerate(catalog.classes)},
+        "class_counts": {name: labels[label] for label, name in enumerate(classes)},
         "table": table,
         "shards": [{key: shard[key] for key in ("file", "clips", "bytes", "sha256")} for shard in shards],
-        "left_out": left_out,
+        "left_out": [one for shard in finished for one in shard["left_out"]],
         "made_of": about,
     }
     target.write(INDEX, (json.dumps(index, indent=1) + "\n").encode())
-    for shard in finished:
-        target.remove(shard["file"].removesuffix(".tar") + ".json")
-        if not shard["clips"]:
-            target.remove(shard["file"])
-    target.remove(_UNFINISHED)
     return index
 
 
