@@ -10,6 +10,7 @@ Words: what the score loses when a word is left out of the prompt.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -155,15 +156,16 @@ def word_relevance(predictor: Predictor, embedding: Tensor, index: int) -> list[
         return []
     name, template = predictor.classes[index], predictor.template
     single = isinstance(template, str)
-    words = (prompts([name], template)[0] if single else name).split()
-    without = [" ".join(words[:i] + words[i + 1 :]) for i in range(len(words))]
+    text = prompts([name], template)[0] if single else name
+    words = list(re.finditer(r"\w[\w'’-]*", text)) or list(re.finditer(r"\S+", text))
+    without = [" ".join(f"{text[: word.start()]} {text[word.end() :]}".split()) for word in words]
     texts: Sequence[str] = without if single else prompts(without, template)
-    ids = model.tokenize([text or "." for text in texts]).to(embedding.device)
+    ids = model.tokenize([each or "." for each in texts]).to(embedding.device)
     changed = per_class(model.encode_text(ids), len(words))
     whole = float(log_odds(predictor, embedding, index)[0])
     found = []
     for word, row in zip(words, changed, strict=True):
-        text = predictor.text.clone()
-        text[index] = row
-        found.append((word, whole - float(log_odds(predictor, embedding, index, text)[0])))
+        classes = predictor.text.clone()
+        classes[index] = row
+        found.append((word[0], whole - float(log_odds(predictor, embedding, index, classes)[0])))
     return found

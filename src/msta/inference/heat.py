@@ -138,7 +138,8 @@ def heat_video(explanation: Explanation, video: str | os.PathLike[str], to: Path
                 continue
             picture = frame.picture()
             now = np.stack([np.interp(frame.start, times, column) for column in warm.reshape(len(times), -1).T])
-            whole = _over_the_frame(now.reshape(warm.shape[1:]), *picture.shape[:2], explanation.fit)
+            height, width, _ = picture.shape
+            whole = _over_the_frame(now.reshape(warm.shape[1:]), height, width, explanation.fit)
             write(burn(alight(picture, whole), [f"{says}   {clock(frame.start)}"]), frame.start - start)
 
 
