@@ -37,7 +37,9 @@ bench: .venv/.ready ## ratios measured side by side, to benchmarks/results/; hal
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/timeline.py
 	$(if $(CLIPS),$(BIN)/python benchmarks/cache.py --clips $(CLIPS)/egogestar)
+	$(if $(CLIPS),$(BIN)/python benchmarks/explain.py --clips $(CLIPS)/egogestar)
 
 bench-toy: .venv/.ready ## what the embedded backbone can do, three seeds; an hour. CLIPS=FOLDER adds real clips
 	$(BIN)/python benchmarks/toy.py $(if $(CLIPS),--clips $(CLIPS))

@@ -327,13 +327,13 @@ def test_what_is_read_of_a_video_does_not_pile_up(backbone):
 
     for count in (300, 1200):
         alive = []
-        shown = module.cut(endless(count), 1.0, 0.5, 4, lambda picture: module._Frame(picture, p.format))
+        shown = module.cut(endless(count), 1.0, 0.5, 4, lambda picture: module.SeenFrame(picture, p.format))
         for i, group in enumerate(module.batched(shown, 4)):
-            module._reader(p.model)(group)
+            module.Reader([p])(group)
             if i % 5 == 4:
                 del group
                 gc.collect()
-                alive.append(sum(isinstance(o, module._Frame) for o in gc.get_objects()))
+                alive.append(sum(isinstance(o, module.SeenFrame) for o in gc.get_objects()))
         most = max(alive)
         assert most <= 4 * 3 + 4
 

@@ -258,6 +258,81 @@ def predict(
         raise typer.Exit(1)
 
 
+@app.command(epilog="Example: msta explain clip.mp4 --adapter runs/first/adapter --out why")
+def explain(
+    video: Annotated[str, typer.Argument(help="A video file.")],
+    out: Annotated[Path, typer.Option(help="A folder for strip.png, overlay.mp4 and explanation.json.")],
+    adapter: Annotated[Path | None, typer.Option(help="An adapter's directory.")] = None,
+    backbone: Backbone = None,
+    base: Base = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Classes, separated by commas, or a .txt or .csv of them; else the adapter's.")
+    ] = None,
+    template: Annotated[list[str] | None, typer.Option(help="As for predict.")] = None,
+    label: Annotated[str | None, typer.Option("--class", help="The class to explain. Default: the likeliest.")] = None,
+    start: Annotated[str, typer.Option(help="Explain a part of a long video: from here …")] = "0s",
+    end: Annotated[str | None, typer.Option(help="… to here.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Of the integral: more are more exact, and take longer.")] = 16,
+    as_json: AsJSON = False,
+) -> None:
+    """Show which patches of which frames, and which words, make a video of a class."""
+    from msta.inference.class_sets import class_names
+    from msta.inference.durations import parse_seconds
+    from msta.inference.explain import explain as run
+    from msta.inference.heat import summary, write_explanation
+    from msta.inference.predictor import Predictor
+
+    names = class_names(labels) if labels is not None else None
+    if adapter is None and names is None:
+        raise ConfigError("give --adapter, or --labels")
+    span = parse_seconds(start, "--start"), parse_seconds(end, "--end") if end is not None else None
+    predictor = Predictor(_load_model(backbone, base, adapter), names, template=template)
+    explanation = run(predictor, video, label, span=span, steps=steps)
+    data = write_explanation(explanation, video, out, span)
+    if as_json:
+        _print_json(data)
+    else:
+        print(summary(data, out))
+
+
+@app.command(epilog='Example: msta search "someone falls" --in videos/ --backbone ViClip.pth --out found.html')
+def search(
+    query: Annotated[str, typer.Argument(help="A sentence.")],
+    folder: Annotated[Path, typer.Option("--in", help="A folder of videos.")],
+    adapter: Annotated[Path | None, typer.Option(help="An adapter's directory. Else the bare backbone.")] = None,
+    backbone: Backbone = None,
+    base: Base = None,
+    index: Annotated[
+        Path | None, typer.Option(help="The index; made, or completed. Default: .msta-index.parquet in the folder.")
+    ] = None,
+    window: Annotated[str, typer.Option(help="How long a moment is.")] = "4s",
+    stride: Annotated[str | None, typer.Option(help="From one to the next. Default: half.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Moments to find.")] = 12,
+    out: Annotated[Path | None, typer.Option(help="A page with pictures, .html.")] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Find the moments in a folder of videos that a sentence describes. The first search reads all of them."""
+    from msta.inference.durations import parse_seconds
+    from msta.inference.output import clock
+    from msta.inference.search import INDEX, query_embedding, update_index, write_found
+    from msta.inference.timeline import Windows
+
+    length = parse_seconds(window, "--window")
+    windows = Windows(length, parse_seconds(stride, "--stride") if stride else length / 2)
+    model = _load_model(backbone, base, adapter).eval()
+    asked = query_embedding(model, query)
+    with console.status("reading the folder") as status:
+        made = update_index(model, folder, index or folder / INDEX, windows, lambda text: status.update(one_line(text)))
+    found = made.nearest(asked, top)
+    if out is not None:
+        write_found(query, folder, found, made, out)
+    if as_json:
+        _print_json([vars(moment) for moment in found])
+        return
+    for m in found:
+        print(one_line(f"{m.score:.3f}  {clock(m.start)} - {clock(m.end)}  {m.path}"))
+
+
 @app.command(epilog="Example: msta info runs/first/adapter, or msta info --plan --data clips/ --shots 8 cache.views=10")
 def info(
     arguments: Annotated[

@@ -29,31 +29,37 @@ def per_frame_blocks(tower: VideoTower) -> int | None:
     return next(mixing, len(tower.blocks))
 
 
-def read_alone(tower: VideoTower, frames: Tensor, blocks: int) -> list[Tokens]:
-    """Frames [f, 3, H, W], normalised, through the first ``blocks`` blocks, each by itself -> f times tokens.
-
-    Each is a clip of one frame: x [1, s, d], or after the last block the class token alone, [1, 1, d].
-    """
+def begin_alone(tower: VideoTower, frames: Tensor, blocks: int = 0) -> Tokens:
+    """Frames [f, 3, H, W], normalised, through the first ``blocks`` blocks, each a clip by itself -> [f, s, d]."""
     x, layout = tower.embed(frames[:, None])
-    read = torch.zeros(len(x), dtype=torch.int64, device=x.device) if blocks == len(tower.blocks) else None
+    if blocks:
+        x = torch.cat([tower.run(part, 0, blocks, layout=layout) for part in x.split(at_once(x, layout))])
+    return Tokens(x, blocks, x.new_zeros(len(x), dtype=torch.int64), layout)
+
+
+def go_on_alone(tower: VideoTower, begun: Tokens, blocks: int) -> list[Tokens]:
+    """What :func:`begin_alone` gave, up to ``blocks``: for each frame x [1, s, d], or after the last block its class
+    token, [1, 1, d].
+    """
+    assert begun.layout is not None
+    whole = blocks == len(tower.blocks) > begun.start
     frozen = getattr(tower.blocks[blocks], "frozen", None) if blocks + 1 < len(tower.blocks) else None
     found = []
-    for part in x.split(at_once(x, layout)):
-        y = tower.run(part, 0, blocks, layout=layout, read=None if read is None else read[: len(part)])
-        ahead = frozen(y, layout) if frozen else None
-        for i in range(len(y)):
-            # clones, so that a frame that is kept does not keep the others
-            one = y[i : i + 1].clone()
-            found.append(Tokens(one, blocks, one.new_zeros(1, dtype=torch.int64), layout, _row(ahead, i)))
+    for part in begun.parts(at_once(begun.x, begun.layout)):
+        x = tower.run(part.x, part.start, blocks, layout=begun.layout, read=part.read if whole else None)
+        ahead = frozen(x, begun.layout) if frozen else None
+        for i in range(len(x)):  # in copies, so that a frame that is kept does not keep the others
+            own = None if ahead is None else _row(ahead, i)
+            found.append(Tokens(_row(x, i), blocks, _row(part.read, i), begun.layout, own))
     return found
 
 
-def _row(x: Tensor | None, i: int) -> Tensor | None:
-    return None if x is None else x[i : i + 1].clone()
+def _row(x: Tensor, i: int) -> Tensor:
+    return x[i : i + 1].clone()
 
 
 def read_together(tower: VideoTower, clips: Sequence[Sequence[Tokens]]) -> Tensor:
-    """B clips of T frames each, as :func:`read_alone` gave them -> embeddings [B, D]."""
+    """B clips of T frames each, as :func:`go_on_alone` gave them -> embeddings [B, D]."""
     frames = [frame for clip in clips for frame in clip]
     x, first = torch.cat([frame.x for frame in frames]), frames[0]
     assert first.layout is not None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msta.data.decode import DecodeError
 from msta.data.live import is_live
-from msta.errors import ConfigError
+from msta.errors import ConfigError, one_line
 from msta.files import write_bytes
 from msta.inference.output import Result, as_csv, as_data, as_elan, as_srt, segment_line, table
 from msta.inference.overlay import write_overlay
@@ -128,13 +128,15 @@ def _timelines(
             name = names[number]
             tell(segment_line(segment) + ("" if name is None else f"  [{name}]"))
 
+    assert request.windows is not None
     for video in request.videos:
+        windows = (
+            replace(request.windows, batch=1) if is_live(video) else request.windows
+        )  # a stream is not kept waiting
+        if tell is not None and len(request.videos) > 1:
+            tell(one_line(video))
         try:
-            if tell is not None and len(request.videos) > 1:
-                tell(video)
-            lines = read_timelines(
-                predictors, video, request.windows, smoothings, seconds=request.seconds, tell=tell_segment
-            )
+            lines = read_timelines(predictors, video, windows, smoothings, seconds=request.seconds, tell=tell_segment)
         except DecodeError as error:
             yield Result(video, error=error.reason)
             continue

@@ -21,6 +21,7 @@ from msta.data.live import array_views, as_frames
 from msta.errors import ConfigError, MSTAError, is_text
 from msta.evaluation.evaluate import class_embeddings, clip_format, view_probabilities
 from msta.evaluation.metrics import Array, scaled
+from msta.inference.shared import SharedBackbone
 from msta.methods.base import AdaptedModel
 from msta.methods.task import DEFAULT_TEMPLATE
 
@@ -80,7 +81,8 @@ class Predictor:
         self.views = views
         self.format = clip_format(model)
         self.temperature = model.temperature_for(names)
-        self.text = class_embeddings(model, names, template or (task.template if task else DEFAULT_TEMPLATE))
+        self.template = template or (task.template if task else DEFAULT_TEMPLATE)
+        self.text = class_embeddings(model, names, self.template)
 
     def __call__(self, video: Path | NDArray[np.uint8] | Tensor) -> list[Prediction]:
         """All classes, the most likely first.
@@ -92,7 +94,9 @@ class Predictor:
             DecodeError: the file cannot be read.
             ValueError: frames of another shape or type.
         """
-        return self.ranked(self.read(video).to(self.text.device), 1)[0]
+        with torch.inference_mode():
+            embeddings = self.model.encode_video(self.read(video).to(self.text.device))
+        return self.ranked(embeddings, 1)[0]
 
     def each(
         self, videos: Iterable[Path], *, batch: int = 8, workers: int = 2
@@ -110,11 +114,10 @@ class Predictor:
             return read_views(os.fspath(video), self.format, self.views)
         return array_views(as_frames(video), self.format, self.views)
 
-    def ranked(self, views: Tensor, clips: int) -> list[list[Prediction]]:
-        """Views of so many clips, clip by clip, [clips * views, T, 3, size, size] -> each clip's classes."""
-        with torch.inference_mode():
-            embeddings = self.model.encode_video(views).unflatten(0, (clips, -1)).transpose(0, 1)
-        return [self.rank(probabilities) for probabilities in self.probabilities(embeddings)]
+    def ranked(self, embeddings: Tensor, clips: int) -> list[list[Prediction]]:
+        """Embeddings of the views of so many clips, clip by clip, [clips * views, D] -> each clip's classes."""
+        by_view = embeddings.unflatten(0, (clips, -1)).transpose(0, 1)
+        return [self.rank(probabilities) for probabilities in self.probabilities(by_view)]
 
     def probabilities(self, embeddings: Tensor) -> Array:
         """Of clips: embeddings [views, B, D] -> float64 [B, K], averaged over the views, at the temperature."""
@@ -138,12 +141,15 @@ def predict_each(
     """
     common_format(predictors)
     first = predictors[0]
+    shared = SharedBackbone(first.model.backbone)
     for group in batched(read_ahead(videos, first.read, workers), batch):
         readable = [video for _, video in group if isinstance(video, Tensor)]
         ranked: list[Iterator[list[Prediction]]] = []
         if readable:
             views = torch.cat(readable).to(first.text.device)  # [B * views, T, 3, H, W]
-            ranked = [iter(p.ranked(views, len(readable))) for p in predictors]
+            with torch.inference_mode():
+                embeddings = shared.encode_each(views, predictors)
+            ranked = [iter(p.ranked(e, len(readable))) for p, e in zip(predictors, embeddings, strict=True)]
         for path, video in group:
             yield path, video if isinstance(video, DecodeError) else [next(answers) for answers in ranked]
 

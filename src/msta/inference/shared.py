@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -35,6 +36,14 @@ from msta.methods.task import DEFAULT_TEMPLATE
 _BEFORE_THE_BLOCKS = (
     "patch_embedding", "class_embedding", "positional_embedding", "temporal_positional_embedding", "ln_pre",
 )  # fmt: skip
+
+
+class HasModel(Protocol):
+    """A :class:`Member`, a :class:`Predictor`."""
+
+    @property
+    def model(self) -> AdaptedModel:
+        """The adapter in its backbone."""
 
 
 class Member:
@@ -111,7 +120,7 @@ class SharedBackbone:
         return torch.cat(embeddings)[order.to(video.device)]
 
     @torch.no_grad()
-    def encode_each(self, video: Tensor, members: Sequence[Member]) -> list[Tensor]:
+    def encode_each(self, video: Tensor, members: Sequence[HasModel]) -> list[Tensor]:
         """Each clip through every member: [B, T, 3, H, W], normalised -> [B, D] for each member."""
         every = tuple(range(len(video)))
         return _encode(self.backbone.video, video, [_Group(member.model, every) for member in members])

@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from msta.backbone.per_frame import per_frame_blocks, read_alone, read_together
+from msta.backbone.per_frame import begin_alone, go_on_alone, per_frame_blocks, read_together
 from msta.backbone.prefix import Tokens
+from msta.backbone.video import VideoTower
 from msta.data.clips import ONE_VIEW, ClipFormat, cut_views
 from msta.data.decode import DecodeError, Shown, play
 from msta.data.live import as_frames, is_live, play_array, play_live
@@ -26,7 +27,7 @@ from msta.data.windows import Window, cut
 from msta.errors import ConfigError
 from msta.inference.predictor import Predictor, batched, common_format
 from msta.inference.segments import Scored, Segment, Segmenter, Smoothing
-from msta.methods.base import AdaptedModel
+from msta.inference.shared import SharedBackbone, fork
 from msta.notices import notice
 
 Video = str | os.PathLike[str] | NDArray[np.uint8] | Tensor
@@ -134,49 +135,72 @@ def scores(
     if any(predictor.views != ONE_VIEW for predictor in predictors):
         raise ConfigError("--clips, --crops: a timeline has one view of a window; leave them out")
     form = common_format(predictors)
-    shown = _as_far_as_it_goes(_shown(video, form, fps, seconds))
-    cut_windows = cut(shown, windows.length, windows.stride, form.frames, lambda picture: _Frame(picture, form))
-    readers = [_reader(predictor.model) for predictor in predictors]
+    shown = as_far_as_it_goes(_shown(video, form, fps, seconds))
+    cut_windows = cut(shown, windows.length, windows.stride, form.frames, lambda picture: SeenFrame(picture, form))
+    read = Reader(predictors)
     for group in batched(cut_windows, windows.batch):
         with torch.inference_mode():
-            embeddings = [read(group) for read in readers]
+            embeddings = read(group)
         probabilities = [p.probabilities(e[None]) for p, e in zip(predictors, embeddings, strict=True)]
         for i, window in enumerate(group):
             yield [Scored(window.start, window.end, p[i]) for p in probabilities]
 
 
-class _Frame:
+class SeenFrame:
     """A frame as the model wants to see it, [3, size, size], and what was computed of it alone."""
 
     def __init__(self, picture: NDArray[np.uint8], form: ClipFormat) -> None:
         self.pixels = cut_views(picture[None], replace(form, frames=1), ONE_VIEW)[0, 0]
-        self.alone: dict[object, Tokens] = {}
+        self.alone: dict[VideoTower, Tokens] = {}
 
 
-Reader = Callable[[Sequence[Window[_Frame]]], Tensor]
-"""Windows -> embeddings [B, D]."""
+class Reader:
+    """Windows -> what each model's ``encode_video`` gives of them, in the cheapest way.
 
+    Models that read frames by themselves compute a frame's part once, and together as far as their towers are the same;
+    the others read window by window, together as far as :class:`SharedBackbone` goes.
+    """
 
-def _reader(model: AdaptedModel) -> Reader:
-    """The cheapest way that gives what ``model.encode_video`` gives of each window."""
-    tower = model.backbone.video
-    device = model.backbone.logit_scale.device
-    blocks = None if model.exact_reference else per_frame_blocks(tower)
+    def __init__(self, predictors: Sequence[Predictor]) -> None:
+        self.predictors = predictors
+        self.device = predictors[0].text.device
+        self.shared = SharedBackbone(predictors[0].model.backbone)
+        self.alone: dict[VideoTower, int] = {}  # how many blocks read frames by themselves
+        for predictor in predictors:
+            tower = predictor.model.backbone.video
+            if not predictor.model.exact_reference and (blocks := per_frame_blocks(tower)):
+                self.alone[tower] = blocks
 
-    def whole(group: Sequence[Window[_Frame]]) -> Tensor:
+    def __call__(self, group: Sequence[Window[SeenFrame]]) -> list[Tensor]:
+        """Each model's embeddings [B, D]."""
+        whole = [p for p in self.predictors if p.model.backbone.video not in self.alone]
+        embeddings = iter(self._window_by_window(group, whole) if whole else ())
+        self._read_frames(list(dict.fromkeys(f for window in group for f in window.frames if not f.alone)))
+        together = []
+        for predictor in self.predictors:
+            if (tower := predictor.model.backbone.video) in self.alone:
+                clips = [[frame.alone[tower] for frame in window.frames] for window in group]
+                together.append(read_together(tower, clips))
+            else:
+                together.append(next(embeddings))
+        return together
+
+    def _window_by_window(self, group: Sequence[Window[SeenFrame]], predictors: Sequence[Predictor]) -> list[Tensor]:
         clips = torch.stack([torch.stack([frame.pixels for frame in window.frames]) for window in group])
-        return model.encode_video(clips.to(device))
+        return self.shared.encode_each(clips.to(self.device), predictors)
 
-    def frame_by_frame(group: Sequence[Window[_Frame]]) -> Tensor:
-        assert blocks is not None
-        new = list(dict.fromkeys(f for window in group for f in window.frames if tower not in f.alone))
-        if new:
-            tokens = read_alone(tower, torch.stack([frame.pixels for frame in new]).to(device), blocks)
-            for frame, own in zip(new, tokens, strict=True):
+    def _read_frames(self, new: Sequence[SeenFrame]) -> None:
+        if not new or not self.alone:
+            return
+        pixels = torch.stack([frame.pixels for frame in new]).to(self.device)
+        first = next(iter(self.alone))
+        apart = {tower: fork(first, tower) for tower in self.alone}
+        common = min(min(self.alone[tower], at) for tower, at in apart.items() if at is not None)
+        begun = begin_alone(first, pixels, common)
+        for tower, blocks in self.alone.items():
+            start = begin_alone(tower, pixels) if apart[tower] is None else begun
+            for frame, own in zip(new, go_on_alone(tower, start, blocks), strict=True):
                 frame.alone[tower] = own
-        return read_together(tower, [[frame.alone[tower] for frame in window.frames] for window in group])
-
-    return frame_by_frame if blocks else whole
 
 
 def _shown(video: Video, form: ClipFormat, fps: float | None, seconds: float | None) -> Iterator[Shown]:
@@ -192,7 +216,7 @@ def _shown(video: Video, form: ClipFormat, fps: float | None, seconds: float | N
     return shown if seconds is None else takewhile(lambda frame: frame.start < seconds, shown)
 
 
-def _as_far_as_it_goes(shown: Iterator[Shown]) -> Iterator[Shown]:
+def as_far_as_it_goes(shown: Iterator[Shown]) -> Iterator[Shown]:
     """A recording that was cut off, or a stream that broke off, has a timeline up to there."""
     begun = False
     try:

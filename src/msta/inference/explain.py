@@ -1,0 +1,171 @@
+"""What of a video made a model say a class: which patches of which frames, and which words of the class.
+
+Patches: integrated gradients (Sundararajan et al. 2017) of the class's log-odds with respect to the pixels, from the
+clip's mean colour to the clip, summed within each patch. They add up to what the whole clip does to the score, and need
+nothing of a method but that it can be differentiated. Whether they are true is asked by deleting patches: taking away
+those said to matter must cost the score more than taking away any others (``benchmarks/explain.py``).
+
+Words: what the score loses when a word is left out of the prompt.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from msta.data.catalog import WHOLE, Span
+from msta.data.clips import ONE_VIEW, cut_views, segment_times
+from msta.errors import MSTAError
+from msta.inference.predictor import Path, Predictor
+from msta.methods.task import per_class, prompts
+
+STEPS = 16
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a clip is of a class.
+
+    Attributes:
+        label: the class.
+        probability: of it, as the predictor gives it.
+        score: its log-odds among the classes, at temperature 1.
+        times: [T], seconds from the video's first frame, of the frames that were looked at.
+        frames: uint8 [T, size, size, 3], as the model saw them.
+        patches: float [T, rows, columns], what each patch adds to the score beside the clip's mean colour.
+        words: of the prompt, each with what the score loses without it; empty where a method reads no words.
+        fit: "crop" or "squash", how the frames were made square.
+    """
+
+    label: str
+    probability: float
+    score: float
+    times: list[float]
+    frames: NDArray[np.uint8]
+    patches: NDArray[np.float64]
+    words: list[tuple[str, float]]
+    fit: str
+
+    @property
+    def by_frame(self) -> NDArray[np.float64]:
+        """[T], what each frame adds to the score."""
+        return np.asarray(self.patches.sum((1, 2)))
+
+
+def explain(
+    predictor: Predictor, video: Path, label: str | None = None, *, span: Span = WHOLE, steps: int = STEPS
+) -> Explanation:
+    """Explain a class of a video.
+
+    Args:
+        predictor: whose view of it.
+        video: a file.
+        label: one of the predictor's classes; None: the likeliest.
+        span: (start, end) in seconds, the part of the video to look at.
+        steps: of the integral; more are more exact, and cost a forward and a backward pass each.
+
+    Raises:
+        DecodeError: the video cannot be read.
+        MSTAError: no such class.
+    """
+    if label is not None and label not in predictor.classes:
+        raise MSTAError(f"--class: {label!r} is none of {', '.join(predictor.classes[:8])}")
+    form = predictor.format
+    times: list[float] = []
+
+    def choose(duration: float) -> list[float]:
+        times.extend(segment_times(duration, form.frames).tolist())
+        return times
+
+    pictures = form.read_frames(video, choose, form.size, squash=form.fit == "squash", within=span)
+    clip = cut_views(pictures, form, ONE_VIEW).to(predictor.text.device)  # [1, T, 3, size, size]
+    with torch.no_grad():
+        embedding = predictor.model.encode_video(clip)
+    probabilities = predictor.probabilities(embedding[None])[0]
+    index = int(probabilities.argmax()) if label is None else predictor.classes.index(label)
+    patches = patch_relevance(predictor, clip, index, steps)
+    mean, std = (torch.tensor(x)[:, None, None] for x in (form.mean, form.std))
+    seen = ((clip[0].cpu() * std + mean) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+    return Explanation(
+        label=predictor.classes[index],
+        probability=float(probabilities[index]),
+        score=float(log_odds(predictor, embedding, index)[0]),
+        times=[(span[0] or 0.0) + time for time in times],
+        frames=seen.numpy(),
+        patches=patches,
+        words=word_relevance(predictor, embedding, index),
+        fit=form.fit,
+    )
+
+
+def log_odds(predictor: Predictor, embeddings: Tensor, index: int, text: Tensor | None = None) -> Tensor:
+    """Embeddings [B, D] -> [B]: log p / (1 - p) of the class among all; of a single class its logit."""
+    logits = predictor.model.logits(embeddings, predictor.text if text is None else text)
+    if logits.shape[1] == 1:
+        return logits[:, 0]
+    others = torch.cat((logits[:, :index], logits[:, index + 1 :]), dim=1)
+    return logits[:, index] - others.logsumexp(1)
+
+
+# ---------------------------------------------------------------- patches
+
+
+def patch_relevance(predictor: Predictor, clip: Tensor, index: int, steps: int = STEPS) -> NDArray[np.float64]:
+    """Clip [1, T, 3, H, W], normalised -> [T, rows, columns], each patch's share of the class's log-odds."""
+    tower, nothing = predictor.model.backbone.video, blank(clip)
+    gradient = torch.zeros_like(clip)
+    with torch.enable_grad():
+        for step in range(steps):
+            at = (nothing + (step + 0.5) / steps * (clip - nothing)).requires_grad_()
+            score = log_odds(predictor, tower(at), index).sum()  # the tower itself: the fast path has no gradients
+            gradient += torch.autograd.grad(score, at)[0] / steps
+    relevance = ((clip - nothing) * gradient)[0].sum(1)  # [T, H, W]
+    side = tower.patch_size
+    patches = relevance.unflatten(2, (-1, side)).unflatten(1, (-1, side)).sum((2, 4))
+    return patches.double().cpu().numpy()
+
+
+def blank(clip: Tensor) -> Tensor:
+    """A clip [1, T, 3, H, W] that shows nothing: the mean colour of this one."""
+    return clip.mean((1, 3, 4), keepdim=True).expand_as(clip)
+
+
+def delete(clip: Tensor, patches: NDArray[np.bool_], side: int) -> Tensor:
+    """The clip [1, T, 3, H, W] without the chosen patches [T, rows, columns], which show :func:`blank`."""
+    mask = torch.from_numpy(patches).to(clip.device).repeat_interleave(side, 1).repeat_interleave(side, 2)
+    return torch.where(mask[None, :, None], blank(clip), clip)
+
+
+# ---------------------------------------------------------------- words
+
+
+@torch.no_grad()
+def word_relevance(predictor: Predictor, embedding: Tensor, index: int) -> list[tuple[str, float]]:
+    """Embedding [1, D] -> each word of the class's prompt and what the log-odds lose without it.
+
+    With several templates: the words of the class's name, left out of all of them.
+    """
+    model = predictor.model
+    if model.config.closed:
+        return []
+    name, template = predictor.classes[index], predictor.template
+    single = isinstance(template, str)
+    text = prompts([name], template)[0] if single else name
+    words = list(re.finditer(r"\w[\w'’-]*", text)) or list(re.finditer(r"\S+", text))
+    without = [" ".join(f"{text[: word.start()]} {text[word.end() :]}".split()) for word in words]
+    texts: Sequence[str] = without if single else prompts(without, template)
+    ids = model.tokenize([each or "." for each in texts]).to(embedding.device)
+    changed = per_class(model.encode_text(ids), len(words))
+    whole = float(log_odds(predictor, embedding, index)[0])
+    found = []
+    for word, row in zip(words, changed, strict=True):
+        classes = predictor.text.clone()
+        classes[index] = row
+        found.append((word[0], whole - float(log_odds(predictor, embedding, index, classes)[0])))
+    return found
