@@ -555,6 +555,43 @@ def ablate(
         print(table(result), end="")
 
 
+@app.command(epilog="Example: msta serve --adapters adapters/ --keys keys.txt --host 0.0.0.0")
+def serve(
+    adapters: Annotated[Path, typer.Option(help="A folder with a sub-folder an adapter, all of one backbone.")],
+    backbone: Backbone = None,
+    base: Base = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    root: Annotated[Path | None, typer.Option(help="A folder whose videos may be asked about by path.")] = None,
+    keys: Annotated[Path | None, typer.Option(help="API keys, one a line. Else: $MSTA_API_KEYS.")] = None,
+    allow_anyone: Annotated[bool, typer.Option("--allow-anyone", help="No keys, whatever the address.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Decoding processes. Default: CPUs less 1.")] = None,
+    max_mb: Annotated[int, typer.Option(min=1, help="Megabytes a request.")] = 64,
+    max_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of video.")] = 600,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to an answer.")] = 60,
+    adapter_mb: Annotated[int, typer.Option(min=1, help="Megabytes of adapters kept in memory.")] = 512,
+    concurrent: Annotated[int, typer.Option(min=1, help="Requests worked on at a time; thrice as many may wait.")] = 64,
+) -> None:
+    """Answer over HTTP, many adapters on one backbone. POST /v1/classify with file= and adapter=; see /docs.
+
+    SIGTERM ends it when the requests it has are answered.
+    """
+    try:
+        from msta.inference.service.limits import Limits
+        from msta.inference.service.server import read_keys
+        from msta.inference.service.server import serve as run
+    except ImportError as error:
+        raise ConfigError(f"msta serve needs the package {error.name}: pip install 'msta[serve]'") from error
+    limits = Limits(
+        body_bytes=max_mb * 2**20, seconds=max_seconds, request_seconds=timeout, adapter_bytes=adapter_mb * 2**20,
+        concurrent=concurrent, queue=3 * concurrent,
+    )  # fmt: skip
+    run(
+        _load_model(backbone, base, None).backbone, adapters, host=host, port=port, root=root, keys=read_keys(keys),
+        allow_anyone=allow_anyone, workers=workers, limits=limits,
+    )  # fmt: skip
+
+
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from msta.data import torchcodec_reader
 from msta.data.catalog import WHOLE, Clip, Span
 from msta.data.decode import DecodeError, read_frames
+from msta.data.times import segment_times, view_times
 from msta.errors import DataError
 from msta.notices import notice
 
@@ -30,23 +31,6 @@ Key = tuple[int, int]
 
 
 # ---------------------------------------------------------------- frames
-
-
-def segment_times(duration: float, frames: int, position: float | np.ndarray = 0.5) -> np.ndarray:
-    """TSN sampling (Wang et al. 2016): one time, in seconds, from each of ``frames`` equal segments.
-
-    Args:
-        duration: of the video, in seconds.
-        frames: T.
-        position: where in its segment each time lies, 0..1: 0.5 is the centre (testing), an array of T random numbers
-            is training.
-    """
-    return (np.arange(frames) + position) * (duration / frames)
-
-
-def view_times(duration: float, frames: int, clips: int) -> np.ndarray:
-    """Times of ``clips`` test clips, [clips, frames]: clip i takes position (i + 1/2) / clips in every segment."""
-    return np.stack([segment_times(duration, frames, (i + 0.5) / clips) for i in range(clips)])
 
 
 def crops(video: Tensor, size: int, count: int) -> Tensor:
@@ -164,8 +148,12 @@ def read_views(path: str, form: ClipFormat, views: Views, span: Span = WHOLE) ->
     frames = form.read_frames(
         path, lambda d: view_times(d, form.frames, views.clips).ravel(), form.size, squash=squash, within=span
     )
-    video = _to_float(frames)
-    video = crops(video, form.size, views.crops)  # [crops, clips*T, 3, size, size]
+    return cut_views(frames, form, views)
+
+
+def cut_views(frames: NDArray[np.uint8], form: ClipFormat, views: Views) -> Tensor:
+    """Frames at :func:`view_times`, uint8 [clips * T, H, W, 3] -> float [views, T, 3, size, size], normalised."""
+    video = crops(_to_float(frames), form.size, views.crops)  # [crops, clips*T, 3, size, size]
     return form.normalise(video).flatten(0, 1).unflatten(0, (-1, form.frames))
 
 
