@@ -99,7 +99,7 @@ def _responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem} for status in statuses}
 
 
-_OF_ALL = (400, 401, 413, 415, 422, 429, 500, 504)
+_OF_ALL = (400, 401, 413, 415, 422, 429, 431, 500, 504)
 _OF_VIDEOS = _responses(*_OF_ALL, 403, 404, 409)
 _OF_ADAPTERS = _responses(*_OF_ALL, 404, 409)
 
@@ -159,6 +159,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _unforeseen)
     _add_routes(app)
+    _document(app)
     return app
 
 
@@ -173,29 +174,48 @@ def _of(request: Request) -> Service:
 Of = Annotated[Service, Depends(_of)]
 # For the document: the key itself is checked by the gate, before a byte of the body is read.
 _BEARER = Depends(HTTPBearer(auto_error=False, description="One of the service's keys, if it asks for any."))
-_File = Annotated[UploadFile | None, File(description="A video.")]
-_Path = Annotated[str | None, Form(max_length=1000, description="In place of file: one under the service's --root.")]
+_File = Annotated[UploadFile | None, File()]
+_Path = Annotated[str | None, Form(max_length=1000)]
 
 
 def _add_routes(app: FastAPI) -> None:
     app.post("/v1/classify", responses=_OF_VIDEOS, dependencies=[_BEARER])(classify)
     app.post("/v1/embed", responses=_OF_VIDEOS, dependencies=[_BEARER])(embed)
-    app.get("/v1/adapters", responses=_responses(401, 413, 415, 429, 500), dependencies=[_BEARER])(list_adapters)
+    app.get("/v1/adapters", responses=_responses(401, 413, 415, 429, 431, 500), dependencies=[_BEARER])(list_adapters)
     app.post("/v1/adapters/{name}/load", responses=_OF_ADAPTERS, dependencies=[_BEARER])(load_adapter)
     app.post("/v1/adapters/{name}/unload", responses=_OF_ADAPTERS, dependencies=[_BEARER])(unload_adapter)
     app.get("/healthz")(healthz)
     app.get("/readyz", responses=_responses(503))(readyz)
-    app.get(
-        "/metrics", responses=_responses(401, 413, 415, 429), dependencies=[_BEARER], response_class=PlainTextResponse
-    )(metrics)
+    told: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {}}}}
+    app.get("/metrics", responses=told | _responses(401, 413, 415, 429, 431), dependencies=[_BEARER])(metrics)
+
+
+def _document(app: FastAPI) -> None:
+    """Say in the OpenAPI document that a request has a file or a path, which signatures cannot."""
+    text = {"type": "string", "minLength": 1}
+    file = {"type": "string", "format": "binary", "description": "A video."}
+    path = {**text, "maxLength": 1000, "description": "Of a video under the service's --root."}
+    adapter = {**text, "maxLength": 100, "description": "Its name."}
+    top = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 5, "description": "Classes to answer with."}
+    paths = app.openapi()["paths"]
+    for route, fields, needed in (
+        ("/v1/classify", {"adapter": adapter, "top": top}, ["adapter"]),
+        ("/v1/embed", {"adapter": adapter}, []),
+    ):
+        forms = [
+            {"type": "object", "properties": {**fields, name: one}, "required": [*needed, name]}
+            for name, one in (("file", file), ("path", path))
+        ]
+        body = paths[route]["post"]["requestBody"]
+        body["required"], body["content"] = True, {"multipart/form-data": {"schema": {"oneOf": forms}}}
 
 
 async def classify(
     service: Of,
-    adapter: Annotated[str, Form(max_length=100, description="Its name.")],
+    adapter: Annotated[str, Form(max_length=100)],
     file: _File = None,
     path: _Path = None,
-    top: Annotated[int, Form(ge=1, le=1000, description="Classes to answer with.")] = 5,
+    top: Annotated[int, Form(ge=1, le=1000)] = 5,
 ) -> Classified:
     """Say what happens in a video."""
     async with service.working:
@@ -208,11 +228,11 @@ async def classify(
 
 async def embed(
     service: Of,
-    adapter: Annotated[str | None, Form(max_length=100, description="Its name; without, the frozen backbone.")] = None,
+    adapter: Annotated[str | None, Form(max_length=100)] = None,
     file: _File = None,
     path: _Path = None,
 ) -> Embedded:
-    """Turn a video into numbers: those of similar videos point the same way."""
+    """Turn a video into numbers: those of similar videos point the same way. Without an adapter: by the backbone."""
     async with service.working:
         member = service.plain if adapter is None else await service.adapters.get(adapter)
         _, views = await _answer(service, member, file, path)
@@ -250,7 +270,7 @@ async def readyz(service: Of) -> Health:
     return Health(status="ready")
 
 
-async def metrics(service: Of) -> PlainTextResponse:
+async def metrics(service: Of) -> Response:
     """Counters, for Prometheus."""
     return PlainTextResponse(service.metrics.text(), media_type="text/plain; version=0.0.4")
 

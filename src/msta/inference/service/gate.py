@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from msta.inference.service.limits import Limits, Refusal
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
+HEADER_BYTES = 16_384
 
 
 class Gate:
@@ -30,12 +31,13 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
         try:
-            self._check(headers)
+            self._check_size(scope)
+            if scope["path"] not in OPEN_PATHS:
+                self._check(dict(scope["headers"]))
         except Refusal as refusal:
             await _refuse(refusal, send)
             return
@@ -45,6 +47,13 @@ class Gate:
         finally:
             self._inside -= 1
 
+    def _check_size(self, scope: Scope) -> None:
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > HEADER_BYTES:
+            raise Refusal(431, f"the limit of all headers is {HEADER_BYTES:,} bytes")
+        stated = dict(scope["headers"]).get(b"content-length", b"0")
+        if not stated.isdigit() or int(stated[:20]) > self.limits.body_bytes:
+            raise Refusal(413, f"the limit of a request is {self.limits.body_bytes:,} bytes")
+
     def _check(self, headers: dict[bytes, bytes]) -> None:
         if self._keys and not self._known(headers.get(b"authorization", b"")):
             reason = "wrong key" if b"authorization" in headers else "no key"
@@ -53,9 +62,6 @@ class Gate:
             raise Refusal(429, f"{self._inside} requests are waiting already; try again", {"Retry-After": "1"})
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise Refusal(415, "compressed bodies are not taken", {"Accept-Encoding": "identity"})
-        stated = headers.get(b"content-length", b"0")
-        if not stated.isdigit() or int(stated[:20]) > self.limits.body_bytes:
-            raise Refusal(413, f"the limit of a request is {self.limits.body_bytes:,} bytes")
 
     def _known(self, header: bytes) -> bool:
         """Whether it is one of the keys, in the same time whichever it is and wherever it differs."""

@@ -15,10 +15,10 @@ import uvicorn
 from msta.backbone.dual_encoder import DualEncoder
 from msta.errors import ConfigError, MSTAError
 from msta.inference.service.app import create_app
+from msta.inference.service.gate import HEADER_BYTES
 from msta.inference.service.limits import Limits
 
 KEYS_VARIABLE = "MSTA_API_KEYS"
-_HEADER_BYTES = 16_384
 
 
 def read_keys(file: Path | None) -> list[str]:
@@ -82,7 +82,7 @@ def serve(
     listening = _listen(host, port)
     print(f"Serving on http://{host}:{listening.getsockname()[1]} (documentation: /docs)", file=sys.stderr, flush=True)
     config = uvicorn.Config(
-        app, http="h11", h11_max_incomplete_event_size=_HEADER_BYTES, log_level="warning", access_log=False,
+        app, http="h11", h11_max_incomplete_event_size=HEADER_BYTES, log_level="warning", access_log=False,
         server_header=False, timeout_graceful_shutdown=int(limits.request_seconds) + 1, timeout_keep_alive=5,
         limit_concurrency=4 * (limits.concurrent + limits.queue),
     )  # fmt: skip
@@ -107,6 +107,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen()  # who comes before all is ready waits
     except OSError as error:
         raise MSTAError(f"--host {host} --port {port}: {error.strerror}") from error
     return listening

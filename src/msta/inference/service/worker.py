@@ -16,6 +16,7 @@ from typing import Any
 from msta.data.decode import DecodeError, VideoInfo, probe, read_frames
 from msta.data.times import view_times
 
+_TOO_LARGE = {"status": 413, "reason": "decoding it takes more memory than the service allows"}
 _NO_VIDEO = ("not a video file", "no video stream", "its video codec")
 
 
@@ -61,9 +62,11 @@ def answer(job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         )
         return {"shape": frames.shape}, frames.tobytes()
     except DecodeError as error:
+        if "Cannot allocate memory" in error.reason:
+            return _TOO_LARGE, b""
         return {"status": 415 if error.reason.startswith(_NO_VIDEO) else 422, "reason": error.reason}, b""
     except MemoryError:
-        return {"status": 413, "reason": "decoding it takes more memory than the service allows"}, b""
+        return _TOO_LARGE, b""
     except Exception as error:  # of a damaged file, which nobody foresaw: this is what the process is for
         return {"status": 422, "reason": f"it cannot be decoded ({type(error).__name__})"}, b""
 
