@@ -574,7 +574,8 @@ def test_schemathesis_finds_nothing(process):
     pytest.importorskip("schemathesis")
     done = subprocess.run(
         [sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{process.port}/openapi.json",
-         "--header", f"Authorization: Bearer {KEY}", "--max-examples", "10", "--seed", "1", "--workers", "2"],
+         "--header", f"Authorization: Bearer {KEY}", "--max-examples", "5", "--seed", "1", "--workers", "2",
+         "--exclude-checks", "positive_data_acceptance"],  # a schema cannot say that bytes are a video
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]

@@ -592,6 +592,45 @@ def serve(
     )  # fmt: skip
 
 
+@app.command(name="export", epilog="Example: msta export --adapter runs/first/adapter --out exported --precision int8")
+def export_(
+    out: Annotated[Path, typer.Option(help="A new directory.")],
+    adapter: Annotated[
+        Path | None, typer.Option(help="An adapter's directory. Without: the backbone, --labels.")
+    ] = None,
+    backbone: Backbone = None,
+    base: Base = None,
+    labels: Annotated[str | None, typer.Option(help="As for predict.")] = None,
+    form: Annotated[str, typer.Option("--format", help="onnx or torch-export.")] = "onnx",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
+    tolerance: Annotated[float | None, typer.Option(min=0, help="Relative difference from torch let through.")] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Write the adapted model for ONNX Runtime, or as a torch.export program, the classes baked in.
+
+    It is compared with torch first, and not written if it differs. docs/export.md tells how to run it without torch.
+    """
+    from msta.inference.class_sets import class_names
+    from msta.inference.export import TOLERANCE
+    from msta.inference.export import export as run
+    from msta.inference.shared import Member
+
+    for option, value, known in (("--format", form, ("onnx", "torch-export")), ("--precision", precision, TOLERANCE)):
+        if value not in known:
+            raise ConfigError(f"{option}: expected one of {', '.join(known)}, got {value!r}")
+    if adapter is None and labels is None:
+        raise ConfigError("give --adapter, or --labels")
+    member = Member(_load_model(backbone, base, adapter).cpu(), class_names(labels) if labels is not None else None)
+    done = run(member, out, form, precision, tolerance)  # type: ignore[arg-type]
+    if as_json:
+        _print_json(done)
+        return
+    frames = "any number of" if done["any_frames"] else done["frames"]
+    print(f"{out}: {len(done['classes'])} classes, {frames} frames of {done['size']} px, {precision}")
+    for name, size in done["bytes"].items():
+        print(f"  {name}  {size / 1e6:.1f} MB, differs from torch by {done['differs_by'][name]:.1e}")
+
+
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 

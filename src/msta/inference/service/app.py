@@ -323,6 +323,8 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:]) or "request"
+    if where == "file":
+        return JSONResponse({"detail": "file: send it as a file with a name (curl: -F file=@clip.mp4)"}, 422)
     return JSONResponse({"detail": f"{where}: {first['msg']}"}, 422)
 
 
