@@ -20,6 +20,9 @@ test: .venv/.ready ## the test suite
 test-slow: .venv/.ready ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
+fuzz: .venv/.ready ## 2,000 damaged files of each container through the service's decoder; minutes
+	$(BIN)/python -m pytest tests/test_service.py -m slow -k two_thousand -s
+
 lint: .venv/.ready ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,7 +48,11 @@ bench-consistency: .venv/.ready ## the consistency term's weight and kinds, thre
 bench-protocols: .venv/.ready ## the four protocols on real clips, CLIPS=FOLDER; under an hour
 	$(BIN)/python benchmarks/protocols.py --clips $(CLIPS)
 
+bench-service: .venv/.ready ## the service: throughput, latency, ten thousand checked requests; half an hour
+	$(BIN)/python benchmarks/service.py
+	$(BIN)/python benchmarks/service_soak.py
+
 clean: ## remove what the other targets made
 	rm -rf .venv build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output
 
-.PHONY: help demo test test-slow lint format bench bench-toy bench-consistency bench-protocols clean
+.PHONY: help demo test test-slow lint format bench bench-toy bench-consistency bench-protocols bench-service fuzz clean
