@@ -338,6 +338,18 @@ def test_compressed_bodies_are_not_unpacked(client):
     refused(client.post("/v1/classify", content=body, headers={"Content-Encoding": "gzip"}), 415, "compressed")
 
 
+def test_requests_that_take_too_long_are_given_up(folder, backbone, monkeypatch):
+    limits = Limits(request_seconds=0.5)
+    with TestClient(create_app(backbone, folder / "adapters", root=folder / "videos", limits=limits, workers=1)) as c:
+
+        async def never(*args):
+            await asyncio.sleep(60)
+
+        monkeypatch.setattr(c.app.state.service.workers, "decode", never)
+        refused(c.post("/v1/classify", data={"adapter": "a", "path": "clip.mp4"}), 504, "not done within 0.5 s")
+        assert c.get("/v1/adapters").status_code == 200
+
+
 def test_errors_of_the_service_itself_say_nothing_of_it(client, monkeypatch):
     monkeypatch.setattr(client.app.state.service.workers, "decode", lambda *args: 1 / 0)
     refused(client.post("/v1/classify", data={"adapter": "a", "path": "clip.mp4"}), 500, "of the service's own")
