@@ -23,6 +23,9 @@ test-slow: .venv/.ready ## the tests that take minutes
 chaos: .venv/.ready ## kill training runs 50 times at random instants; each must end as if nothing had happened
 	$(BIN)/python tests/chaos.py --kills 50 --out benchmarks/results/chaos.json
 
+fuzz: .venv/.ready ## 2,000 damaged files of each container through the service's decoder; minutes
+	$(BIN)/python -m pytest tests/test_service.py -m slow -k two_thousand -s
+
 lint: .venv/.ready ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,7 +53,11 @@ bench-consistency: .venv/.ready ## the consistency term's weight and kinds, thre
 bench-protocols: .venv/.ready ## the four protocols on real clips, CLIPS=FOLDER; under an hour
 	$(BIN)/python benchmarks/protocols.py --clips $(CLIPS)
 
+bench-service: .venv/.ready ## the service: throughput, latency, ten thousand checked requests; half an hour
+	$(BIN)/python benchmarks/service.py
+	$(BIN)/python benchmarks/service_soak.py
+
 clean: ## remove what the other targets made
 	rm -rf .venv build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output
 
-.PHONY: help demo test test-slow chaos lint format bench bench-toy bench-consistency bench-protocols clean
+.PHONY: help demo test test-slow chaos fuzz lint format bench bench-toy bench-consistency bench-protocols bench-service clean

@@ -806,6 +806,82 @@ def compare(
         print(f"\nReport: {out / 'report.html'}")
 
 
+@app.command(epilog="Example: msta serve --adapters adapters/ --keys keys.txt --host 0.0.0.0")
+def serve(
+    adapters: Annotated[Path, typer.Option(help="A folder with a sub-folder an adapter, all of one backbone.")],
+    backbone: Backbone = None,
+    base: Base = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    root: Annotated[Path | None, typer.Option(help="A folder whose videos may be asked about by path.")] = None,
+    keys: Annotated[Path | None, typer.Option(help="API keys, one a line. Else: $MSTA_API_KEYS.")] = None,
+    allow_anyone: Annotated[bool, typer.Option("--allow-anyone", help="No keys, whatever the address.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Decoding processes. Default: CPUs less 1.")] = None,
+    max_mb: Annotated[int, typer.Option(min=1, help="Megabytes a request.")] = 64,
+    max_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of video.")] = 600,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to an answer.")] = 60,
+    adapter_mb: Annotated[int, typer.Option(min=1, help="Megabytes of adapters kept in memory.")] = 512,
+    concurrent: Annotated[int, typer.Option(min=1, help="Requests worked on at a time; thrice as many may wait.")] = 64,
+) -> None:
+    """Answer over HTTP, many adapters on one backbone. POST /v1/classify with file= and adapter=; see /docs.
+
+    SIGTERM ends it when the requests it has are answered.
+    """
+    try:
+        from msta.inference.service.limits import Limits
+        from msta.inference.service.server import read_keys
+        from msta.inference.service.server import serve as run
+    except ImportError as error:
+        raise ConfigError(f"msta serve needs the package {error.name}: pip install 'msta[serve]'") from error
+    limits = Limits(
+        body_bytes=max_mb * 2**20, seconds=max_seconds, request_seconds=timeout, adapter_bytes=adapter_mb * 2**20,
+        concurrent=concurrent, queue=3 * concurrent,
+    )  # fmt: skip
+    run(
+        _load_model(backbone, base, None).backbone, adapters, host=host, port=port, root=root, keys=read_keys(keys),
+        allow_anyone=allow_anyone, workers=workers, limits=limits,
+    )  # fmt: skip
+
+
+@app.command(name="export", epilog="Example: msta export --adapter runs/first/adapter --out exported --precision int8")
+def export_(
+    out: Annotated[Path, typer.Option(help="A new directory.")],
+    adapter: Annotated[
+        Path | None, typer.Option(help="An adapter's directory. Without: the backbone, --labels.")
+    ] = None,
+    backbone: Backbone = None,
+    base: Base = None,
+    labels: Annotated[str | None, typer.Option(help="As for predict.")] = None,
+    form: Annotated[str, typer.Option("--format", help="onnx or torch-export.")] = "onnx",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
+    tolerance: Annotated[float | None, typer.Option(min=0, help="Relative difference from torch let through.")] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Write the adapted model for ONNX Runtime, or as a torch.export program, the classes baked in.
+
+    It is compared with torch first, and not written if it differs. docs/export.md tells how to run it without torch.
+    """
+    from msta.inference.class_sets import class_names
+    from msta.inference.export import TOLERANCE
+    from msta.inference.export import export as run
+    from msta.inference.shared import Member
+
+    for option, value, known in (("--format", form, ("onnx", "torch-export")), ("--precision", precision, TOLERANCE)):
+        if value not in known:
+            raise ConfigError(f"{option}: expected one of {', '.join(known)}, got {value!r}")
+    if adapter is None and labels is None:
+        raise ConfigError("give --adapter, or --labels")
+    member = Member(_load_model(backbone, base, adapter).cpu(), class_names(labels) if labels is not None else None)
+    done = run(member, out, form, precision, tolerance)  # type: ignore[arg-type]
+    if as_json:
+        _print_json(done)
+        return
+    frames = "any number of" if done["any_frames"] else done["frames"]
+    print(f"{out}: {len(done['classes'])} classes, {frames} frames of {done['size']} px, {precision}")
+    for name, size in done["bytes"].items():
+        print(f"  {name}  {size / 1e6:.1f} MB, differs from torch by {done['differs_by'][name]:.1e}")
+
+
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 

@@ -15,10 +15,10 @@ from rich.console import Console
 from msta.backbone.checkpoints import TOY, load_backbone
 from msta.config import RunConfig, make_config
 from msta.data.catalog import Catalog, read_catalog, write_catalog
-from msta.data.clips import segment_times
 from msta.data.decode import read_frames
 from msta.data.motionworld import HELD_OUT_MOTIONS, class_name, descriptions, write_dataset
 from msta.data.splits import make_split, restrict
+from msta.data.times import segment_times
 from msta.errors import one_line
 from msta.evaluation.metrics import harmonic_mean
 from msta.evaluation.report import draw_prediction, write_page

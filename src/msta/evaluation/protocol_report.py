@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from msta.data.clips import segment_times
 from msta.data.decode import DecodeError, read_frames
+from msta.data.times import segment_times
 from msta.evaluation import figures
 from msta.evaluation.metrics import confusion, per_class, scaled
 from msta.evaluation.published import read_published

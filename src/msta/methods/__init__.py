@@ -9,12 +9,14 @@ from pydantic import ValidationError
 from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
 from msta.errors import CheckpointError, ConfigError, in_short
+from msta.files import read_json
 from msta.methods.adaptformer import AdaptFormerConfig
 from msta.methods.aim import AIMConfig
 from msta.methods.artefact import Artefact
 from msta.methods.base import AdaptedModel, MethodConfig
 from msta.methods.bitfit import BitFitConfig
 from msta.methods.full import FullConfig, FullTextConfig, FullVideoConfig
+from msta.methods.hub import METRICS, adapter_folder
 from msta.methods.linear_probe import LinearProbeConfig
 from msta.methods.lora import LoRAConfig
 from msta.methods.mma import MMAConfig
@@ -61,17 +63,21 @@ def method_config(name: str, **settings: object) -> MethodConfig:
     return METHODS[name].model_validate(settings)
 
 
-def load_adapter(directory: str | os.PathLike[str], backbone: DualEncoder | None = None) -> AdaptedModel:
+def load_adapter(
+    directory: str | os.PathLike[str], backbone: DualEncoder | None = None, *, revision: str | None = None
+) -> AdaptedModel:
     """Read an adapter's directory and attach it, ready to predict.
 
     Args:
-        directory: what :meth:`AdaptedModel.save` wrote.
+        directory: what :meth:`AdaptedModel.save` wrote, or ``owner/name``, what :meth:`AdaptedModel.push_to_hub` did.
         backbone: the backbone it was trained on. None: loaded from where it came from then.
+        revision: a branch, tag or commit on the Hub.
 
     Raises:
-        CheckpointError: no adapter, damaged, or trained on another backbone.
+        CheckpointError: no adapter, damaged, or trained on another backbone; or the Hub does not give it.
     """
-    artefact = Artefact.read(directory)
+    folder = adapter_folder(directory, revision)
+    artefact = Artefact.read(folder)
     source, fingerprint = artefact.backbone["source"], artefact.backbone["fingerprint"]
     if backbone is None:
         try:
@@ -91,4 +97,6 @@ def load_adapter(directory: str | os.PathLike[str], backbone: DualEncoder | None
     except (ConfigError, ValidationError, RuntimeError) as error:
         raise CheckpointError(f"{directory}: its settings and weights do not fit: {in_short(error)}") from error
     model.task, model.temperature = artefact.task, artefact.temperature
+    if (folder / METRICS).exists():
+        model.metrics = read_json(folder / METRICS, CheckpointError)
     return model.eval()

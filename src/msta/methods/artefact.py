@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
@@ -24,6 +23,7 @@ from torch import Tensor
 from msta._version import __version__
 from msta.errors import CheckpointError, in_short
 from msta.files import new_directory, read_json, write_bytes, write_json
+from msta.methods.card import model_card
 from msta.methods.task import Task
 
 FORMAT = "msta-adapter-1"
@@ -77,7 +77,7 @@ class Artefact:
                 task = asdict(self.task)
                 write_json(folder / CLASSES, {"names": task.pop("classes"), **task})
             write_json(folder / METRICS, metrics)
-            write_bytes(folder / "README.md", self._model_card(metrics).encode())
+            write_bytes(folder / "README.md", model_card(self, metrics).encode())
 
     @classmethod
     def read(cls, directory: str | os.PathLike[str]) -> Artefact:
@@ -109,32 +109,6 @@ class Artefact:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{folder / CONFIG}: damaged or not ours ({error!r})") from error
-
-    def _model_card(self, metrics: dict[str, Any]) -> str:
-        measured = [f"- {name}: {value}" for name, value in metrics.items() if isinstance(value, int | float | str)]
-        settings = ", ".join(f"{k}={v}" for k, v in self.settings.items()) or "none"
-        name, fingerprint = Path(self.backbone["source"]).name, self.backbone["fingerprint"][:12]
-        lines = [
-            "---",
-            "library_name: msta",
-            "tags: [video-classification, msta, adapter]",
-            "---",
-            f"# {self.method} adapter",
-            "",
-            f"- backbone: `{name}` (fingerprint {fingerprint})",
-            f"- method: {self.method} (settings: {settings})",
-            f"- trained parameters: {self.trained:,} of {self.total:,}",
-            f"- made with msta {__version__}, torch {torch.__version__}",
-            "",
-        ]
-        if self.task is not None:
-            classes = [f"- {name}" for name in self.task.classes]
-            template = self.task.template
-            read_as = f'"{template}"' if isinstance(template, str) else f"the mean of {len(template)} templates"
-            lines += ["## Classes", "", f"Read as {read_as}:", "", *classes, ""]
-        lines += ["## Measured", "", *(measured or ["Nothing yet."]), ""]
-        lines += ["## Use", "", "```", "msta predict VIDEO --adapter THIS_DIRECTORY", "```", ""]
-        return "\n".join(lines)
 
 
 def _texts(content: dict[str, Any]) -> dict[str, str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -60,6 +62,7 @@ class AdaptedModel(nn.Module):
         settle_views: how many of them it wants to see once more when it is trained: :meth:`settle`.
         task: classes and template, once trained.
         temperature: that makes the probabilities of its classes as high as they are right, fitted on validation clips.
+        metrics: what was measured when it was saved.
         exact_reference: compute everything, every time, as it is written in the papers: the oracle that the shortcuts
             of :mod:`msta.backbone.prefix`, of blocks and of adapters are tested against.
     """
@@ -86,6 +89,7 @@ class AdaptedModel(nn.Module):
         self.settle_views = 0
         self.task: Task | None = None
         self.temperature = 1.0
+        self.metrics: dict[str, Any] = {}
 
     def encode_video(self, video: Tensor | Tokens) -> Tensor:
         """Float [B, T, 3, H, W], normalised, or what :meth:`video_prefix` gave -> [B, D], not L2-normalised."""
@@ -199,7 +203,7 @@ class AdaptedModel(nn.Module):
         self.adapter.load_state_dict({name.removeprefix("adapter."): tensor for name, tensor in state.items()})
 
     def save(self, directory: str | os.PathLike[str], metrics: dict[str, Any] | None = None) -> None:
-        """Write the adapter's directory, see :mod:`msta.methods.artefact`.
+        """Write the adapter's directory, see :mod:`msta.methods.artefact`. ``metrics``: None for its own.
 
         Raises:
             MSTAError: the directory exists with other contents.
@@ -212,4 +216,18 @@ class AdaptedModel(nn.Module):
             trained=self.num_trainable(),
             total=sum(p.numel() for p in self.parameters()),
             task=self.task,
-        ).write(directory, metrics or {})
+        ).write(directory, self.metrics if metrics is None else metrics)
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = False, revision: str | None = None, token: str | None = None
+    ) -> str:
+        """Save it to the Hugging Face Hub, see :func:`msta.methods.hub.push_adapter`; the commit's address.
+
+        Raises:
+            MSTAError: the Hub refuses; the message has its reason.
+        """
+        from msta.methods.hub import push_adapter
+
+        with tempfile.TemporaryDirectory() as aside:
+            self.save(Path(aside) / "adapter")
+            return push_adapter(Path(aside) / "adapter", repo_id, private=private, revision=revision, token=token)

@@ -1,0 +1,204 @@
+"""Adapters to and from the Hub, by a stand-in for it on loopback that speaks its protocol."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import pytest
+import torch
+from conftest import tiny
+
+import msta
+from msta.errors import CheckpointError
+from msta.methods.card import licence_of
+from msta.methods.hub import adapter_folder
+from msta.methods.task import Task
+
+SOURCE = Path(msta.__file__).parents[1]
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Repositories in memory: {id: {file: content}}. Commits carry small files inline; LFS is not needed."""
+
+    repos: dict[str, dict[str, bytes]]
+    asked: list[str]
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args):
+        pass
+
+    def _answer(self, status: int, body: bytes = b"", **headers: str):
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _json(self, data, status: int = 200):
+        self._answer(status, json.dumps(data).encode(), Content_Type="application/json")
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = unquote(urlparse(self.path).path)
+        self.asked.append(f"POST {path}")
+        if self.headers.get("Authorization") != "Bearer hf_test":
+            return self._json({"error": "Invalid credentials"}, 401)
+        if path == "/api/repos/create":
+            asked = json.loads(body)
+            name = f"{asked.get('organization') or 'me'}/{asked['name']}"
+            self.repos.setdefault(name, {})
+            return self._json({"url": f"http://{self.headers['Host']}/{name}"})
+        if path == "/api/validate-yaml":
+            return self._json({"errors": [], "warnings": []})
+        kind, name = path.split("/")[-2], "/".join(path.split("/")[3:5])
+        if kind == "preupload":
+            files = [
+                {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]
+            ]
+            return self._json({"files": files})
+        if kind == "commit":
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    self.repos[name][line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            url = f"http://{self.headers['Host']}/{name}/commit/{'a' * 40}"
+            return self._json({"success": True, "commitUrl": url, "commitOid": "a" * 40})
+        return self._json({"error": f"not in the stand-in: {path}"}, 501)
+
+    def do_GET(self):
+        path = unquote(urlparse(self.path).path)
+        self.asked.append(f"GET {path}")
+        parts = path.strip("/").split("/")
+        name = "/".join(parts[2:4] if parts[0] == "api" else parts[:2])
+        if name not in self.repos or "nothing" in parts:
+            return self._answer(404, b"{}", X_Error_Code="RepoNotFound")
+        files = self.repos[name]
+        if parts[0] == "api" and "tree" in parts:
+            return self._json(
+                [
+                    {"type": "file", "path": f, "size": len(c), "oid": hashlib.sha1(c).hexdigest()}
+                    for f, c in files.items()
+                ]
+            )
+        if parts[0] == "api":
+            return self._json(
+                {"id": name, "modelId": name, "sha": "a" * 40, "siblings": [{"rfilename": f} for f in files]}
+            )
+        file = "/".join(parts[4:])
+        if file not in files:
+            return self._answer(404, b"{}", X_Error_Code="EntryNotFound")
+        tag = f'"{hashlib.sha1(files[file]).hexdigest()}"'
+        return self._answer(200, files[file], ETag=tag, X_Repo_Commit="a" * 40)
+
+    do_HEAD = do_GET
+
+
+@pytest.fixture
+def hub():
+    handler = type("ThisHub", (Hub,), {"repos": {}, "asked": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield handler, f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+
+
+def trained(folder: Path) -> msta.AdaptedModel:
+    backbone = msta.random_backbone(tiny())
+    backbone.save(folder / "bb")
+    model = msta.attach(msta.load_backbone(str(folder / "bb")), "msta")
+    with torch.no_grad():
+        for p in model.trainable_parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    model.task = Task(("push", "hug"))
+    return model
+
+
+def run(code: str, endpoint: str, home: Path, token: str = "hf_test") -> subprocess.CompletedProcess[str]:
+    """In a process of its own: the Hub's client reads its address when it is imported."""
+    environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_TOKEN": token, "HF_HUB_DISABLE_XET": "1"}
+    environment |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONPATH": str(SOURCE)}
+    environment |= {"OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_there_and_back(hub, tmp_path):
+    handler, endpoint = hub
+    model = trained(tmp_path)
+    model.save(tmp_path / "adapter", {"top1": 87.5})
+    there = run(
+        f"import msta; print(msta.load_adapter({str(tmp_path / 'adapter')!r}).push_to_hub('me/hands'))",
+        endpoint, tmp_path / "home",
+    )  # fmt: skip
+    assert there.returncode == 0, there.stderr + "\n".join(handler.asked)
+    assert there.stdout.strip().startswith(endpoint)
+    files = handler.repos["me/hands"]
+    assert {n for n in files if not n.startswith(".")} == {
+        "adapter_config.json", "adapter_model.safetensors", "classes.json", "metrics.json", "README.md",
+    }  # fmt: skip
+    card = files["README.md"].decode()
+    for said in (
+        "top1: 87.5",
+        "- push",
+        "- hug",
+        "--adapter me/hands",
+        "licence of the backbone",
+        'load_adapter("me/hands")',
+    ):
+        assert said in card, said
+    assert str(tmp_path) not in card
+    files["evil.py"] = files["pickle.pt"] = b"import os"
+    back = run(
+        "import msta, torch, os; m = msta.load_adapter('me/hands', revision='main')\n"
+        f"torch.save((m.task.classes, m.metrics, m.adapter_state()), {str(tmp_path / 'back.pt')!r})\n"
+        "from msta.methods.hub import adapter_folder; print(sorted(os.listdir(adapter_folder('me/hands'))))",
+        endpoint, tmp_path / "home2",
+    )  # fmt: skip
+    assert back.returncode == 0, back.stderr + "\n".join(handler.asked)
+    classes, metrics, state = torch.load(tmp_path / "back.pt", weights_only=False)
+    assert (classes, metrics) == (("push", "hug"), {"top1": 87.5})
+    assert all(torch.equal(state[name], tensor) for name, tensor in model.adapter_state().items())
+    assert back.stdout.strip() == "['adapter_config.json', 'adapter_model.safetensors', 'classes.json', 'metrics.json']"
+    assert not any("evil" in one or "pickle" in one for one in handler.asked)
+
+
+def test_refusals_are_one_line(hub, tmp_path):
+    _, endpoint = hub
+    trained(tmp_path).save(tmp_path / "adapter")
+    code = (
+        "import msta\nfrom msta.errors import MSTAError\nfrom msta.methods.hub import push_adapter\n"
+        f"for what in (lambda: msta.load_adapter('me/nothing'), lambda: push_adapter({str(tmp_path / 'adapter')!r}, 'me/x')):\n"
+        "    try: what(); print('no error')\n"
+        "    except MSTAError as e: print(e)\n"
+    )
+    done = run(code, endpoint, tmp_path / "home", token="hf_wrong")
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, done.stdout + done.stderr
+    assert lines[0].startswith("me/nothing: no directory here, and not to be had from the Hub: ")
+    assert lines[1].startswith("me/x: the Hub does not take it: ")
+
+
+def test_a_directory_comes_before_the_hub(tmp_path, monkeypatch):
+    trained(tmp_path).save(tmp_path / "owner" / "name", {"top1": 50.0})
+    monkeypatch.chdir(tmp_path)
+    assert adapter_folder("owner/name") == Path("owner/name")
+    loaded = msta.load_adapter("owner/name")
+    loaded.save(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "metrics.json").read_text()) == {"top1": 50.0}, "kept"
+    with pytest.raises(CheckpointError, match="no adapter directory"):
+        msta.load_adapter(tmp_path / "nowhere")
+
+
+def test_licences_are_only_told_of_known_sources():
+    assert "MIT" in licence_of("openai/clip-vit-base-patch16")
+    assert "Apache" in licence_of("toy")
+    for source in ("/models/openai/clip", "somebody/clip", "toy2", "random:clip-b16:0"):
+        assert "not known" in licence_of(source)
