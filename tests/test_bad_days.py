@@ -318,6 +318,14 @@ def dataset_of(clips: Path) -> ClipDataset:
     return ClipDataset(files, ClipFormat(4, 32, (0.5,) * 3, (0.25,) * 3))
 
 
+@pytest.fixture
+def impatient(monkeypatch):
+    """torch's loader looks after its processes every 5 seconds; here sooner."""
+    from torch.utils.data import dataloader
+
+    monkeypatch.setattr(dataloader._MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.2,))
+
+
 def indices(loader) -> tuple[list[int], Failures]:
     failures, seen = Failures(), []
     for batch in loader:
@@ -340,7 +348,7 @@ class Trap(ClipDataset):
 
 
 @pytest.mark.parametrize("how", ["hang", "die"])
-def test_a_clip_on_which_the_decoder_hangs_or_dies_is_left_out(clips, how):
+def test_a_clip_on_which_the_decoder_hangs_or_dies_is_left_out(clips, how, impatient):
     plain = dataset_of(clips)
     trap = Trap(plain.clips[:9], plain.form)
     trap.how = how
@@ -352,7 +360,7 @@ def test_a_clip_on_which_the_decoder_hangs_or_dies_is_left_out(clips, how):
     assert indices(loader)[0] == seen  # and is not tried again
 
 
-def test_a_decoding_process_that_is_killed_is_replaced(clips):
+def test_a_decoding_process_that_is_killed_is_replaced(clips, impatient):
     dataset = dataset_of(clips)
     seen = []
     loader = make_loader(dataset, 3, 1)
@@ -363,7 +371,7 @@ def test_a_decoding_process_that_is_killed_is_replaced(clips):
     assert seen == list(range(18))
 
 
-def test_decoding_processes_that_always_die_end_the_run(clips):
+def test_decoding_processes_that_always_die_end_the_run(clips, impatient):
     plain = dataset_of(clips)
 
     class Dead(ClipDataset):
@@ -375,7 +383,7 @@ def test_decoding_processes_that_always_die_end_the_run(clips):
         list(loader)
 
 
-def test_a_step_is_not_cut_short_by_the_death_of_a_decoding_process(clips):
+def test_a_step_is_not_cut_short_by_the_death_of_a_decoding_process(clips, impatient):
     """torch's own handler of SIGCHLD would raise in the middle of whatever the main process does."""
     loader = make_loader(dataset_of(clips), 3, 1)
     batches = iter(loader)
