@@ -19,9 +19,10 @@ from video_files import frame_number, write_video
 import msta
 from msta.config import make_config
 from msta.data.catalog import Catalog, Clip, read_catalog, write_catalog
-from msta.data.clips import Augmentation, ClipDataset, ClipFormat, Failures, make_loader, segment_times
+from msta.data.clips import Augmentation, ClipDataset, ClipFormat, Failures, make_loader
 from msta.data.decode import DecodeError, read_frames
 from msta.data.splits import make_split
+from msta.data.times import segment_times
 from msta.errors import DataError
 from msta.evaluation.run import evaluate_on
 from msta.training.features import PrefixCache

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from msta.data.clips import ClipFormat, Views, cut_views, view_times
+from msta.data.clips import ClipFormat, Views, cut_views
 from msta.data.decode import METADATA, DecodeError, Renderer, Shown, Video, play_video, video_stream
+from msta.data.times import view_times
 
 WEBCAM = "webcam:"
 PROTOCOLS = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "rtp", "srt")

@@ -10,8 +10,8 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from msta.data.clips import segment_times
 from msta.data.decode import Shown
+from msta.data.times import segment_times
 
 Frame = TypeVar("Frame")
 _SAME_TIME = 1e-6  # seconds

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msta.data.catalog import WHOLE, Span
-from msta.data.clips import ONE_VIEW, cut_views, segment_times
+from msta.data.clips import ONE_VIEW, cut_views
+from msta.data.times import segment_times
 from msta.errors import MSTAError
 from msta.inference.predictor import Path, Predictor
 from msta.methods.task import per_class, prompts
@@ -161,7 +162,7 @@ def word_relevance(predictor: Predictor, embedding: Tensor, index: int) -> list[
     without = [" ".join(f"{text[: word.start()]} {text[word.end() :]}".split()) for word in words]
     texts: Sequence[str] = without if single else prompts(without, template)
     ids = model.tokenize([each or "." for each in texts]).to(embedding.device)
-    changed = per_class(model.encode_text(ids), len(words))
+    changed = model.class_vectors([name] * len(words), per_class(model.encode_text(ids), len(words)))
     whole = float(log_odds(predictor, embedding, index)[0])
     found = []
     for word, row in zip(words, changed, strict=True):
