@@ -76,6 +76,7 @@ def test_two_processes_give_the_same_file(world, job, local):
     assert pq.read_table(out).equals(pq.read_table(local))
 
 
+@pytest.mark.slow
 def test_ray_gives_the_same_file(world, job, local):
     pytest.importorskip("ray", reason="the engine ray is an extra")
     catalog = read_catalog(world / "clips")
