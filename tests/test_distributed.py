@@ -25,8 +25,9 @@ QUICK = ["train.batch_size=4", "train.global_batch=8", "data.workers=0", "method
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> Path:
-    """Three classes of 10 clips, two of which cannot be read."""
-    root = moving_squares(tmp_path_factory.mktemp("clips"), {"go_there": -1, "go_back": 1, "stay": 0}, 10)
+    """Four classes of 10 clips, two of which cannot be read."""
+    steps = {"go_there": -1, "go_back": 1, "stay": 0, "fly": 2}
+    root = moving_squares(tmp_path_factory.mktemp("clips"), steps, 10)
     for name in ("stay", "go_back"):
         (root / name / "3.mp4").write_text("no video")
     return root
@@ -55,7 +56,7 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 def described(folder: Path) -> list[str]:
     """Sentences, so that the consistency term counts too."""
     for kind in "st":
-        sentences = {str(i): [f"{kind} {word}"] for i, word in enumerate(("one", "two", "three"))}
+        sentences = {str(i): [f"{kind} {word}"] for i, word in enumerate(("one", "two", "three", "four"))}
         (folder / f"{kind}.json").write_text(json.dumps(sentences))
     return [f"descriptions.spatial={folder / 's.json'}", f"descriptions.temporal={folder / 't.json'}"]
 
@@ -66,7 +67,7 @@ def test_one_two_and_four_processes_agree(clips, backbone, tmp_path):
         codes = run(command(clips, backbone, tmp_path / f"run{count}", *options), count, tmp_path / f"log{count}")
         assert codes == [0] * count, (tmp_path / f"log{count}.0").read_text()
     one = [line for line in log(tmp_path / "run1") if "loss" in line]
-    assert len(one) == 21  # 18 clips, 8 a step
+    assert len(one) == 21  # 24 clips, 8 a step
     for count in (2, 4):
         out = tmp_path / f"run{count}"
         other = [line for line in log(out) if "loss" in line]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from msta.errors import ConfigError, Interrupted, MSTAError, in_short, one_line
+from msta.errors import ConfigError, Interrupted, MSTAError, one_line
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -978,10 +978,6 @@ def main() -> None:
         _fail("interrupted", 130)
     except OSError as error:
         _fail(f"{error.filename or 'error'}: {error.strerror or error}", 1)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        _fail(f"a decoding process died, perhaps for want of memory; try data.workers=0 ({in_short(error)})", 1)
 
 
 class _Notices(logging.Handler):

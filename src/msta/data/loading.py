@@ -1,34 +1,36 @@
 """Batches in order, whatever happens to the processes that decode them.
 
 A decoder that hangs in C cannot be interrupted, only ended with its process. So each decoding process says, in memory
-that outlives it, which clip it is at, and a thread of it ends it when that takes too long. The loader then starts new
-processes where the batches stopped, without the clip. A process killed from outside is replaced too; a clip that two
-of them died on is left out.
+that outlives it, which clip it is at and since when; the main process ends it when that takes too long, and starts
+another one for its batches, without the clip. A process that is killed is replaced too; a clip that two of them died
+on is left out. Each has a pipe of its own: in a queue that all write to, as torch's loader has it, half a message of a
+dead one would be waited for without end.
 """
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import multiprocessing
-import os
-import re
 import signal
-import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from msta.data.order import epoch_order
-from msta.errors import MSTAError, in_short
+from msta.errors import MSTAError
 from msta.notices import notice
 
 _TRIES = 5
 """Deaths of decoding processes in a row, without a batch in between, after which it is no accident."""
+_AHEAD = 2
+"""Batches that a process has to do."""
 
 
 class StepSampler:
@@ -75,6 +77,24 @@ class StepSampler:
                 yield [(self.epoch, int(i)) for i in own[first : first + self.batch_size]]
 
 
+Keys = list[tuple[int, int]]
+
+
+@dataclass
+class _Worker:
+    """A decoding process: its pipe, what it has to do, and the clip it is at (number + 1; 0: none) since when."""
+
+    process: BaseProcess
+    pipe: Connection
+    desk: Any
+    jobs: deque[tuple[int, int, Keys]] = field(default_factory=deque)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
 class SteadyLoader:
     """Batches of a data set of clips, in order.
 
@@ -91,7 +111,7 @@ class SteadyLoader:
     def __init__(
         self,
         dataset: Any,
-        batches: Iterable[list[tuple[int, int]]],
+        batches: Iterable[Keys],
         collate: Callable[[Sequence[Any]], dict[str, Any]],
         workers: int = 0,
         *,
@@ -100,140 +120,119 @@ class SteadyLoader:
         sampler: Any = None,
     ) -> None:
         self.dataset, self.batches, self.sampler = dataset, batches, sampler
-        self._collate, self._workers, self._timeout, self._stopped = collate, workers, timeout, stopped
-        self._loader: DataLoader[Any] | None = None
-        self._rest = _Rest(batches)
-        self._desks = _Desks(workers)
-        self._suspects: set[int] = set()
+        self._collate, self._count, self._timeout, self._stopped = collate, workers, timeout, stopped
+        self._workers: list[_Worker] = []
+        self._passes = self._deaths = 0
+        self._suspect: int | None = None
 
     def __len__(self) -> int:
         return len(self.batches)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        done = deaths = 0
-        while True:
-            self._rest.done = done
-            try:
-                for batch in self._open():
-                    done, deaths = done + 1, 0
-                    yield batch
-                    if self._stopped():
-                        return
+        here = (self._collate([self.dataset[key] for key in keys]) for keys in self.batches)
+        for batch in self._in_processes() if self._count else here:
+            yield batch
+            if self._stopped():
                 return
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                deaths += 1
-                self._loader = None
-                self._blame(str(error))
-                if deaths == _TRIES:
-                    raise MSTAError(
-                        f"data.workers: decoding processes die again and again, perhaps for want of memory; "
-                        f"take fewer, or 0 ({in_short(error)})"
-                    ) from None
 
-    def _open(self) -> Iterator[dict[str, Any]]:
-        if not self._workers:
-            keyed = (self._collate([self.dataset[key] for key in keys]) for keys in self._rest)
-            return keyed
-        before = signal.getsignal(signal.SIGCHLD)
-        if self._loader is None:
-            self._desks = _Desks(self._workers)
-            self._loader = DataLoader(
-                _Guarded(self.dataset),
-                batch_sampler=self._rest,  # type: ignore[arg-type]
-                num_workers=self._workers,
-                collate_fn=self._collate,
-                worker_init_fn=functools.partial(_begin, self._desks, self._timeout),
-                persistent_workers=True,
-            )
-        iterator = iter(self._loader)
-        if threading.current_thread() is threading.main_thread():
-            # torch's handler raises wherever this process is, in the middle of a save perhaps; the loader looks anyway
-            signal.signal(signal.SIGCHLD, before)
-        return iterator
+    def __del__(self) -> None:
+        for worker in self._workers:
+            worker.end()
 
-    def _blame(self, message: str) -> None:
-        """Leave out the clips that ran out of time, and those that were in work twice when a process died."""
-        dead = {int(pid) for pid in re.findall(r"\d+", message)}
-        suspects = set()
-        for pid, clip in self._desks.read():
-            if clip < 0:
-                self.dataset.given_up[-clip - 1] = f"not decoded within {self._timeout:g} s"
-            elif clip > 0 and pid in dead:
-                suspects.add(clip - 1)
-        for clip in suspects & self._suspects:
-            self.dataset.given_up[clip] = "the decoding process died on it, twice"
-        self._suspects = suspects
-        notice(f"A decoding process ended; another one goes on where it stopped ({' '.join(message.split())[:120]})")
-
-
-class _Rest:
-    """The batches that are still to come."""
-
-    def __init__(self, batches: Iterable[list[tuple[int, int]]]) -> None:
-        self.batches, self.done = batches, 0
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return islice(iter(self.batches), self.done, None)
-
-
-class _Desks:
-    """For each decoding process its pid and the clip it is at: number + 1; 0: none; negative: it took too long."""
-
-    def __init__(self, workers: int) -> None:
-        self.cells = multiprocessing.RawArray("q", 2 * max(1, workers))
-
-    def read(self) -> list[tuple[int, int]]:
-        """(pid, clip) of each."""
-        return list(zip(self.cells[::2], self.cells[1::2], strict=True))
-
-
-class _Desk:
-    """A decoding process's own: the main process reads what is on it when the process is gone."""
-
-    def __init__(self, desks: _Desks, worker: int, timeout: float | None) -> None:
-        self.cells, self.place, self.timeout = desks.cells, 2 * worker, timeout
-        self.since = 0.0
-        self.cells[self.place] = os.getpid()
-        self.put(None)
-        if timeout is not None:
-            threading.Thread(target=self._watch, args=(timeout,), daemon=True).start()
-
-    def put(self, clip: int | None) -> None:
-        self.since = time.monotonic()
-        self.cells[self.place + 1] = 0 if clip is None else clip + 1
-
-    def _watch(self, timeout: float) -> None:
+    def _in_processes(self) -> Iterator[dict[str, Any]]:
+        self._passes += 1
+        self._workers += [self._start() for _ in range(self._count - len(self._workers))]
+        coming, done = iter(enumerate(self.batches)), {}
+        given = handed = 0
+        more = True
         while True:
-            time.sleep(min(1.0, timeout / 4))
-            clip = self.cells[self.place + 1]
-            if clip > 0 and time.monotonic() - self.since > timeout:
-                self.cells[self.place + 1] = -clip
-                os._exit(1)
+            while more and handed - given < _AHEAD * self._count:
+                job = next(coming, None)
+                if job is None:
+                    more = False
+                else:
+                    self._hand(min(self._workers, key=lambda worker: len(worker.jobs)), (self._passes, *job))
+                    handed += 1
+            if not more and given == handed:
+                return
+            while given not in done:
+                for number, batch in self._receive():
+                    done[number] = batch
+            yield done.pop(given)
+            given += 1
+
+    def _receive(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Batches of this pass that are done, when there are some; replaces processes that died or take too long."""
+        patience = None if self._timeout is None else min(1.0, self._timeout / 4)
+        ready = wait([worker.pipe for worker in self._workers], patience)
+        for worker in list(self._workers):
+            if worker.pipe in ready:
+                try:
+                    answer = worker.pipe.recv()
+                except (EOFError, OSError):
+                    self._replace(worker, None)
+                    continue
+                if isinstance(answer, BaseException):
+                    raise answer
+                number_of_pass, number, _ = worker.jobs.popleft()
+                self._deaths = 0
+                if number_of_pass == self._passes:  # else it was wanted by a pass that ended early
+                    yield number, answer
+            elif self._timeout and worker.desk[0] and time.monotonic() - worker.desk[1] > self._timeout:
+                self._replace(worker, f"not decoded within {self._timeout:g} s")
+
+    def _replace(self, worker: _Worker, why: str | None) -> None:
+        """Let another process do what this one had to, without the clip if it took too long or was in work twice."""
+        worker.end()
+        clip = int(worker.desk[0]) - 1
+        if clip >= 0 and (why or clip == self._suspect):
+            self.dataset.given_up[clip] = why or "the decoding process died on it, twice"
+        self._suspect = clip
+        self._deaths += 1
+        how = f"exit code {worker.process.exitcode}"
+        if self._deaths == _TRIES:
+            raise MSTAError(
+                f"data.workers: decoding processes die again and again ({how}), perhaps for want of memory; take fewer"
+            )
+        notice(f"A decoding process ended ({how}); another one goes on where it stopped")
+        new = self._start()
+        self._workers[self._workers.index(worker)] = new
+        for job in worker.jobs:
+            self._hand(new, job)
+
+    def _hand(self, worker: _Worker, job: tuple[int, int, Keys]) -> None:
+        worker.jobs.append(job)
+        with contextlib.suppress(OSError):  # it is dead, which receiving will notice
+            worker.pipe.send((job[2], self.dataset.given_up))
+
+    def _start(self) -> _Worker:
+        here, there = multiprocessing.Pipe()
+        desk = multiprocessing.RawArray("d", 2)
+        process = multiprocessing.Process(
+            target=_serve, args=(there, self.dataset, self._collate, desk), name="msta decoding", daemon=True
+        )
+        process.start()
+        there.close()  # the process alone has it, so that its death ends the pipe
+        return _Worker(process, here, desk)
 
 
-_desk: _Desk | None = None  # of this decoding process
+def _serve(pipe: Connection, dataset: Any, collate: Callable[[Sequence[Any]], Any], desk: Any) -> None:
+    """In a decoding process: keys -> batches, until the main process is gone."""
+    import torch
 
-
-def _begin(desks: _Desks, timeout: float | None, worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; decoding ones must live on while the loop saves its state."""
-    global _desk
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the loop must be able to save its state
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _desk = _Desk(desks, worker, timeout)
-
-
-class _Guarded(Dataset[Any]):
-    """A data set that says which clip it is at, in a decoding process."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        assert _desk is not None
-        assert get_worker_info() is not None
-        _desk.put(key[1])
-        sample = self.dataset[key]
-        _desk.put(None)
-        return sample
+    torch.set_num_threads(1)
+    try:
+        while True:
+            keys, dataset.given_up = pipe.recv()
+            samples = []
+            for key in keys:
+                desk[1], desk[0] = time.monotonic(), key[1] + 1
+                samples.append(dataset[key])
+                desk[0] = 0
+            pipe.send(collate(samples))
+    except (EOFError, OSError):
+        return
+    except Exception as error:
+        pipe.send(error)

@@ -112,7 +112,7 @@ class Stepper:
         self.classes = len(model.task.classes) if model.task else 0
         count = len(prompts.x) if isinstance(prompts, Tokens) else len(prompts)
         share = config.train.share_prompts
-        self.sharing = processes.count > 1 and (count >= _MANY if share is None else share)
+        self.sharing = 1 < processes.count <= self.classes and (count >= _MANY if share is None else share)
         self._text: _Text | None = None
 
     def __call__(
