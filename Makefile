@@ -45,7 +45,10 @@ bench-consistency: .venv/.ready ## the consistency term's weight and kinds, thre
 bench-protocols: .venv/.ready ## the four protocols on real clips, CLIPS=FOLDER; under an hour
 	$(BIN)/python benchmarks/protocols.py --clips $(CLIPS)
 
+bench-catalog: .venv/.ready ## a million clips: seconds and memory to read, index, split and start training; minutes
+	$(BIN)/python benchmarks/large_catalog.py
+
 clean: ## remove what the other targets made
 	rm -rf .venv build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output
 
-.PHONY: help demo test test-slow lint format bench bench-toy bench-consistency bench-protocols clean
+.PHONY: help demo test test-slow lint format bench bench-toy bench-consistency bench-protocols bench-catalog clean
