@@ -57,7 +57,10 @@ bench-service: .venv/.ready ## the service: throughput, latency, ten thousand ch
 	$(BIN)/python benchmarks/service.py
 	$(BIN)/python benchmarks/service_soak.py
 
+bench-catalog: .venv/.ready ## a million clips: seconds and memory to read, index, split and start training; minutes
+	$(BIN)/python benchmarks/large_catalog.py
+
 clean: ## remove what the other targets made
 	rm -rf .venv build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output
 
-.PHONY: help demo test test-slow chaos fuzz lint format bench bench-toy bench-consistency bench-protocols bench-service clean
+.PHONY: help demo test test-slow chaos fuzz lint format bench bench-toy bench-consistency bench-protocols bench-service clean bench-catalog
