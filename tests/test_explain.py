@@ -94,3 +94,22 @@ def test_deleting_what_it_points_at_costs_more_than_deleting_anything_else():
         random = [drop(rng.permutation(patches.size)) for _ in range(8)]
         worse.append(drop(np.argsort(-patches.ravel())) > max(random))
     assert all(worse)
+
+
+def test_the_command_says_what_mattered(clip, tmp_path, monkeypatch, capsys):
+    from msta import cli
+
+    msta.random_backbone(tiny()).save(tmp_path / "backbone")
+    command = f"msta explain {clip} --backbone {tmp_path / 'backbone'} --labels push,hug --class hug --steps 2"
+    monkeypatch.setattr(
+        "sys.argv", [*command.split(), "--start", "0.5s", "--end", "1.5s", "--out", str(tmp_path / "why")]
+    )
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert not stopped.value.code
+    told = capsys.readouterr().out
+    assert told.startswith("hug ")
+    assert told.endswith(f"pictures in {tmp_path / 'why'}\n")
+    assert {path.name for path in (tmp_path / "why").iterdir()} == {"strip.png", "overlay.mp4", "explanation.json"}
+    data = json.loads((tmp_path / "why" / "explanation.json").read_text())
+    assert all(0.5 < frame["time"] < 1.5 for frame in data["frames"])

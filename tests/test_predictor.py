@@ -35,8 +35,8 @@ CLASSES = ("push", "hug", "sit")
 
 @pytest.fixture
 def clip(tmp_path):
-    frames = np.random.default_rng(0).integers(0, 256, (20, 4, 6, 3), np.uint8).repeat(16, 1).repeat(16, 2)
-    return write_video(tmp_path / "clip.mp4", frames, fps=10)
+    grey = np.random.default_rng(0).integers(0, 256, (20, 4, 6, 1), np.uint8).repeat(16, 1).repeat(16, 2)
+    return write_video(tmp_path / "clip.mp4", grey.repeat(3, 3), fps=10)
 
 
 def predictor(backbone, classes=CLASSES, **settings):
@@ -52,7 +52,8 @@ def test_frames_in_an_array_are_predicted_like_the_file_they_are_of(backbone, cl
     p = predictor(backbone, views=views)
     frames = np.stack([shown.picture() for shown in play(clip)])
     for given in (frames, torch.from_numpy(frames)):
-        assert values(p(given)) == pytest.approx(values(p(clip)), abs=0.01)  # its colours are rounded once more
+        assert (p.read(given) - p.read(clip)).abs().mean() < 0.05  # its colours are rounded once more
+        assert values(p(given)) == pytest.approx(values(p(clip)), abs=0.05)
     for wrong in (frames[0], frames.astype(np.float32), frames[..., :2], frames[:0]):
         with pytest.raises(ValueError, match=r"uint8 \[T, H, W, 3\]"):
             p(wrong)

@@ -25,7 +25,7 @@ from video_files import frame_number, numbered_frames, write_video
 import msta
 from msta.data import windows as data_windows
 from msta.data.clips import ONE_VIEW, cut_views
-from msta.data.decode import Shown, play, read_frames
+from msta.data.decode import Shown, play, probe, read_frames
 from msta.errors import ConfigError
 from msta.inference import Predictor, Smoothing, Windows, read_timelines
 from msta.inference import output as texts
@@ -52,7 +52,7 @@ def predictor(backbone, method="zero-shot", classes=("push", "hug", "sit"), **se
 
 def brute_force(p: Predictor, path: Path, windows: Windows, count: int) -> np.ndarray:
     """Each window cut out of the file and predicted by itself, frames at the same times."""
-    rows = []
+    rows, windows = [], windows.fitted(probe(path).duration)
     for i in range(count):
         times = data_windows.window_at(i, windows.length, windows.stride, p.format.frames).times
         frames = read_frames(path, times, p.format.size, squash=p.format.fit == "squash")

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from msta.data.clips import ClipFormat
-from msta.data.decode import DecodeError, play, read_frames
+from msta.data.decode import DecodeError, play, probe, read_frames
 from msta.data.windows import cut
 from msta.errors import ConfigError, DataError, in_short
 from msta.evaluation.evaluate import clip_format
@@ -149,6 +149,7 @@ def update_index(
 
 def _read(model: AdaptedModel, path: Path, windows: Windows) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     form: ClipFormat = clip_format(model)
+    windows = windows.fitted(probe(path).duration)
     shown = as_far_as_it_goes(play(path, form.size, squash=form.fit == "squash"))
     spans, embeddings = [], []
     whole = cut(shown, windows.length, windows.stride, form.frames, lambda picture: SeenFrame(picture, form))

@@ -7,6 +7,7 @@ as a whole. Memory does not grow with the video, but for a window's probabilitie
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from msta.backbone.per_frame import begin_alone, go_on_alone, per_frame_blocks, 
 from msta.backbone.prefix import Tokens
 from msta.backbone.video import VideoTower
 from msta.data.clips import ONE_VIEW, ClipFormat, cut_views
-from msta.data.decode import DecodeError, Shown, play
+from msta.data.decode import DecodeError, Shown, play, probe
 from msta.data.live import as_frames, is_live, play_array, play_live
 from msta.data.windows import Window, cut
 from msta.errors import ConfigError
@@ -46,6 +47,10 @@ class Windows:
             raise ConfigError(
                 f"--window, --stride: expected 0 < stride <= window, got {self.stride:g} s and {self.length:g} s"
             )
+
+    def fitted(self, duration: float) -> Windows:
+        """For a video of so many seconds: one that is shorter than a window is a window of its own length."""
+        return self if duration >= self.length or duration <= 0 else replace(self, length=duration, stride=duration)
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,7 @@ def scores(
         raise ConfigError("--clips, --crops: a timeline has one view of a window; leave them out")
     form = common_format(predictors)
     shown = as_far_as_it_goes(_shown(video, form, fps, seconds))
+    windows = windows.fitted(_seconds(video, fps))
     cut_windows = cut(shown, windows.length, windows.stride, form.frames, lambda picture: SeenFrame(picture, form))
     read = Reader(predictors)
     for group in batched(cut_windows, windows.batch):
@@ -201,6 +207,13 @@ class Reader:
             start = begin_alone(tower, pixels) if apart[tower] is None else begun
             for frame, own in zip(new, go_on_alone(tower, start, blocks), strict=True):
                 frame.alone[tower] = own
+
+
+def _seconds(video: Video, fps: float | None) -> float:
+    """How long it is; of a stream, which may not end, infinity."""
+    if not isinstance(video, str | os.PathLike):
+        return len(video) / (fps or 1)
+    return math.inf if is_live(os.fsdecode(video)) else probe(video).duration
 
 
 def _shown(video: Video, form: ClipFormat, fps: float | None, seconds: float | None) -> Iterator[Shown]:
