@@ -25,6 +25,8 @@ def main(memory: int, seconds: float) -> None:
     pipe = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not get between the answers
     confine(memory)
+    pipe.write(b"ready\n")
+    pipe.flush()
     for line in sys.stdin.buffer:
         allow_seconds(seconds)
         header, frames = answer(json.loads(line))

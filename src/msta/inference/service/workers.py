@@ -18,6 +18,7 @@ from msta.data.clips import ClipFormat
 from msta.inference.service.limits import Limits, Refusal
 
 _STREAM_LIMIT = 2**16
+_START_SECONDS = 60.0
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "SYSTEMROOT", "TMPDIR", "VIRTUAL_ENV")
 _FATAL = (asyncio.IncompleteReadError, BrokenPipeError, ConnectionResetError, asyncio.LimitOverrunError, ValueError)
 
@@ -55,7 +56,8 @@ class Workers:
         process = await self._idle.get()
         keep: asyncio.subprocess.Process | None = None
         try:
-            process = process or await self._spawn()
+            if process is None:
+                process = await self._spawn()
             frames = await asyncio.wait_for(self._ask(process, path, form), self.limits.decode_seconds)
             keep = process
             return frames
@@ -99,6 +101,12 @@ class Workers:
             env=environment, limit=_STREAM_LIMIT, start_new_session=True,
         )  # fmt: skip
         self._alive.add(process)
+        assert process.stdout is not None
+        try:  # a file's time begins when there is somebody to decode it
+            await asyncio.wait_for(process.stdout.readuntil(b"\n"), _START_SECONDS)
+        except BaseException:
+            await self._end(process)
+            raise
         return process
 
     async def _end(self, process: asyncio.subprocess.Process) -> None:
