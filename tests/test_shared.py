@@ -87,6 +87,17 @@ def test_where_adapters_leave_the_frozen_tower(backbone):
     assert fork(other.video, backbone.video) is None
 
 
+def test_probabilities_are_the_predictors_at_the_fitted_temperature(backbone):
+    m = member(backbone, "msta")
+    m.model.temperature = 2.5
+    tempered, views = Member(m.model), torch.randn(3, 24)
+    predictor = msta.Predictor(m.model)
+    ours = tempered.probabilities_of_views(views)
+    assert torch.allclose(ours.double(), torch.from_numpy(predictor.probabilities(views[:, None])[0]), atol=1e-6)
+    assert torch.allclose(tempered.probabilities(views[:1])[0], tempered.probabilities_of_views(views[:1]), atol=1e-6)
+    assert (ours - m.probabilities_of_views(views)).abs().max() > 1e-3  # 2.5 is not 1
+
+
 def test_answers_to_requests_of_different_shapes(backbone):
     shared = SharedBackbone(backbone)
     a, b = member(backbone, "msta"), member(backbone, "lora", classes=("walk", "run", "sit"))

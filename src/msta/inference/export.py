@@ -43,14 +43,14 @@ class VideoWithClasses(nn.Module):
 
     def __init__(self, member: Member) -> None:
         super().__init__()
-        self.model = member.model
+        self.model, self.temperature = member.model, member.temperature
         self.register_buffer("text", member.text.clone())
 
     def forward(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Video [B, T, 3, H, W], normalised -> probabilities [B, K], embeddings [B, D]."""
         embeddings = self.model.backbone.video(video)
         text: Tensor = self.text  # type: ignore[assignment]
-        return self.model.logits(embeddings, text).softmax(-1), embeddings
+        return (self.model.logits(embeddings, text) / self.temperature).softmax(-1), embeddings
 
 
 class Text(nn.Module):

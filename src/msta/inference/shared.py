@@ -56,6 +56,7 @@ class Member:
 
     Attributes:
         text: [K, D], the classes' embeddings.
+        temperature: the adapter's, for the classes it was fitted on; else 1.
         format: the clips it wants to see.
 
     Raises:
@@ -72,10 +73,16 @@ class Member:
             raise MSTAError("no classes to choose from: the adapter names none, give labels")
         self.format: ClipFormat = clip_format(model)
         self.text = class_embeddings(model, self.classes, template or (task.template if task else DEFAULT_TEMPLATE))
+        self.temperature = model.temperature_for(self.classes)
 
     def probabilities(self, embeddings: Tensor) -> Tensor:
-        """[B, D] -> [B, K]."""
-        return self.model.logits(embeddings, self.text).softmax(-1)
+        """Of clips of one view: [B, D] -> [B, K]."""
+        return (self.model.logits(embeddings, self.text) / self.temperature).softmax(-1)
+
+    def probabilities_of_views(self, embeddings: Tensor) -> Tensor:
+        """Of one clip: [V, D] -> [K], the mean over its views, at the temperature."""
+        mean = self.model.logits(embeddings, self.text).softmax(-1).mean(0)
+        return (mean.clamp_min(1e-12).log() / self.temperature).softmax(-1)
 
     def own_bytes(self, backbone: DualEncoder) -> int:
         """Memory it takes beside the backbone: its parameters and class embeddings."""
@@ -140,7 +147,7 @@ class SharedBackbone:
             members = [requests[i][1] for i in alike for _ in requests[i][0]]
             embeddings = self.encode(video, members).split([len(requests[i][0]) for i in alike])
             for i, of_views in zip(alike, embeddings, strict=True):
-                answers[i] = requests[i][1].probabilities(of_views).mean(0), of_views
+                answers[i] = requests[i][1].probabilities_of_views(of_views), of_views
         return [answers[i] for i in range(len(requests))]
 
     def classify(self, requests: Sequence[tuple[Tensor, Member]]) -> list[Tensor]:
