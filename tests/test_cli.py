@@ -273,7 +273,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_adapter(world, tmp_path):
                "train.epochs=1", "method.dim=256", "data.workers=0", preexec_fn=small_files)  # fmt: skip
     one_line(done, 1, "File too large")
     left = [p.name for p in (tmp_path / "run").rglob("*") if p.is_file() and "tfevents" not in p.name]
-    assert sorted(left) == ["classes.csv", "config.yaml", "log.jsonl", "split.csv"]
+    assert sorted(left) == ["classes.csv", "config.yaml", "lock", "log.jsonl", "split.csv", "status.json"]
 
 
 @pytest.mark.slow

@@ -94,6 +94,8 @@ def test_a_reencoded_clip_shows_the_same_frame_at_every_time(tmp_path_factory, s
     made.write_bytes(h264(str(source), within, None))
     length = probe(made).duration
     at = np.sort(random.random(16)) * (length - 2e-3) + 1e-3
+    changes = np.array(pts) / 1000 - within[0]
+    at = at[abs(at[:, None] - changes).min(1) > 1e-3]  # an MP4's edits are in thousandths of a second
     assert [frame_number(f) for f in read_frames(made, at)] == [
         frame_number(f) for f in read_frames(source, at, within=within)
     ]

@@ -136,8 +136,9 @@ class SteadyLoader:
                 return
 
     def __del__(self) -> None:
-        for worker in self._workers:
-            worker.end()
+        for worker in self._workers:  # pipes close themselves, perhaps before this: closing them here could hit another
+            worker.process.kill()
+            worker.process.join()
 
     def _in_processes(self) -> Iterator[dict[str, Any]]:
         self._passes += 1

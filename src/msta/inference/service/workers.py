@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-import msta
 from msta.data.clips import ClipFormat
 from msta.inference.service.limits import Limits, Refusal
 
@@ -93,7 +92,7 @@ class Workers:
     async def _spawn(self) -> asyncio.subprocess.Process:
         """A process that knows nothing it does not need: of the environment, only where programs are."""
         environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-        environment |= {"PYTHONPATH": str(Path(msta.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+        environment |= {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "msta.inference.service.worker",
             str(self.limits.decode_bytes), str(self.limits.decode_seconds),
