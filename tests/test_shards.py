@@ -300,7 +300,7 @@ def test_a_damaged_table_or_a_strange_index_is_refused(shards, tmp_path):
 
 
 def test_training_on_shards_goes_on_in_the_middle_of_an_epoch(shards, tmp_path, monkeypatch):
-    """Stopped after a step and resumed, over HTTP: the weights of a run that was not stopped."""
+    """Stopped after a step and resumed: the weights of a run that was not stopped."""
     msta.random_backbone(tiny()).save(tmp_path / "backbone")
     data = {"data.path": str(shards / "index.json"), "backbone": str(tmp_path / "backbone")}
     changes = ["train.epochs=2", "train.batch_size=4", "data.val_fraction=0", "method.dim=8", "data.workers=0"]

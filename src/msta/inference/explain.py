@@ -96,7 +96,7 @@ def explain(
     return Explanation(
         label=predictor.classes[index],
         probability=float(probabilities[index]),
-        score=float(log_odds(predictor, embedding, index)[0]),
+        score=float(log_odds(predictor, embedding, index)[0].detach()),
         times=[(span[0] or 0.0) + time for time in times],
         frames=seen.numpy(),
         patches=patches,
