@@ -40,6 +40,13 @@ def tiny(attention: str = "joint", *, video_layers: int = 3, text_layers: int = 
     return Architecture(**{**numbers, **changes})
 
 
+def saved_backbone(folders: pytest.TempPathFactory, attention: str = "joint") -> Path:
+    """A tiny one, in a folder of its own."""
+    path = folders.mktemp("backbone") / "tiny"
+    msta.random_backbone(tiny(attention)).save(path)
+    return path
+
+
 @pytest.fixture(params=["joint", "frame-wise"])
 def backbone(request) -> msta.DualEncoder:
     return msta.random_backbone(tiny(request.param))

@@ -6,7 +6,7 @@ import json
 import statistics
 
 import pytest
-from conftest import tiny
+from conftest import saved_backbone, tiny
 from rich.console import Console
 from test_cli import run
 from test_training import clips  # noqa: F401
@@ -18,7 +18,7 @@ from msta.cli import app
 from msta.config import make_config
 from msta.descriptions.bank import Described, DescriptionBank
 from msta.errors import ConfigError, MSTAError
-from msta.evaluation import ablation
+from msta.evaluation import part_runs
 from msta.evaluation.ablation import AXES, Ablation, ablate, points
 from msta.evaluation.ablation_report import table
 
@@ -28,9 +28,7 @@ QUICK = ("train.epochs=1", "train.batch_size=4", "data.workers=0")
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory):
-    path = tmp_path_factory.mktemp("backbone") / "tiny"
-    msta.random_backbone(tiny()).save(path)
-    return str(path)
+    return str(saved_backbone(tmp_path_factory))
 
 
 def bank(sentences: int) -> DescriptionBank:
@@ -98,7 +96,7 @@ def test_points_run_once_and_go_into_the_table(clips, backbone, tmp_path, monkey
         assert resume
         return json.loads((_[1] / "metrics.json").read_text())
 
-    monkeypatch.setattr(ablation, "train", not_again)
+    monkeypatch.setattr(part_runs, "train", not_again)
     assert ablate(asked, tmp_path / "out", QUIET) == result
     other = Ablation(clips, axes=axes, shots=3, seeds=(0,), overrides=(*overrides, "train.lr=0.5"), backbone=backbone)
     with pytest.raises(MSTAError, match="was run with other settings; take another --out"):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny
+from conftest import saved_backbone, tiny
 from launch import launch
 from rich.console import Console
 from safetensors.torch import load_file
@@ -42,9 +42,7 @@ def clips(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("backbone") / "tiny"
-    msta.random_backbone(tiny()).save(path)
-    return path
+    return saved_backbone(tmp_path_factory)
 
 
 def config(clips: Path, backbone: Path, *overrides: str):

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny
+from conftest import saved_backbone
 from launch import launch, run
 from safetensors.torch import load_file
 from video_files import moving_squares
 
-import msta
 from msta.data.loading import StepSampler
 from msta.evaluation.predictions import read_predictions
 from msta.training.state import saved_states
@@ -35,9 +34,7 @@ def clips(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("backbone") / "tiny"
-    msta.random_backbone(tiny()).save(path)
-    return path
+    return saved_backbone(tmp_path_factory)
 
 
 def command(clips: Path, backbone: Path, out: Path, *overrides: str) -> list[str]:

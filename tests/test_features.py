@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny
+from conftest import saved_backbone, tiny
 from rich.console import Console
 from safetensors.torch import load_file
 from video_files import write_video
@@ -43,9 +43,7 @@ def clips(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module", params=["joint", "frame-wise"])
 def backbone(request, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("backbone") / "tiny"
-    msta.random_backbone(tiny(request.param)).save(path)
-    return path
+    return saved_backbone(tmp_path_factory, request.param)
 
 
 def run(clips: Path, backbone: Path, out: Path, *overrides: str, **options):

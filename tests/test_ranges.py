@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import tiny
+from conftest import saved_backbone, tiny
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -169,9 +169,7 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("backbone") / "tiny"
-    msta.random_backbone(tiny()).save(path)
-    return path
+    return saved_backbone(tmp_path_factory)
 
 
 def config(data: Path, backbone: Path, *overrides: str):

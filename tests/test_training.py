@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import tiny
+from conftest import saved_backbone
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -47,9 +47,7 @@ def clips(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("backbone") / "tiny"
-    msta.random_backbone(tiny()).save(path)
-    return path
+    return saved_backbone(tmp_path_factory)
 
 
 def config(clips: Path, backbone: Path, *overrides: str, method: str = "msta", shots: int | None = 4):

@@ -312,6 +312,10 @@ class RunConfig(Section):
         settings = dict(self.method)
         return method_config(settings.pop("name"), **settings)
 
+    def flat(self) -> dict[str, Any]:
+        """Dotted name -> value, of the kinds that JSON has."""
+        return _flat(self.model_dump(mode="json"))
+
     def to_yaml(self) -> str:
         """Complete and readable; :func:`read_config` takes it back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -366,6 +370,13 @@ def read_config(path: Path) -> RunConfig:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: no valid YAML") from error
     return _validate(tree)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
 
 
 def _parsed(override: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -98,3 +99,12 @@ def write_bytes(target: Path, content: bytes) -> None:
 def write_json(target: Path, data: Any) -> None:
     """``data`` as indented JSON, written aside and renamed."""
     write_bytes(target, (json.dumps(data, indent=2) + "\n").encode())
+
+
+def sha256_of(file: Path) -> str:
+    """Of a file's content, read a piece at a time."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -11,9 +11,11 @@ import os
 import re
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from msta.errors import ConfigError, in_short
+from msta.files import sha256_of
 
 DIGITS = 16
 _MEMBER = re.compile(r"(?P<shard>.+)::(?P<name>[^:#]+)#(?P<offset>\d+)\+(?P<size>\d+)\+(?P<digest>[0-9a-f]{16})", re.S)
@@ -140,11 +142,7 @@ def content_hash(path: str) -> str:
     member = member_of(path)
     if member is not None:
         return member.digest
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return sha256_of(Path(path))
 
 
 class Slice(NamedTuple):

@@ -15,19 +15,19 @@ from rich.console import Console
 
 from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
-from msta.config import RunConfig, make_config, read_config
+from msta.config import RunConfig, make_config
 from msta.data.catalog import Catalog, read_catalog, write_catalog
 from msta.data.splits import base_novel, make_split, restrict
 from msta.descriptions.bank import KINDS, DescriptionBank, Kind, Sentences
-from msta.errors import ConfigError, Interrupted, MSTAError
+from msta.errors import ConfigError, MSTAError
 from msta.evaluation.ablation_report import write_ablation
 from msta.evaluation.metrics import harmonic_mean
+from msta.evaluation.part_runs import train_part
 from msta.evaluation.run import evaluate_on
 from msta.files import new_directory, read_json, write_json
 from msta.methods import load_adapter
 from msta.methods.msta import MSTAConfig
 from msta.notices import notice
-from msta.training.loop import train
 
 AXES = {
     "blocks": "adapted blocks",
@@ -229,13 +229,7 @@ def _measure(
     config: RunConfig, run: Path, novel: Path | None, backbone: DualEncoder, console: Console
 ) -> dict[str, float]:
     """Train, unless it is done; the figures of the test clips, and of the novel classes."""
-    begun = run / "config.yaml"
-    if begun.exists() and read_config(begun) != config:
-        raise MSTAError(f"{run}: was run with other settings; take another --out, or remove that folder")
-    try:
-        metrics = train(config, run, console, resume=begun.exists())
-    except Interrupted as error:
-        raise Interrupted(f"Stopped in {run}, saved. The same command goes on from there.") from error
+    metrics = train_part(config, run, console)
     figures = {"trainable": metrics["trainable_parameters"], "seconds": metrics["seconds"], "top1": metrics["top1"]}
     if novel is None:
         return figures

@@ -9,7 +9,6 @@ import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -153,23 +152,16 @@ def _check_same_run(run: Path, cell: Cell) -> None:
     """Raise if the folder holds a run with other settings."""
     if not (run / "config.yaml").exists():
         return
-    then, now = (_flat(config.model_dump(mode="json")) for config in (read_config(run / "config.yaml"), cell.config))
+    then, now = (
+        {name: json.dumps(value) for name, value in config.flat().items()}
+        for config in (read_config(run / "config.yaml"), cell.config)
+    )
     for name in sorted(then.keys() | now.keys()):
         if name not in _MAY_DIFFER and then.get(name) != now.get(name):
             raise MSTAError(
                 f"{run}: was run with {name} {then.get(name)}, now {now.get(name)} is asked for; "
                 "take another --out, or remove that folder"
             )
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = json.dumps(value)
-    return flat
 
 
 def environment() -> dict[str, str]:

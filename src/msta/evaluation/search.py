@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from msta.config import RunConfig, read_config
-from msta.errors import ConfigError, Interrupted, MSTAError
+from msta.config import RunConfig
+from msta.errors import ConfigError
 from msta.evaluation.metrics import accuracy
+from msta.evaluation.part_runs import train_part
 from msta.evaluation.predictions import read_predictions
 from msta.files import write_json
 from msta.methods import METHODS
-from msta.training.loop import train
 
 Overrides = tuple[str, ...]
 
@@ -77,13 +77,7 @@ def _value(validated: dict[str, Any]) -> float:
 
 def _run(config: RunConfig, run: Path, console: Console) -> dict[str, float]:
     """Validation figures of the checkpoint that a training would keep."""
-    begun = (run / "config.yaml").exists()
-    if begun and read_config(run / "config.yaml") != config:
-        raise MSTAError(f"{run}: was run with other settings; take another --out, or remove that folder")
-    try:
-        train(config, run, console, resume=begun)
-    except Interrupted as error:
-        raise Interrupted(f"Stopped in {run}, saved. The same command goes on from there.") from error
+    train_part(config, run, console)
     kept = run / "predictions" / "val.parquet"
     if not kept.exists():
         raise ConfigError("--trials: without validation clips there is nothing to choose by; set data.val_fraction")

@@ -9,7 +9,6 @@ two are kept: a damaged one is passed over for the one before it.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import pickle
@@ -28,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from msta.errors import CheckpointError, in_short
+from msta.files import sha256_of
 from msta.methods.base import AdaptedModel
 from msta.notices import notice
 
@@ -101,7 +101,7 @@ def save_state(folder: Path, state: State) -> Path:
         torch.save(state.optimizer, aside / "optimizer.pt")
         torch.save(state.random, aside / "random.pt")
         (aside / "progress.json").write_text(json.dumps(asdict(state.progress), indent=1))
-        files = {file.name: _digest(file) for file in sorted(aside.iterdir())}
+        files = {file.name: sha256_of(file) for file in sorted(aside.iterdir())}
         (aside / "manifest.json").write_text(json.dumps({"format": "msta-state-1", "sha256": files}, indent=1))
         for path in (*aside.iterdir(), aside):
             _flush(path)
@@ -220,7 +220,7 @@ def _fault(path: Path) -> str | None:
     try:
         digests: dict[str, str] = json.loads((path / "manifest.json").read_text())["sha256"]
         for name, digest in digests.items():
-            if _digest(path / name) != digest:
+            if sha256_of(path / name) != digest:
                 return f"{name} is not what was written"
     except OSError as error:
         return f"{Path(error.filename or path).name}: {error.strerror}"
@@ -233,14 +233,6 @@ def _sweep(folder: Path) -> None:
     """Remove what a kill left half-written."""
     for part in folder.glob(".step.*.part"):
         shutil.rmtree(part, ignore_errors=True)
-
-
-def _digest(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _flush(path: Path) -> None:

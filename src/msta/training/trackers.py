@@ -44,14 +44,5 @@ def start_trackers(processes: Processes, config: RunConfig, out: Path) -> None:
         "mlflow": {"run_name": out.name},
     }
     wanted = {name: options[name] for name in config.train.trackers if name in options}
-    processes.accelerator.init_trackers("msta", config=_flat(config.model_dump(mode="json")), init_kwargs=wanted)
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value if isinstance(value, (int, float, str, bool)) else str(value)
-    return flat
+    settings = {n: v if isinstance(v, (int, float, str, bool)) else str(v) for n, v in config.flat().items()}
+    processes.accelerator.init_trackers("msta", config=settings, init_kwargs=wanted)

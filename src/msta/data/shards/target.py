@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -80,12 +79,3 @@ class Target:
             else:
                 system, path = filesystem(self.where)
                 system.rm_file(f"{path}/{name}")
-
-
-def sha256_of(file: Path) -> str:
-    """Of a file's content."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -25,10 +25,11 @@ from msta.data.catalog import SPLITS, WHOLE, Catalog, Clip, fingerprint, require
 from msta.data.decode import DecodeError
 from msta.data.shards import COLUMNS, FORMAT, INDEX, TABLE
 from msta.data.shards.encode import Mode, encode
-from msta.data.shards.target import Target, sha256_of
+from msta.data.shards.target import Target
 from msta.data.storage import absolute, digest_of
 from msta.data.verify import in_processes
 from msta.errors import ConfigError, DataError, Interrupted, MSTAError
+from msta.files import sha256_of
 
 _UNFINISHED = "unfinished.json"
 
