@@ -1,9 +1,10 @@
 """Kill runs at random instants, with kill -9, and see that each goes on to the very same end: ``make chaos``.
 
-A storm of kills goes over runs of one and of two processes, with the prefix cache and without it. A run is started,
-killed after a random time, resumed, killed again, some times over, then left to finish. Its log, with the clips of
-every step, and its weights must equal those of a run that nothing disturbed, to the last bit: no clip is lost, none is
-repeated. Of two processes either one is killed, or both at once, as when a machine goes.
+A storm of kills goes over runs of one and of two processes, on a folder of clips and on shards, with the prefix cache
+and without it. A run is started, killed after a random time, resumed, killed again, some times over, then left to
+finish. Its log, with the clips of every step, and its weights must equal those of a run that nothing disturbed, to the
+last bit: no clip is lost, none is repeated. Of two processes either one is killed, or both at once, as when a machine
+goes. In the folder one clip cannot be read; in the shards one is damaged.
 
     python tests/chaos.py --kills 50 --out benchmarks/results/chaos.json
 """
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -32,6 +34,22 @@ from video_files import moving_squares
 KILLS_A_RUN = 5
 QUICK = ["train.epochs=4", "train.batch_size=2", "train.global_batch=4", "data.workers=1", "method.dim=8",
          "train.log_clips=true", "train.save_every=0.05"]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Of runs: how many processes, what they read, and whether they cache prefixes."""
+
+    processes: int
+    source: str
+    cached: bool
+
+    def __str__(self) -> str:
+        some = f"{self.processes} process{'es' * (self.processes > 1)}"
+        return f"{some}, {self.source}, cache {'on' if self.cached else 'off'}"
+
+
+KINDS = tuple(Kind(n, source, cached) for cached in (False, True) for source in ("folder", "shards") for n in (1, 2))
 
 
 @dataclass
@@ -60,16 +78,14 @@ class Storm:
 
     Args:
         folder: for everything.
-        clips: a data set.
-        backbone: a small one.
-        processes: of each run.
-        cached: whether the prefix cache is used; every run begins with an empty one.
+        world: what :func:`make_world` made.
+        kind: of the runs; each that caches begins with an empty cache.
         seed: of the instants.
     """
 
-    def __init__(self, folder: Path, clips: Path, backbone: Path, *, processes: int, cached: bool, seed: int) -> None:
-        self.folder, self.processes, self.cached = folder, processes, cached
-        self.data = ["--data", str(clips), "--backbone", str(backbone), "--shots", "7"]
+    def __init__(self, folder: Path, world: Path, kind: Kind, *, seed: int) -> None:
+        self.folder, self.kind = folder, kind
+        self.data = ["--data", str(world / kind.source), "--backbone", str(world / "tiny"), "--shots", "7"]
         self.random = random.Random(seed)
         self.outcome = Outcome()
         folder.mkdir(parents=True)
@@ -113,9 +129,10 @@ class Storm:
             shutil.rmtree(out)
 
     def _begin(self, out: Path, name: str) -> list[BaseProcess]:
-        cache = [f"cache.path={self.folder / name}.cache", "cache.views=2", "cache.dtype=fp32"] if self.cached else []
-        arguments = ["train", *self.data, "--out", str(out), "--or-resume", *QUICK, *cache]
-        return launch(arguments, self.processes, self.folder / f"{name}.log")
+        arguments = ["train", *self.data, "--out", str(out), "--or-resume", *QUICK]
+        if self.kind.cached:
+            arguments += [f"cache.path={self.folder / name}.cache", "cache.views=2", "cache.dtype=fp32"]
+        return launch(arguments, self.kind.processes, self.folder / f"{name}.log")
 
     def _kill(self, started: list[BaseProcess]) -> bool:
         """kill -9 one process, with or without its decoding ones, or all; True if they were at work."""
@@ -123,7 +140,8 @@ class Storm:
         victims = started if self.random.random() < 0.5 else [self.random.choice(started)]
         for process in victims:
             if busy and process.is_alive() and process.pid:
-                (os.killpg if self.random.random() < 0.5 else os.kill)(process.pid, signal.SIGKILL)
+                group = self.random.random() < 0.5 and os.getpgid(process.pid) == process.pid  # it has one of its own
+                (os.killpg if group else os.kill)(process.pid, signal.SIGKILL)
         for process in started:  # the others notice
             process.join(120)
         return busy and any(process.exitcode == -signal.SIGKILL for process in victims)
@@ -151,35 +169,40 @@ class Storm:
         return None if metrics[0] == metrics[1] else "other metrics"
 
 
-def make_world(folder: Path) -> tuple[Path, Path]:
-    """Clips, one of which cannot be read, and a tiny backbone."""
+def make_world(world: Path) -> None:
+    """Clips as a folder and as shards, one of which cannot be read, and a tiny backbone."""
     from conftest import tiny
 
     import msta
+    from msta.data.catalog import read_catalog
+    from msta.data.shards.write import Recipe, write_shards
 
-    (folder / "clips").mkdir()
-    clips = moving_squares(folder / "clips", {"go_there": -1, "go_back": 1}, 12)
+    clips = world / "folder"
+    clips.mkdir()
+    moving_squares(clips, {"go_there": -1, "go_back": 1}, 12)
+    write_shards(read_catalog(clips), str(world / "shards"), Recipe(clips_per_shard=8), workers=0)
     (clips / "go_back" / "bad.mp4").write_text("no video")
-    msta.random_backbone(tiny()).save(folder / "tiny")
-    return clips, folder / "tiny"
+    shard = min((world / "shards").glob("*.tar"))
+    content = bytearray(shard.read_bytes())
+    content[content.index(b"mdat") + 50] ^= 1
+    shard.write_bytes(content)
+    msta.random_backbone(tiny()).save(world / "tiny")
 
 
-def rage(folder: Path, kills: int, *, seed: int = 0, kinds: int = 4) -> dict[str, Any]:
+def rage(folder: Path, kills: int, *, seed: int = 0, kinds: Sequence[Kind] = KINDS) -> dict[str, Any]:
     """Storms over the kinds of run, as many kills as wanted in all. Returns what came of it, kind by kind."""
-    clips, backbone = make_world(folder)
+    world = folder / "world"
+    world.mkdir()
+    make_world(world)
     table: dict[str, Any] = {}
-    for kind in range(kinds):
-        processes, cached = 1 + kind % 2, kind >= 2
-        name = f"{processes} process{'es' * (processes > 1)}, folder, cache {'on' if cached else 'off'}"
-        storm = Storm(
-            folder / f"kind{kind}", clips, backbone, processes=processes, cached=cached, seed=seed * 10 + kind
-        )
-        wanted, number = kills // kinds + (kind < kills % kinds), 0
+    for i, kind in enumerate(kinds):
+        storm = Storm(folder / f"kind{i}", world, kind, seed=seed * 10 + i)
+        wanted, number = kills // len(kinds) + (i < kills % len(kinds)), 0
         while storm.outcome.kills < wanted and not storm.outcome.faults:
             storm.run(number, min(KILLS_A_RUN, wanted - storm.outcome.kills))
             number += 1
-        table[name] = {**vars(storm.outcome), "phases": dict(storm.outcome.phases)}
-        print(f"{name}: {describe(table[name])}", flush=True)
+        table[str(kind)] = {**vars(storm.outcome), "phases": dict(storm.outcome.phases)}
+        print(f"{kind}: {describe(table[str(kind)])}", flush=True)
     return table
 
 

@@ -360,6 +360,22 @@ def test_a_decoding_process_that_is_killed_is_replaced(clips):
     assert seen == list(range(18))
 
 
+def test_a_forked_copy_of_a_loader_leaves_the_decoding_processes_alone(clips):
+    loader = make_loader(dataset_of(clips), 3, 1)
+    batches = iter(loader)
+    next(batches)
+    child = os.fork()
+    if not child:
+        try:
+            loader.__del__()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert loader._workers[0].process.is_alive()
+    assert len(list(batches)) == 5
+
+
 def test_decoding_processes_that_always_die_end_the_run(clips):
     plain = dataset_of(clips)
 

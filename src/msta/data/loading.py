@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import time
 from collections import deque
@@ -122,6 +123,7 @@ class SteadyLoader:
         self.dataset, self.batches, self.sampler = dataset, batches, sampler
         self._collate, self._count, self._timeout, self._stopped = collate, workers, timeout, stopped
         self._workers: list[_Worker] = []
+        self._owner = os.getpid()
         self._passes = self._deaths = 0
         self._suspect: int | None = None
 
@@ -136,6 +138,8 @@ class SteadyLoader:
                 return
 
     def __del__(self) -> None:
+        if self._owner != os.getpid():  # a copy, in a process that was forked from the owner's: not its own workers
+            return
         for worker in self._workers:  # pipes close themselves, perhaps before this: closing them here could hit another
             worker.process.kill()
             worker.process.join()
