@@ -29,7 +29,7 @@ METHODS = (
     "linear-probe", "tip-adapter", "full", "bitfit", "lora", "prompts", "adaptformer", "st-adapter", "aim", "mma",
     "msta", "msta-plus",
 )  # fmt: skip
-EPOCHS, SHOTS, SEEDS = 20, 5, (0, 1, 2)
+EPOCHS, SHOTS, SEEDS = 12, 5, (0, 1, 2)
 
 
 def main() -> None:
@@ -42,14 +42,14 @@ def main() -> None:
     arguments = parser.parse_args()
     clips, out = arguments.clips.absolute(), arguments.out.absolute()
     drawn = out / "clips" / "synthetic"
-    if not drawn.exists():
+    if arguments.only in (None, "synthetic") and not drawn.exists():
         with new_directory(drawn) as folder:
             write_dataset(folder / "clips", sorted(BASE + NOVEL), CLIPS_PER_CLASS, seed=0)
     data = {
         "egogestar": clips / "egogestar", "ut_interaction": clips / "ut_interaction", "synthetic": drawn / "clips",
     }  # fmt: skip
     settings = (
-        f"train.epochs={EPOCHS}", "train.eval_every=2", "cache.views=5", f"cache.path={out / 'cache'}",
+        f"train.epochs={EPOCHS}", "train.eval_every=2", "data.workers=0", "cache.views=5", f"cache.path={out / 'cache'}",
         "method.views=5",
     )  # fmt: skip
     asked = Comparison(

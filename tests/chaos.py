@@ -142,8 +142,10 @@ class Storm:
             if busy and process.is_alive() and process.pid:
                 group = self.random.random() < 0.5 and os.getpgid(process.pid) == process.pid  # it has one of its own
                 (os.killpg if group else os.kill)(process.pid, signal.SIGKILL)
-        for process in started:  # the others notice
-            process.join(120)
+        for process in started:  # the others notice, unless they wait for it to begin: torchrun would end them
+            process.join(10)
+            process.kill()
+            process.join()
         return busy and any(process.exitcode == -signal.SIGKILL for process in victims)
 
     def _phase(self, out: Path) -> str:
