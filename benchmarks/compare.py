@@ -49,8 +49,8 @@ def main() -> None:
         "egogestar": clips / "egogestar", "ut_interaction": clips / "ut_interaction", "synthetic": drawn / "clips",
     }  # fmt: skip
     settings = (
-        f"train.epochs={EPOCHS}", "train.eval_every=2", "data.workers=0", "cache.views=5", f"cache.path={out / 'cache'}",
-        "method.views=5",
+        f"train.epochs={EPOCHS}", "train.eval_every=4", f"cache.views={EPOCHS}", f"cache.path={out / 'cache'}",
+        "cache.max_gb=30", "data.timeout=3600", "method.views=5",
     )  # fmt: skip
     asked = Comparison(
         data=tuple(f"{name}={path}" for name, path in data.items()), methods=tuple(arguments.methods.split(",")),

@@ -217,3 +217,19 @@ def test_a_setting_that_is_given_is_not_searched(tmp_path, monkeypatch):
     search.search("msta", lambda o: o, tmp_path / "out", QUIET, trials=4, fixed={"method.scale"})
     assert [len(overrides) for overrides in seen] == [0, 1, 1, 1]
     assert all(o.startswith("train.lr=") for overrides in seen for o in overrides)
+
+
+def test_a_method_that_trains_the_first_layers_goes_without_the_cache(asked, tmp_path, monkeypatch):
+    seen = {}
+
+    def validated(config, run, console):
+        seen.setdefault(config.method_config().name, config)
+        return {"top1": 50.0, "nll": 0.0}
+
+    monkeypatch.setattr(search, "_run", validated)
+    cached = replace(asked, overrides=(*QUICK, "cache.views=1", f"cache.path={tmp_path / 'cache'}"))
+    ((_, _, request), *_) = comparison._requests(replace(cached, methods=("msta", "full")))
+    for method in ("msta", "full"):
+        (tmp_path / method).mkdir()
+        comparison._settings(cached, request, method, tmp_path / method, QUIET)
+    assert (seen["msta"].cache.views, seen["full"].cache.views) == (1, 0)

@@ -15,6 +15,8 @@ from typing import Any
 
 from rich.console import Console
 
+from msta.backbone.checkpoints import load_backbone
+from msta.backbone.prefix import prefix_length
 from msta.config import RunConfig
 from msta.errors import ConfigError, MSTAError
 from msta.evaluation.comparison_report import write_comparison
@@ -24,7 +26,7 @@ from msta.evaluation.protocols import FROZEN, PROTOCOLS, Cell, Request, check
 from msta.evaluation.running import environment, run_protocol
 from msta.evaluation.search import Overrides, search
 from msta.files import read_json, write_json
-from msta.methods import METHODS
+from msta.methods import METHODS, attach
 
 CASES = ("few-shot", "base-to-novel")
 SCHEDULES = ("equal", "own")
@@ -144,16 +146,31 @@ def _check(asked: Comparison, requests: list[tuple[str, str, Request]], out: Pat
 
 
 def _settings(asked: Comparison, request: Request, method: str, out: Path, console: Console) -> Overrides:
-    """A method's own overrides: its schedule, if asked for, and what the search found in the first seed's split."""
+    """A method's own overrides: its schedule, if asked for, and what the search found in the first seed's split.
+
+    A method that trains the first layers goes without the prefix cache, which others may have been given.
+    """
     recipe = METHODS[method].recipe if asked.schedule == "own" else {}
-    schedule = tuple(f"{name}={value}" for name, value in recipe.items())
+    given = tuple(f"{name}={value}" for name, value in recipe.items())
 
     def config(overrides: Overrides) -> RunConfig:
-        own = (method, (*schedule, *overrides))
-        return _first_cell(replace(request, methods=(method,), own=(own,)), out).config
+        return _first_cell(replace(request, methods=(method,), own=((method, overrides),)), out).config
 
+    if _keeps_nothing(config(given)):
+        given = (*given, "cache.views=0")
     fixed = {override.partition("=")[0] for override in asked.overrides}
-    return (*schedule, *search(method, config, out, console, trials=asked.trials, fixed=fixed))
+    found = search(
+        method, lambda overrides: config((*given, *overrides)), out, console, trials=asked.trials, fixed=fixed
+    )
+    return (*given, *found)
+
+
+def _keeps_nothing(config: RunConfig) -> bool:
+    """Whether a prefix cache is asked for, and the method has no prefix."""
+    if not config.cache.views:
+        return False
+    model = attach(load_backbone(config.backbone, base=config.base), config.method_config())
+    return prefix_length(model.backbone.video) is None
 
 
 def _first_cell(request: Request, out: Path) -> Cell:
