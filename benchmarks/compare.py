@@ -1,11 +1,12 @@
 """Methods side by side with the embedded backbone, on real and synthetic clips: results/compare.json, .md, two plots.
 
-    python benchmarks/compare.py --clips FOLDER [--out runs/compare] [--trials 3] [--methods a,b,c]
+    python benchmarks/compare.py --clips FOLDER [--out runs/compare] [--trials 3] [--methods a,b,c] [--cases few-shot]
 
 FOLDER holds egogestar/ and ut_interaction/, class folders of videos; the demo's data set is drawn here. It is `msta
 compare`, few-shot and base-to-novel, five clips a class, three seeds. OUT keeps the runs; given again, it goes on
 where it was stopped. Some hours on two cores; --only DATASET computes one data set's share, so that several processes
-can work side by side before the last call, without --only, puts the tables together.
+can work side by side before the last call, without --only, puts the tables together. Methods and cases may be added
+from call to call.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--clips", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/compare"))
     parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--trials", type=int, default=3)
     parser.add_argument("--only", help="one data set")
     arguments = parser.parse_args()
@@ -54,7 +56,7 @@ def main() -> None:
     )  # fmt: skip
     asked = Comparison(
         data=tuple(f"{name}={path}" for name, path in data.items()), methods=tuple(arguments.methods.split(",")),
-        cases=CASES, shots=SHOTS, seeds=SEEDS, second=(f"ut_interaction={data['ut_interaction']}",),
+        cases=tuple(arguments.cases.split(",")), shots=SHOTS, seeds=SEEDS, second=(f"ut_interaction={data['ut_interaction']}",),
         trials=arguments.trials, overrides=settings,
     )  # fmt: skip
     if arguments.only:
@@ -67,7 +69,7 @@ def main() -> None:
         content[name] = _portable(content[name], {str(clips): "CLIPS", str(out): "OUT"})
     write_json(RESULTS / "compare.json", content)
     (RESULTS / "compare.md").write_text(text)
-    for case in CASES:
+    for case in asked.cases:
         shutil.copy(out / "compared" / f"front-{case}-share.png", PLOTS / f"compare-{case}.png")
     print(text)
 
