@@ -55,8 +55,9 @@ def main() -> None:
         "cache.max_gb=30", "data.timeout=3600", "method.views=5",
     )  # fmt: skip
     asked = Comparison(
-        data=tuple(f"{name}={path}" for name, path in data.items()), methods=tuple(arguments.methods.split(",")),
-        cases=tuple(arguments.cases.split(",")), shots=SHOTS, seeds=SEEDS, second=(f"ut_interaction={data['ut_interaction']}",),
+        data=tuple(f"{name}={path}" for name, path in data.items()),
+        methods=tuple(arguments.methods.split(",")), cases=tuple(arguments.cases.split(",")),
+        shots=SHOTS, seeds=SEEDS, second=(f"ut_interaction={data['ut_interaction']}",),
         trials=arguments.trials, overrides=settings,
     )  # fmt: skip
     if arguments.only:
