@@ -185,7 +185,8 @@ def main() -> None:
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
-        print(json.dumps(measure(*json.loads(given.measure))))
+        if (seen := measure(*json.loads(given.measure))) is not None:
+            print(json.dumps(seen))
         return
     shape = given.batch, given.frames, given.steps
     runs = {
