@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import multiprocessing
 import os
 import shutil
 import signal
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +36,7 @@ from msta.evaluation.evaluate import class_embeddings
 from msta.evaluation.metrics import accuracy
 from msta.evaluation.run import evaluate_on
 from msta.notices import notice
+from msta.training import loop
 from msta.training.loop import lr_factor, train
 from msta.training.state import saved_states
 
@@ -108,6 +112,25 @@ def test_a_run_leaves_what_it_promises(clips, backbone, tmp_path, method, overri
     assert (again["clips"], again["split"]) == (metrics["clips"], "test")
     assert again["nll"] == pytest.approx(metrics["nll"], rel=near)
     assert near > 1e-6 or again["top1"] == pytest.approx(metrics["top1"])
+
+
+def test_a_finished_run_leaves_no_process_and_no_model_behind(clips, backbone, tmp_path, monkeypatch):
+    models = []
+    set_up = loop.set_up
+
+    def seen(*arguments):
+        made = set_up(*arguments)
+        models.append(weakref.ref(made.model))
+        return made
+
+    monkeypatch.setattr(loop, "set_up", seen)
+    gc.disable()  # nothing may wait for it: a comparison trains hundreds of times
+    try:
+        train(config(clips, backbone, "data.workers=1"), tmp_path / "run", QUIET)
+        assert models[0]() is None
+    finally:
+        gc.enable()
+    assert not multiprocessing.active_children()
 
 
 def test_the_same_seed_gives_the_same_run_and_another_another(clips, backbone, tmp_path):

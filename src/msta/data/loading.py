@@ -138,11 +138,16 @@ class SteadyLoader:
                 return
 
     def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the decoding processes; another pass would start new ones."""
         if self._owner != os.getpid():  # a copy, in a process that was forked from the owner's: not its own workers
             return
         for worker in self._workers:  # pipes close themselves, perhaps before this: closing them here could hit another
             worker.process.kill()
             worker.process.join()
+        self._workers = []
 
     def _in_processes(self) -> Iterator[dict[str, Any]]:
         self._passes += 1

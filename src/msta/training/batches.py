@@ -110,6 +110,11 @@ class Source:
         """This process's share of the "val" or "test" clips, in batches."""
         return self._loader(part, 0, report)
 
+    def close(self) -> None:
+        """End the decoding processes."""
+        for loader in self._loaders.values():
+            loader.close()
+
     @torch.no_grad()
     def embeddings(self, views: int) -> tuple[Tensor, Tensor]:
         """Of the training clips that can be read, in order: the mean over ``views`` augmented views [N, D], labels [N].

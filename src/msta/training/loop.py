@@ -102,7 +102,9 @@ def train(
             held.enter_context(locked(out))
         processes.wait()
         status = held.enter_context(_reported(out, config, processes))
-        return _Run(config, out, console, processes, made, saved, step_clips, status).go()
+        run = _Run(config, out, console, processes, made, saved, step_clips, status)
+        held.callback(run.source.close)
+        return run.go()
 
 
 class _Run:
@@ -122,7 +124,7 @@ class _Run:
         self.config, self.out, self.console, self.processes, self.made = config, out, console, processes, made
         self.status, self.resumed = status, saved is not None
         self.model, self.epochs = made.model, made.epochs
-        self.stop = _Stop()
+        self.stop = stop = _Stop()
         settings, device, model = config.train, processes.device, made.model
         if not settings.exact_reference:
             keep_freed_memory()
@@ -138,7 +140,7 @@ class _Run:
                 model.cast_frozen(torch.get_autocast_dtype(device.type))
         self.failures = Failures(config.data.on_error)
         self.source = Source(
-            config, model, made.catalog, made.split, processes, self.failures, step_clips, lambda: self.stop.is_set
+            config, model, made.catalog, made.split, processes, self.failures, step_clips, lambda: stop.is_set
         )
         if model.clip_views:
             with console.status("reading the training clips"):
