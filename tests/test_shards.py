@@ -299,14 +299,17 @@ def test_a_damaged_table_or_a_strange_index_is_refused(shards, tmp_path):
         read_catalog(tmp_path)
 
 
-def test_training_on_shards_goes_on_in_the_middle_of_an_epoch(shards, tmp_path, monkeypatch):
-    """Stopped after a step and resumed: the weights of a run that was not stopped."""
+@pytest.mark.parametrize("where", ["disk", "a server that misbehaves"])
+def test_training_on_shards_goes_on_in_the_middle_of_an_epoch(shards, tmp_path, monkeypatch, impatient, where):
+    """Stopped after a step and resumed: the weights of a run on the disk that was not stopped."""
     msta.random_backbone(tiny()).save(tmp_path / "backbone")
-    data = {"data.path": str(shards / "index.json"), "backbone": str(tmp_path / "backbone")}
     changes = ["train.epochs=2", "train.batch_size=4", "data.val_fraction=0", "method.dim=8", "data.workers=0"]
-    config = make_config("small", data, changes)
     quiet = Console(quiet=True)
-    train(config, tmp_path / "whole", quiet)
+
+    def config(index: str):
+        return make_config("small", {"data.path": index, "backbone": str(tmp_path / "backbone")}, changes)
+
+    train(config(f"{shards}/index.json"), tmp_path / "whole", quiet)
     steps = []
 
     def stop_once(factor=loop.lr_factor):
@@ -319,9 +322,11 @@ def test_training_on_shards_goes_on_in_the_middle_of_an_epoch(shards, tmp_path, 
         return counted
 
     monkeypatch.setattr(loop, "lr_factor", stop_once())
-    with pytest.raises(Interrupted):
-        train(config, tmp_path / "stopped", quiet)
-    train(config, tmp_path / "stopped", quiet, resume=True)
+    with serving(shards, FAULTS, rate=0.3) as server:
+        part = config(f"{shards}/index.json" if where == "disk" else f"{server.url}/index.json")
+        with pytest.raises(Interrupted):
+            train(part, tmp_path / "stopped", quiet)
+        train(part, tmp_path / "stopped", quiet, resume=True)
     weights = [(tmp_path / run / "adapter" / "adapter_model.safetensors").read_bytes() for run in ("whole", "stopped")]
     assert weights[0] == weights[1]
     # Its split.csv is a data set of its own, whose paths are members of the shards.
