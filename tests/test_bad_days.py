@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import resource
@@ -226,6 +227,17 @@ def test_status_and_prometheus(clips, backbone, tmp_path, whole):
     assert to_prometheus(Path('a"b'), {"step": 1}).splitlines()[-1] == 'msta_step{run="a\\"b"} 1'
     with pytest.raises(MSTAError, match="nothing: no run of msta train"):
         read_status(tmp_path / "nothing")
+
+
+def test_a_clock_that_jumps_changes_nothing(clips, backbone, tmp_path, whole, monkeypatch):
+    jumps, real = itertools.cycle([0.0, 86400.0, -86400.0]), time.time
+    monkeypatch.setattr(time, "time", lambda: real() + next(jumps))
+    out = tmp_path / "run"
+    train(config(clips, backbone), out, QUIET)
+    assert same_weights(out, whole)
+    assert 0 < json.loads((out / "metrics.json").read_text())["seconds"] < 600
+    for _ in range(3):
+        assert describe(read_status(out))
 
 
 def test_trackers_are_told_what_tensorboard_is_told(clips, backbone, tmp_path):
