@@ -228,13 +228,14 @@ def read_index(file: Path) -> Index:
 
 def write_found(query: str, folder: Path, moments: Sequence[Moment], index: Index, to: Path) -> None:
     """Write a page with three frames of each moment."""
-    pictures = {f"moment{i}": strip for i, strip in enumerate(_strips(folder, moments))}
+    pictures = {f"moment{i}": strip for i, strip in enumerate(strips(folder, moments))}
     rows = [{"path": m.path, "start": clock(m.start), "end": clock(m.end), "score": m.score} for m in moments]
     counts = {"files": len(index.files), "windows": len(index.paths)}
     write_page(to, "search.html", pictures, query=query, rows=rows, folder=str(folder), **counts)
 
 
-def _strips(folder: Path, moments: Sequence[Moment]) -> Iterator[bytes]:
+def strips(folder: Path, moments: Sequence[Moment]) -> Iterator[bytes]:
+    """Three frames of each moment, side by side, as JPEG."""
     from PIL import Image  # comes with matplotlib
 
     for m in moments:

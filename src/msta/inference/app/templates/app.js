@@ -1,0 +1,17 @@
+// The player under #msta-video and the timeline below it know of each other.
+(() => {
+  const player = () => document.querySelector("#msta-video video");
+  document.addEventListener("click", (event) => {
+    const at = event.target.closest?.("[data-seek]");
+    if (at && player()) player().currentTime = Number(at.dataset.seek) + 0.01;
+  });
+  const follow = (event) => {
+    if (event.target !== player()) return;
+    const line = document.querySelector(".msta-timeline");
+    const now = line?.querySelector(".msta-now");
+    if (!now) return;
+    now.hidden = false;
+    now.style.left = `${Math.min(100, (100 * event.target.currentTime) / Number(line.dataset.duration))}%`;
+  };
+  for (const name of ["timeupdate", "seeking", "seeked"]) document.addEventListener(name, follow, true);
+})();
