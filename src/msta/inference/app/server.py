@@ -12,7 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 
-import msta
+from msta.backbone.checkpoints import load_backbone
+from msta.backbone.dual_encoder import DualEncoder
 from msta.errors import ConfigError, MSTAError
 from msta.inference.app.models import Models, find_adapters
 from msta.inference.app.predicting import LIMITS
@@ -75,13 +76,13 @@ def run(
             trainings.close()
 
 
-def _backbone(adapters: Sequence[Path], name: str | None, base: str | None) -> msta.DualEncoder:
+def _backbone(adapters: Sequence[Path], name: str | None, base: str | None) -> DualEncoder:
     import torch
 
     if name is None and adapters:
         own = Artefact.read(adapters[0]).backbone
         name, base = own["source"], base or own.get("base")
-    loaded = msta.load_backbone(name or "toy", base=base)
+    loaded = load_backbone(name or "toy", base=base)
     return loaded.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
