@@ -145,6 +145,7 @@ def learning_curves(logs: Mapping[str, Sequence[dict[str, Any]]]) -> bytes:
     above.set_ylabel("loss", fontsize=9)
     if validated:
         below.set_ylabel("top-1, %", fontsize=9)
+        below.set_ylim(top=min(102, below.get_ylim()[1]))
     below.set_xlabel("epoch (below: validation; dotted: test, if watched)" if validated else "epoch", fontsize=9)
     above.legend(frameon=False, fontsize=8)
     return _png(figure)

@@ -30,6 +30,7 @@ def predict_tab(page: Page) -> gr.Dropdown:
                 lines = gr.Dropdown(list(_TIMELINE), label="Timeline", filterable=False)
                 window = gr.Slider(0.5, 10, 2, step=0.5, label="Window, s (about as long as what is to be seen)")
                 shortest = gr.Slider(0, 10, 1, step=0.5, label="Shortest segment, s")
+                unsure = gr.Checkbox(False, label="Unknown where it is less sure than of validation clips")
                 explaining = gr.Checkbox(True, label="Explain the likeliest class")
             go = gr.Button("Predict", variant="primary", elem_id="msta-predict")
         with gr.Column(min_width=320, elem_id="msta-found"):
@@ -40,10 +41,10 @@ def predict_tab(page: Page) -> gr.Dropdown:
             reasons = gr.HTML()
 
     def predict(
-        video: str | None, adapter: str, typed: str, lines: str, window: float, shortest: float,
+        video: str | None, adapter: str, typed: str, lines: str, window: float, shortest: float, unsure: bool,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:  # fmt: skip
-        wanted = Wanted(_TIMELINE[lines], window, shortest)
+        wanted = Wanted(_TIMELINE[lines], window, shortest, unsure)
         got, problem = page.attempt(
             lambda: answer(
                 page.models, video, chosen(adapter), typed, wanted, limits=page.limits,
@@ -68,7 +69,7 @@ def predict_tab(page: Page) -> gr.Dropdown:
     def explain_first(got: Answer | None, label: str, part: str, wanted: bool) -> str:
         return explain(got, label, part) if wanted else ""
 
-    asked = [video, adapter, typed, lines, window, shortest]
+    asked = [video, adapter, typed, lines, window, shortest, unsure]
     shown = [found, ranking, line, choice, label, part, reasons]
     predicted = go.click(predict, asked, shown, show_progress_on=[ranking], **COMPUTING)
     predicted.then(None, js=SHOW.format("msta-found"), api_visibility="private")

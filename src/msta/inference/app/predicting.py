@@ -32,11 +32,14 @@ class Wanted:
         timeline: make one; None: of a long video.
         window: of it, in seconds, one every quarter of it.
         shortest: segment, in seconds.
+        unknown: leave out what is under the adapter's threshold, which was chosen for whole clips: windows, which
+            cut actions in two, are less sure.
     """
 
     timeline: bool | None = None
     window: float = 2.0
     shortest: float = 1.0
+    unknown: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,8 @@ def _timeline(
 ) -> Timeline | None:
     if not (info.duration >= LONG if wanted.timeline is None else wanted.timeline):
         return None
-    smoothing = Smoothing(wanted.shortest, unknown_below=models.unknown_below(adapter))
+    below = models.unknown_below(adapter) if wanted.unknown else None
+    smoothing = Smoothing(wanted.shortest, unknown_below=below)
     windows = Windows(wanted.window, wanted.window / 4)
 
     def told(number: int, segment: Segment) -> None:

@@ -105,7 +105,7 @@ def progress(page: Page, *, arriving: bool = False) -> list[Any]:
         gr.DownloadButton(value=str(now.archive) if now.archive else None, visible=now.archive is not None),
         gr.Button(interactive=now.over),
         gr.Button(visible=not now.over),
-        gr.Button(visible=now.state == "stopped"),
+        gr.Button(visible=now.state == "stopped" and now.curve is not None),
         gr.Timer(active=not now.over),
         *(lists if now.over or arriving else [gr.skip(), gr.skip()]),
     ]

@@ -172,8 +172,9 @@ class Trainings:
             said = f"Done: the adapter “{run.name}” can be picked under Predict and Search."
             return Progress(run.name, "finished", 1.0, said, curve, result, adapter, archive, told)
         if run.stopping:
+            saved = " It is saved: “Go on” takes it from there." if steps else ""
             where = f"after step {status['step']} of {steps}" if steps else "before the first step"
-            return Progress(run.name, "stopped", share, f"Stopped {where}.", curve, told=told)
+            return Progress(run.name, "stopped", share, f"Stopped {where}.{saved}", curve, told=told)
         return Progress(run.name, "failed", share, self._reason(told), curve, told=told)
 
     def _start(self, name: str, folder: Path, data: Path, options: Sequence[str]) -> None:
