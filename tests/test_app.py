@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -58,6 +59,7 @@ def folder(tmp_path_factory) -> Path:
     whole = (where / "videos" / "short.mp4").read_bytes()
     (where / "bad" / "damaged.mp4").write_bytes(whole[: len(whole) // 3])
     (where / "bad" / "letter.mp4").write_bytes(b"Dear Sir or Madam, this is not a video. " * 20)
+    (where / "bad" / "notes.txt").write_text("Dear diary")
     for name in ("left", "right"):
         (where / "clips" / name).mkdir(parents=True)
         for i in range(2):
@@ -341,6 +343,14 @@ def test_what_cannot_be_trained_is_told_before(trainings, folder, tmp_path):
     assert not (tmp_path / "runs" / "x").exists()
 
 
+def test_a_clip_of_two_classes_is_told(trainings, folder, tmp_path):
+    left = [str(path) for path in sorted((folder / "clips" / "left").iterdir())]
+    right = [str(path) for path in sorted((folder / "clips" / "right").iterdir())]
+    data = clips.from_uploads({"left": left, "right": [*right, left[0]]}, tmp_path / "new")
+    with pytest.raises(MSTAError, match=r"0\.mp4"):
+        trainings.begin("x", data)
+
+
 def test_a_folder_of_runs_that_cannot_be_written_to_is_told(models, folder, tmp_path):
     (tmp_path / "file").touch()
     made = Trainings(Models(models.backbone, {}, tmp_path / "file" / "runs"), tmp_path)
@@ -364,8 +374,9 @@ def test_a_run_is_stopped_and_gone_on_with(trainings, folder):
     with pytest.raises(MSTAError, match="under way"):
         trainings.begin("other", folder / "clips")
     assert wait(trainings, lambda now: now.curve).state == "running"
-    trainings.stop()
-    stopped = wait(trainings, lambda now: now.over)
+    trainings.close()  # as the app does at its end: it waits
+    stopped = trainings.progress()
+    assert stopped is not None
     assert stopped.state == "stopped"
     assert 0 < stopped.share < 1
     trainings.go_on()
@@ -448,6 +459,16 @@ def test_others_are_let_in_on_purpose_only(folder):
         run(host="0.0.0.0", backbone=str(folder / "bb"))
     with pytest.raises(MSTAError, match="--in: .*gone is no folder"):
         run(search_in=folder / "gone", backbone=str(folder / "bb"))
+
+
+def test_a_port_that_is_taken_is_told(folder):
+    needs("gradio")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(MSTAError, match=f"--port {port}: Address already in use"):
+            run(backbone=str(folder / "bb"), port=port)
 
 
 def test_without_gradio_the_extra_is_named(monkeypatch):
@@ -569,7 +590,7 @@ def test_a_video_is_predicted_shown_in_time_and_explained(page, models, folder):
     page.wait_for_selector(".msta-why")
     expected = models.predictor("b")(str(folder / "videos" / "long.mp4"))
     assert page.locator(".msta-bar .label").all_inner_texts() == [one.label for one in expected]
-    assert page.locator(".msta-bar.first .value").inner_text() == f"{100 * expected[0].probability:.0f} %"
+    assert page.locator(".msta-bar.first .value").inner_text() == f"{100 * expected[0].probability:.0f}\xa0%"
     assert "Unknown" in page.locator(".msta-unknown").inner_text()
     assert page.locator(".msta-strip button").count() >= 1
     assert page.locator(".msta-film figure").count() == models.predictor("b").format.frames
@@ -596,6 +617,12 @@ def test_what_goes_wrong_in_predict_is_a_sentence(page, folder):
         predict(page, video, typed)
         page.wait_for_selector(f'.msta-problem:has-text("{says}")')
         assert page.locator(".msta-problem").count() == 1
+    assert "cannot play" in page.evaluate(  # instead of a message that says Error
+        "getComputedStyle(document.querySelector('#msta-video'), '::after').content"
+    )
+    page.click("#msta-video [aria-label=Clear]")
+    give(page, "msta-video", folder / "bad" / "notes.txt")
+    page.wait_for_selector(".toast-body:has-text('Invalid file type: notes.txt')")
     predict(page, folder / "videos" / "short.mp4", "<b>run</b>, ${1+1}")
     page.wait_for_selector(".msta-ranking")
     assert set(page.locator(".msta-bar .label").all_inner_texts()) == {"<b>run</b>", "${1+1}"}

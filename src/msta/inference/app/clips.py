@@ -44,7 +44,7 @@ def from_uploads(uploaded: Uploaded, to: Path) -> Path:
     """Write a catalog of them into the new folder ``to``; return it.
 
     Raises:
-        MSTAError: fewer than two classes, or two clips of one; a file under two classes.
+        MSTAError: fewer than two classes, or than two clips of one.
     """
     if len(uploaded) < 2:
         raise MSTAError("Add clips of two classes or more: a classifier needs a choice.")

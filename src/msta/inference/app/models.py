@@ -15,7 +15,7 @@ from msta.methods import attach, load_adapter
 from msta.methods.artefact import CONFIG, METRICS
 from msta.methods.base import AdaptedModel
 
-_KEPT = 8
+_KEPT = 4
 """Predictors in memory; those not asked for longest go first."""
 
 

@@ -20,7 +20,7 @@ from msta.inference.timeline import Timeline, Windows, read_timelines
 
 LONG = 10.0
 """Seconds from which on a video has a timeline, unless told otherwise."""
-LIMITS = {"seconds": 3600.0, "pixels": 4096 * 2304.0, "frames": 3600 * 60.0}
+LIMITS: dict[str, float] = {"seconds": 3600, "pixels": 4096 * 2304, "frames": 3600 * 60}
 """What a video may have."""
 
 

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable
 from functools import cache
 from importlib import resources
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import jinja2
 import numpy as np
@@ -36,8 +37,12 @@ def _templates() -> jinja2.Environment:
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     made.filters["clock"] = _short_clock
-    made.filters["percent"] = lambda p: f"{100 * p:.0f} %" if 0.005 <= p < 0.9995 else f"{100 * p:.1f} %"
+    made.filters["percent"] = lambda p: f"{100 * p:.{0 if 0.005 <= p < 0.9995 else 1}f}\N{NO-BREAK SPACE}%"
     return made
+
+
+def _fill(template: str, **content: Any) -> str:
+    return _templates().get_template(template).render(**content)
 
 
 def read(name: str) -> str:
@@ -68,12 +73,12 @@ def attempt(work: Callable[[], T], hidden: str = "") -> tuple[T | None, str]:
 
 def problem(text: str) -> str:
     """A sentence about what went wrong."""
-    return _templates().get_template("problem").render(text=one_line(text))
+    return _fill("problem", text=one_line(text))
 
 
 def ranking(answer: Answer) -> str:
     """Bars of the likeliest classes, and whether it is none of them."""
-    return _templates().get_template("ranking").render(answer=answer, top=answer.ranked[:_TOP], name=_name(answer))
+    return _fill("ranking", answer=answer, top=answer.ranked[:_TOP], name=Path(answer.video).name)
 
 
 def timeline(answer: Answer) -> str:
@@ -88,7 +93,7 @@ def timeline(answer: Answer) -> str:
     colours: dict[str | None, str] = {label: COLOURS[(i + 1) % len(COLOURS)] for i, label in enumerate(known)}
     colours[None] = _UNKNOWN
     legend = [(label, colours[label], seconds[label]) for label in sorted(seconds, key=lambda one: -seconds[one])]
-    return _templates().get_template("timeline").render(line=line, colours=colours, legend=legend)
+    return _fill("timeline", line=line, colours=colours, legend=legend)
 
 
 def why(explanation: Explanation) -> str:
@@ -108,16 +113,12 @@ def why(explanation: Explanation) -> str:
     ]
     most = max((abs(loss) for _, loss in explanation.words), default=0.0) or 1.0
     words = [(word, loss, abs(loss) / most) for word, loss in explanation.words]
-    return (
-        _templates()
-        .get_template("why")
-        .render(explanation=explanation, frames=frames, words=words, said=in_words(explanation))
-    )
+    return _fill("why", explanation=explanation, frames=frames, words=words, said=in_words(explanation))
 
 
 def classes(uploaded: dict[str, list[str]]) -> str:
     """What was added so far."""
-    return _templates().get_template("classes").render(uploaded=uploaded)
+    return _fill("classes", uploaded=uploaded)
 
 
 def run(progress: Progress | None) -> str:
@@ -125,21 +126,17 @@ def run(progress: Progress | None) -> str:
     if progress is None:
         return ""
     curve = embedded(progress.curve) if progress.curve else None
-    return _templates().get_template("run").render(run=progress, curve=curve)
+    return _fill("run", run=progress, curve=curve)
 
 
 def moments(found: Found) -> str:
     """A grid of what was found."""
     each = [(moment, embedded(strip)) for moment, strip in zip(found.moments, found.strips, strict=True)]
-    return _templates().get_template("moments").render(found=found, each=each)
+    return _fill("moments", found=found, each=each)
 
 
 def _picture(frame: NDArray[np.uint8]) -> str:
     return embedded(film_strip(frame[None]))
-
-
-def _name(answer: Answer) -> str:
-    return answer.video.replace("\\", "/").rsplit("/", 1)[-1]
 
 
 def _short_clock(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -104,21 +105,18 @@ def _serve(
     font, mono = (gr.themes.Font(name) for name in ("system-ui", "monospace"))  # fetched from nowhere
     theme = gr.themes.Default(primary_hue="blue", font=[font], font_mono=[mono])
     page = build(Page(models, trainings, scratch, search_in.absolute() if search_in else None, limits))
-    try:
-        _, url, _ = page.launch(
-            server_name=host, server_port=port or _free_port(host), theme=theme, css=read("app.css"),
-            head=f"<script>{read('app.js')}</script>", share=False, quiet=True, prevent_thread_lock=True,
-            footer_links=[], ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False, run_history=False,
-        )  # fmt: skip
-    except OSError as error:
-        raise MSTAError(f"--host {host} --port {port}: {error}") from error
-    print(f"The app is on {url} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    _, url, _ = page.launch(
+        server_name=host, server_port=_free_port(host, port), theme=theme, css=read("app.css"),
+        head=f"<script>{read('app.js')}</script>", share=False, quiet=True, prevent_thread_lock=True,
+        footer_links=[], ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False, run_history=False,
+    )  # fmt: skip
     over = threading.Event()
 
     def leave(number: int, frame: FrameType | None) -> None:
         over.set()
 
     before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
+    print(f"The app is on {url} (Ctrl-C ends it)", file=sys.stderr, flush=True)
     try:
         over.wait()
     finally:
@@ -127,9 +125,12 @@ def _serve(
         page.close(verbose=False)
 
 
-def _free_port(host: str) -> int:
-    import socket
-
+def _free_port(host: str, port: int) -> int:
+    """The port, or any for 0, if nobody has it: Gradio's own words for that speak of other settings than ours."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise MSTAError(f"--host {host} --port {port}: {error.strerror}") from error
         return int(probe.getsockname()[1])

@@ -167,7 +167,8 @@ class Trainings:
             return Progress(run.name, "running" if steps else "starting", share, said, curve, told=told)
         if code == 0:
             adapter = run.folder / "adapter"
-            result = tuple(in_words(read_json(run.folder / "metrics.json", MSTAError), self._classes(run)))
+            classes = len(read_json(adapter / "classes.json", MSTAError)["names"])
+            result = tuple(in_words(read_json(run.folder / "metrics.json", MSTAError), classes))
             archive = _zip(adapter, self.scratch / f"{run.name}.zip")
             said = f"Done: the adapter “{run.name}” can be picked under Predict and Search."
             return Progress(run.name, "finished", 1.0, said, curve, result, adapter, archive, told)
@@ -181,15 +182,10 @@ class Trainings:
         told = self.scratch / f"{name}.txt"
         with told.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "msta", "train", *options],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
+                [sys.executable, "-m", "msta", "train", *options], stdin=subprocess.DEVNULL, stdout=output,
+                stderr=output, start_new_session=True,  # Ctrl-C ends the app, which then stops the run itself
+            )  # fmt: skip
         self._run = _Run(name, folder, data, process, told)
-
-    def _classes(self, run: _Run) -> int:
-        return len(read_json(run.folder / "adapter" / "classes.json", MSTAError)["names"])
 
     def _reason(self, told: str) -> str:
         """The last line of the command's, without the folders that the page's user does not know."""
@@ -206,9 +202,8 @@ def _try_to_write(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise MSTAError(
-            f"{folder}: cannot be written to ({error.strerror}); start the app with another --runs."
-        ) from error
+        reason = f"{folder}: cannot be written to ({error.strerror}); start the app with another --runs."
+        raise MSTAError(reason) from error
 
 
 def _check(data: Path, method: str, epochs: int) -> None:

@@ -13,5 +13,13 @@
     now.hidden = false;
     now.style.left = `${Math.min(100, (100 * event.target.currentTime) / Number(line.dataset.duration))}%`;
   };
+  // An AVI, say, is read all the same: that is no error to be shown as one.
+  const playable = (is) => (event) => {
+    if (event.target !== player()) return;
+    if (!is) event.stopImmediatePropagation();
+    document.querySelector("#msta-video").classList.toggle("msta-unplayable", !is);
+  };
+  document.addEventListener("error", playable(false), true);
+  document.addEventListener("loadeddata", playable(true), true);
   for (const name of ["timeupdate", "seeking", "seeked"]) document.addEventListener(name, follow, true);
 })();
