@@ -170,6 +170,12 @@ def test_long_videos_have_a_timeline_and_its_strip_covers_them(models, folder):
     assert answer(models, str(folder / "videos" / "long.mp4"), "a", "", Wanted(timeline=False)).timeline is None
 
 
+@given(st.integers(0, 200))
+def test_no_two_classes_of_a_timeline_have_one_colour(count):
+    colours = render._distinct(count)
+    assert len(set(colours)) == len(colours) == count
+
+
 def test_a_timeline_is_unknown_only_if_that_is_wanted(models, folder):
     def labels(unknown: bool) -> set[str | None]:
         got = answer(models, str(folder / "videos" / "long.mp4"), "b", "", Wanted(unknown=unknown))

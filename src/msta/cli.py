@@ -322,7 +322,10 @@ def search(
     model = _load_model(backbone, base, adapter).eval()
     asked = query_embedding(model, query)
     with console.status("reading the folder") as status:
-        made = update_index(model, folder, index or folder / INDEX, windows, lambda text: status.update(one_line(text)))
+        made = update_index(
+            model, folder, index or folder / INDEX, windows,
+            lambda number, count, path: status.update(one_line(f"indexing {number} of {count}: {path}")),
+        )  # fmt: skip
     found = made.nearest(asked, top)
     if out is not None:
         write_found(query, folder, found, made, out)

@@ -20,8 +20,6 @@ QUICK: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private",
 """Of events that do not."""
 ALONE: dict[str, Any] = {"concurrency_id": "training", "concurrency_limit": 1, "api_visibility": "private"}
 """Of events that begin a training."""
-SHOW = "() => innerWidth < 700 && document.querySelector('#{}')?.scrollIntoView({{behavior: 'smooth'}})"
-"""Script that brings an element into a phone's sight."""
 
 
 @dataclass(frozen=True)
@@ -59,3 +57,9 @@ def chosen(adapter: str | None) -> str | None:
 def waiting(text: str) -> str:
     """Where something will be."""
     return f'<div class="msta-wait">{text}</div>'
+
+
+def bring(*selectors: str) -> str:
+    """A script that brings the first of these that there is into a phone's sight."""
+    found = f"{list(selectors)}.map((one) => document.querySelector(one)).find(Boolean)"
+    return f"() => innerWidth < 700 && {found}?.scrollIntoView({{behavior: 'smooth'}})"

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from msta.inference.app import render
-from msta.inference.app.page import COMPUTING, NONE, QUICK, SHOW, Page, chosen, waiting
+from msta.inference.app.page import COMPUTING, NONE, QUICK, Page, bring, chosen, waiting
 from msta.inference.app.predicting import LONG, Answer, Wanted, answer, why
 
 _TIMELINE = {f"of videos from {LONG:g} s on": None, "always": True, "never": False}
@@ -18,7 +18,7 @@ def predict_tab(page: Page) -> gr.Dropdown:
     found = gr.State(None)
     first = next(iter(page.models.adapters()), NONE)
     with gr.Row():
-        with gr.Column(min_width=320):
+        with gr.Column(min_width=320, elem_id="msta-given"):
             video = gr.Video(label="Video", sources=["upload"], elem_id="msta-video", height=300)
             line = gr.HTML(visible=False)
             adapter = gr.Dropdown(page.choices(), value=first, label="Adapter", filterable=False)
@@ -72,7 +72,9 @@ def predict_tab(page: Page) -> gr.Dropdown:
     asked = [video, adapter, typed, lines, window, shortest, unsure]
     shown = [found, ranking, line, choice, label, part, reasons]
     predicted = go.click(predict, asked, shown, show_progress_on=[ranking], **COMPUTING)
-    predicted.then(None, js=SHOW.format("msta-found"), api_visibility="private")
+    predicted.then(
+        None, js=bring("#msta-given:has(.msta-timeline) #msta-video", "#msta-found"), api_visibility="private"
+    )
     predicted.then(explain_first, [found, label, part, explaining], reasons, **COMPUTING)
     label.input(explain, [found, label, part], reasons, **COMPUTING)
     part.input(lambda got, part: got.parts[part][1] if got else None, [found, part], label, **QUICK).then(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -90,8 +90,7 @@ def timeline(answer: Answer) -> str:
     for segment in line.segments:
         seconds[segment.label] = seconds.get(segment.label, 0.0) + segment.end - segment.start
     known = [label for label in line.classes if label in seconds]
-    colours: dict[str | None, str] = {label: COLOURS[(i + 1) % len(COLOURS)] for i, label in enumerate(known)}
-    colours[None] = _UNKNOWN
+    colours: dict[str | None, str] = dict(zip(known, _distinct(len(known)), strict=True)) | {None: _UNKNOWN}
     legend = [(label, colours[label], seconds[label]) for label in sorted(seconds, key=lambda one: -seconds[one])]
     return _fill("timeline", line=line, colours=colours, legend=legend)
 
@@ -133,6 +132,12 @@ def moments(found: Found) -> str:
     """A grid of what was found."""
     each = [(moment, embedded(strip)) for moment, strip in zip(found.moments, found.strips, strict=True)]
     return _fill("moments", found=found, each=each)
+
+
+def _distinct(count: int) -> Sequence[str]:
+    """Colours, none of them grey; of many, the hues lie as far apart as the golden angle puts them."""
+    few = COLOURS[1:]
+    return few[:count] if count <= len(few) else [f"hsl({i * 137.508 % 360:.1f} 55% 45%)" for i in range(count)]
 
 
 def _picture(frame: NDArray[np.uint8]) -> str:

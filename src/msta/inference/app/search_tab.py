@@ -32,10 +32,11 @@ def search_tab(page: Page) -> gr.Dropdown:
         window: float,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> str:
+        def tell(number: int, count: int, path: str) -> None:
+            progress((number - 1, count), desc=path, unit="videos")
+
         got, problem = page.attempt(
-            lambda: search(
-                page.models, query, folder, chosen(adapter), window=window, tell=lambda text: progress(None, desc=text)
-            )
+            lambda: search(page.models, query, folder, chosen(adapter), window=window, tell=tell)
         )
         return problem if got is None else render.moments(got)
 

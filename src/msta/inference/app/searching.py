@@ -42,7 +42,7 @@ def search(
     *,
     window: float = 4.0,
     top: int = 12,
-    tell: Callable[[str], None] = lambda text: None,
+    tell: Callable[[int, int, str], None] = lambda number, count, path: None,
 ) -> Found:
     """Search; the first time, a folder is read.
 
@@ -53,7 +53,7 @@ def search(
         adapter: its name; None: the backbone as it is.
         window: seconds of a moment.
         top: moments to find.
-        tell: called with what is being read.
+        tell: called with a number, of how many, and the video that is read into the index next.
 
     Raises:
         MSTAError: one sentence about what is missing or wrong.

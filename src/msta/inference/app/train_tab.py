@@ -10,7 +10,7 @@ import gradio as gr
 
 from msta.errors import MSTAError
 from msta.inference.app import clips, render
-from msta.inference.app.page import ALONE, QUICK, SHOW, Page, waiting
+from msta.inference.app.page import ALONE, QUICK, Page, bring, waiting
 from msta.methods import METHODS
 
 _TICK = 2.0
@@ -78,7 +78,7 @@ def train_tab(page: Page) -> tuple[gr.Timer, list[Any]]:
     clear.click(lambda: ({}, render.classes({})), None, [uploaded, added], **QUICK)
     told = [problem, *watched, timer]
     begun = go.click(begin, [called, method, epochs, by, uploaded, archive, folder], told, **ALONE)
-    begun.then(None, js=SHOW.format("msta-trained"), api_visibility="private")
+    begun.then(None, js=bring("#msta-trained"), api_visibility="private")
     stop.click(page.trainings.stop, None, None, **QUICK)
     go_on.click(lambda: do(page.trainings.go_on), None, told, **ALONE)
     return timer, watched
