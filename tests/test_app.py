@@ -31,7 +31,8 @@ from msta.inference.app.searching import search
 from msta.inference.app.server import run
 from msta.inference.app.training import Progress, Trainings
 from msta.inference.app.training import in_words as figures_in_words
-from msta.inference.search import INDEX
+from msta.inference.search import INDEX, key_of, read_index, update_index
+from msta.inference.timeline import Windows
 from msta.methods.task import Task
 
 CLASSES = ("push", "hug", "walk")
@@ -438,6 +439,29 @@ def test_a_search_finds_what_the_index_has(models, folder, tmp_path):
     html = render.moments(found)
     assert html.count("<figure>") == 3
     assert all(m.path in html for m in found.moments)
+
+
+def test_the_index_of_msta_search_is_used_if_it_fits_and_never_replaced(models, folder, tmp_path):
+    videos = tmp_path / "videos"
+    shutil.copytree(folder / "videos", videos)
+    update_index(models.model(None), videos, videos / INDEX, Windows(4.0, 2.0))
+    before = (videos / INDEX).read_bytes()
+    search(models, "a person", str(videos), None)
+    assert [path.name for path in videos.glob(".*")] == [INDEX]
+    search(models, "a person", str(videos), "a")
+    search(models, "a person", str(videos), None, window=2.0)
+    told: list[int] = []
+    search(models, "a person", str(videos), "a", tell=lambda number, count, path: told.append(number))
+    assert told == []  # it was read before
+    assert len(list(videos.glob(".*"))) == 3
+    assert read_index(videos / INDEX).key == key_of(models.model(None), Windows(4.0, 2.0))
+    assert len((videos / INDEX).read_bytes()) == len(before)
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_it_is_read(models, folder, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # the tests may run as root, who may everything
+    with pytest.raises(MSTAError, match="videos: cannot be written to"):
+        search(models, "x", str(folder / "videos"), None)
 
 
 def test_a_search_that_cannot_be_made_is_told(models, folder, tmp_path):

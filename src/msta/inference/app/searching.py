@@ -9,8 +9,9 @@ from pathlib import Path
 
 from msta.errors import MSTAError
 from msta.inference.app.models import Models
-from msta.inference.search import INDEX, Moment, query_embedding, strips, update_index
+from msta.inference.search import INDEX, Moment, key_of, query_embedding, read_index, strips, update_index
 from msta.inference.timeline import Windows
+from msta.methods.base import AdaptedModel
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,19 @@ def search(
     where = Path(os.path.abspath(Path(typed).expanduser()))
     model = models.model(adapter)
     asked = query_embedding(model, query)
-    index = update_index(model, where, where / INDEX, Windows(window, window / 2), tell)
+    windows = Windows(window, window / 2)
+    if where.is_dir() and not os.access(where, os.W_OK):  # told now, not when all of it is read
+        raise MSTAError(
+            f"{where}: cannot be written to, and the index goes there; msta search --index writes elsewhere."
+        )
+    index = update_index(model, where, _index_file(model, where, windows), windows, tell)
     moments = index.nearest(asked, top)
     return Found(query, where, moments, list(strips(where, moments)), len(index.files), len(index.paths))
+
+
+def _index_file(model: AdaptedModel, folder: Path, windows: Windows) -> Path:
+    """What ``msta search`` made, if it fits; else one of this model and these windows, which the page may change."""
+    key, shared = key_of(model, windows), folder / INDEX
+    if shared.exists() and read_index(shared).key == key:
+        return shared
+    return folder / f".msta-index-{key[:12]}.parquet"
