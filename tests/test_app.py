@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import shutil
@@ -693,6 +694,22 @@ def test_four_clips_become_an_adapter_that_can_be_picked(page, folder, tmp_path)
     predict(page, folder / "videos" / "short.mp4")
     page.wait_for_selector(".msta-ranking")
     assert set(page.locator(".msta-bar .label").all_inner_texts()) == {"left", "right"}
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/config", {}, 200),
+        ("/config", {"Host": "rebound.example"}, 400),
+        ("/gradio_api/file=/etc/passwd", {}, 403),
+        (f"/gradio_api/file={Path(__file__)}", {}, 403),
+    ],
+)
+def test_what_the_server_gives_away(app, path, headers, status):
+    connection = http.client.HTTPConnection(app[0].removeprefix("http://"), timeout=30)
+    connection.request("GET", path, headers=headers)
+    assert connection.getresponse().status == status
+    connection.close()
 
 
 def test_moments_are_found(page):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
@@ -106,9 +107,10 @@ def _serve(
     theme = gr.themes.Default(primary_hue="blue", font=[font], font_mono=[mono])
     page = build(Page(models, trainings, scratch, search_in.absolute() if search_in else None, limits))
     _, url, _ = page.launch(
-        server_name=host, server_port=_free_port(host, port), theme=theme, css=read("app.css"),
-        head=f"<script>{read('app.js')}</script>", share=False, quiet=True, prevent_thread_lock=True,
-        footer_links=[], ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False, run_history=False,
+        server_name=host, server_port=_free_port(host, port), app_kwargs=_only_asked_as(host),
+        theme=theme, css=read("app.css"), head=f"<script>{read('app.js')}</script>", footer_links=[],
+        share=False, quiet=True, prevent_thread_lock=True, ssr_mode=False, pwa=False, mcp_server=False,
+        enable_monitoring=False, run_history=False,
     )  # fmt: skip
     over = threading.Event()
 
@@ -123,6 +125,19 @@ def _serve(
         for number, handler in before.items():
             signal.signal(number, handler)
         page.close(verbose=False)
+
+
+def _only_asked_as(host: str) -> dict[str, Any]:
+    """Settings of the server: on loopback it answers to loopback's names alone.
+
+    Else a page from elsewhere, whose name is made to mean 127.0.0.1 once it is open (DNS rebinding), could use the app.
+    """
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    if not is_loopback(host) or ":" in host:
+        return {}
+    return {"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=[host, "127.0.0.1", "localhost"])]}
 
 
 def _free_port(host: str, port: int) -> int:
