@@ -25,6 +25,7 @@ from video_files import write_video
 import msta
 from msta.data.catalog import read_catalog
 from msta.errors import ConfigError, MSTAError
+from msta.evaluation.figures import learning_curves
 from msta.inference.app import clips, render
 from msta.inference.app.models import Models, find_adapters
 from msta.inference.app.predicting import Wanted, answer, in_words, typed_classes, why
@@ -429,6 +430,15 @@ def test_figures_in_words():
     assert "few" not in said
 
 
+def test_a_curve_without_validation_has_one_panel():
+    def height(log: list[dict]) -> int:
+        return int.from_bytes(learning_curves({"x": log})[20:24], "big")  # of a PNG
+
+    steps = [{"step": i, "epoch": i, "loss": 1 / (i + 1)} for i in range(3)]
+    validated = [*steps, {"step": 2, "epoch": 3, "val": {"top1": 100.0}}]
+    assert height(steps) < 0.7 * height(validated)
+
+
 # ---------------------------------------------------------------- searching
 
 
@@ -572,6 +582,7 @@ def browser():
 def page(app, browser, request):
     """The page on a phone; afterwards: nothing was fetched from elsewhere, nothing is wider than the screen."""
     page = browser.new_page(viewport={"width": request.param, "height": 844})
+    page.set_default_timeout(90_000)  # on a busy machine
     asked, broken = [], []
     page.on("request", lambda r: asked.append(r.url))
     page.on("pageerror", lambda error: broken.append(str(error)))
@@ -679,7 +690,7 @@ def test_four_clips_become_an_adapter_that_can_be_picked(page, folder, tmp_path)
     box(page, "msta-epochs").fill("5")
     page.click("#msta-train")
     page.wait_for_selector(".msta-run")
-    page.wait_for_selector(".msta-run.finished", timeout=60_000)
+    page.wait_for_selector(".msta-run.finished")
     assert page.locator(".msta-problem").count() == 0
     assert "Of 2 test clips" in page.locator(".msta-result").inner_text()
     assert page.locator(".msta-curve").evaluate("image => image.naturalWidth") > 100

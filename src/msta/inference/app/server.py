@@ -66,6 +66,7 @@ def run(
     for option, needed in (("--adapters", folder), ("--in", search_in)):
         if needed is not None and not needed.is_dir():
             raise MSTAError(f"{option}: {needed} is no folder")
+    port = _free_port(host, port)
     named = dict(zip(short_names(adapters), adapters, strict=True)) | (find_adapters(folder) if folder else {})
     with tempfile.TemporaryDirectory(prefix="msta-app-") as scratch:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(scratch) / "uploads")  # read when gradio is imported
@@ -107,7 +108,7 @@ def _serve(
     theme = gr.themes.Default(primary_hue="blue", font=[font], font_mono=[mono])
     page = build(Page(models, trainings, scratch, search_in.absolute() if search_in else None, limits))
     _, url, _ = page.launch(
-        server_name=host, server_port=_free_port(host, port), app_kwargs=_only_asked_as(host),
+        server_name=host, server_port=port, app_kwargs=_only_asked_as(host),
         theme=theme, css=read("app.css"), head=f"<script>{read('app.js')}</script>", footer_links=[],
         share=False, quiet=True, prevent_thread_lock=True, ssr_mode=False, pwa=False, mcp_server=False,
         enable_monitoring=False, run_history=False,
