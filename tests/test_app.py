@@ -551,7 +551,7 @@ def app(folder, tmp_path_factory):
     environment = {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
     with told.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while not (found := re.search(r"http://127.0.0.1:\d+", told.read_text())):
         assert process.poll() is None, told.read_text()
         assert time.monotonic() < until, told.read_text()
