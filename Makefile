@@ -14,6 +14,9 @@ help: ## this list
 demo: .venv/.ready ## from nothing to an adapter, a prediction and a report; minutes
 	$(BIN)/msta demo --out demo-output
 
+app: .venv/.ready ## the web page, on http://127.0.0.1:7860
+	$(BIN)/msta app
+
 test: .venv/.ready ## the test suite, a process a core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
@@ -63,4 +66,4 @@ bench-catalog: .venv/.ready ## a million clips: seconds and memory to read, inde
 clean: ## remove what the other targets made
 	rm -rf .venv build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output
 
-.PHONY: help demo test test-slow chaos fuzz lint format bench bench-toy bench-consistency bench-protocols bench-service clean bench-catalog
+.PHONY: help demo app test test-slow chaos fuzz lint format bench bench-toy bench-consistency bench-protocols bench-service clean bench-catalog

@@ -28,6 +28,7 @@ from video_files import numbered_frames, write_video
 
 import msta
 from msta.data.clips import ONE_VIEW, read_views
+from msta.data.decode import VideoInfo
 from msta.errors import ConfigError, MSTAError
 from msta.inference.shared import SharedBackbone
 from msta.methods.task import Task
@@ -35,7 +36,7 @@ from msta.methods.task import Task
 pytest.importorskip("fastapi", reason="needs the extra serve")
 from fastapi.testclient import TestClient
 
-from msta.inference.service import worker
+from msta.inference.guards import too_much
 from msta.inference.service.app import create_app
 from msta.inference.service.batching import Batcher
 from msta.inference.service.limits import Limits, Refusal, path_under
@@ -496,8 +497,8 @@ def test_two_thousand_mutated_files_are_read_or_refused(folder, tmp_path, contai
 
 
 def test_videos_of_one_odd_shape_do_not_fill_memory(tmp_path):
-    info = worker.VideoInfo("x", 1.0, 10, 10.0, 100_000, 2, 0, "h264")
-    assert worker.too_much(info, {"seconds": 9, "pixels": 150_000, "frames": 99})
+    info = VideoInfo("x", 1.0, 10, 10.0, 100_000, 2, 0, "h264")
+    assert too_much(info, {"seconds": 9, "pixels": 150_000, "frames": 99})
 
 
 # ---------------------------------------------------------------- the process

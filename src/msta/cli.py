@@ -322,7 +322,10 @@ def search(
     model = _load_model(backbone, base, adapter).eval()
     asked = query_embedding(model, query)
     with console.status("reading the folder") as status:
-        made = update_index(model, folder, index or folder / INDEX, windows, lambda text: status.update(one_line(text)))
+        made = update_index(
+            model, folder, index or folder / INDEX, windows,
+            lambda number, count, path: status.update(one_line(f"indexing {number} of {count}: {path}")),
+        )  # fmt: skip
     found = made.nearest(asked, top)
     if out is not None:
         write_found(query, folder, found, made, out)
@@ -840,6 +843,37 @@ def serve(
     run(
         _load_model(backbone, base, None).backbone, adapters, host=host, port=port, root=root, keys=read_keys(keys),
         allow_anyone=allow_anyone, workers=workers, limits=limits,
+    )  # fmt: skip
+
+
+@app.command(name="app", epilog="Example: msta app --adapter runs/first/adapter --in videos/")
+def app_(
+    adapter: Annotated[list[Path] | None, typer.Option(help="An adapter's directory; again: several.")] = None,
+    adapters: Annotated[
+        Path | None, typer.Option(help="A folder with a sub-folder an adapter, or a run. All of one backbone.")
+    ] = None,
+    backbone: Backbone = None,
+    base: Base = None,
+    search_in: Annotated[Path | None, typer.Option("--in", help="The folder that is offered for a search.")] = None,
+    runs: Annotated[Path, typer.Option(help="Where trained adapters go; those in it can be picked.")] = Path(
+        "msta-runs"
+    ),
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 7860,
+    allow_anyone: Annotated[
+        bool, typer.Option("--allow-anyone", help="Listen where others can reach it. There is no password.")
+    ] = False,
+    max_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of a video.")] = 3600,
+) -> None:
+    """Use it in a browser: predict, train an adapter from a few clips, search. Nothing leaves this computer.
+
+    Ctrl-C ends it; a training under way is saved, and goes on with msta train --resume.
+    """
+    from msta.inference.app.server import run
+
+    run(
+        adapter or [], adapters, backbone=backbone, base=base, search_in=search_in, runs=runs, host=host, port=port,
+        allow_anyone=allow_anyone, seconds=max_seconds,
     )  # fmt: skip
 
 

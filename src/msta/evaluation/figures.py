@@ -121,8 +121,13 @@ def pareto_front(at: Mapping[str, tuple[float, float]], x: str, y: str, *, logar
 
 
 def learning_curves(logs: Mapping[str, Sequence[dict[str, Any]]]) -> bytes:
-    """Mean loss of each epoch above; below top-1 on the validation and, if they were watched, the test clips."""
-    figure, (above, below) = _figure(4.2, rows=2)
+    """Mean loss of each epoch above; below top-1 on the validation and, if they were watched, the test clips.
+
+    Where nothing was validated there is nothing below.
+    """
+    validated = any("loss" not in line for log in logs.values() for line in log)
+    figure, panels = _figure(4.2 if validated else 2.4, rows=2 if validated else 1)
+    above, below = panels[0], panels[-1]
     for colour, (name, log) in zip(COLOURS[1:] * len(logs), logs.items(), strict=False):
         by_epoch: dict[int, list[float]] = {}
         for line in log:
@@ -138,8 +143,10 @@ def learning_curves(logs: Mapping[str, Sequence[dict[str, Any]]]) -> bytes:
         axes.set_xlim(0.5, max(2, last) + 0.5)
         axes.locator_params(axis="x", integer=True)
     above.set_ylabel("loss", fontsize=9)
-    below.set_ylabel("top-1, %", fontsize=9)
-    below.set_xlabel("epoch (below: validation; dotted: test, if watched)", fontsize=9)
+    if validated:
+        below.set_ylabel("top-1, %", fontsize=9)
+        below.set_ylim(top=min(102, below.get_ylim()[1]))
+    below.set_xlabel("epoch (below: validation; dotted: test, if watched)" if validated else "epoch", fontsize=9)
     above.legend(frameon=False, fontsize=8)
     return _png(figure)
 

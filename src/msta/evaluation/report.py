@@ -91,12 +91,13 @@ def write_page(path: Path, template: str, pictures: Mapping[str, Path | bytes], 
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    embedded = {name: _embedded(picture) for name, picture in pictures.items()}
-    page = environment.get_template(template).render(pictures=embedded, **content)
+    inside = {name: embedded(picture) for name, picture in pictures.items()}
+    page = environment.get_template(template).render(pictures=inside, **content)
     write_bytes(path, page.encode())
 
 
-def _embedded(picture: Path | bytes) -> str:
+def embedded(picture: Path | bytes) -> str:
+    """A PNG or JPEG as a data URI."""
     content = picture if isinstance(picture, bytes) else picture.read_bytes()
     kind = "jpeg" if content.startswith(b"\xff\xd8") else "png"
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

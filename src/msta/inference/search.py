@@ -107,11 +107,16 @@ def query_embedding(model: AdaptedModel, text: str) -> NDArray[np.float32]:
 
 
 def update_index(
-    model: AdaptedModel, folder: Path, file: Path, windows: Windows, tell: Callable[[str], None] = lambda text: None
+    model: AdaptedModel,
+    folder: Path,
+    file: Path,
+    windows: Windows,
+    tell: Callable[[int, int, str], None] = lambda number, count, path: None,
 ) -> Index:
     """Read what is new or changed in the folder into the index, drop what is gone, and write it.
 
-    What was read is kept even if this is interrupted. A video that cannot be read is named and left out.
+    ``tell`` is called with a number, of how many, and the video that is read next. What was read is kept even if this
+    is interrupted. A video that cannot be read is named and left out.
 
     Raises:
         DataError: no videos, or the index cannot be read.
@@ -131,7 +136,7 @@ def update_index(
     parts = [(index.paths, index.spans, index.embeddings)]
     try:
         for number, path in enumerate(new, start=1):
-            tell(f"indexing {number} of {len(new)}: {path}")
+            tell(number, len(new), path)
             try:
                 spans, embeddings = _read(model, folder / path, windows)
             except DecodeError as error:
@@ -228,13 +233,14 @@ def read_index(file: Path) -> Index:
 
 def write_found(query: str, folder: Path, moments: Sequence[Moment], index: Index, to: Path) -> None:
     """Write a page with three frames of each moment."""
-    pictures = {f"moment{i}": strip for i, strip in enumerate(_strips(folder, moments))}
+    pictures = {f"moment{i}": strip for i, strip in enumerate(strips(folder, moments))}
     rows = [{"path": m.path, "start": clock(m.start), "end": clock(m.end), "score": m.score} for m in moments]
     counts = {"files": len(index.files), "windows": len(index.paths)}
     write_page(to, "search.html", pictures, query=query, rows=rows, folder=str(folder), **counts)
 
 
-def _strips(folder: Path, moments: Sequence[Moment]) -> Iterator[bytes]:
+def strips(folder: Path, moments: Sequence[Moment]) -> Iterator[bytes]:
+    """Three frames of each moment, side by side, as JPEG."""
     from PIL import Image  # comes with matplotlib
 
     for m in moments:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import signal
 import socket
@@ -14,6 +13,7 @@ import uvicorn
 
 from msta.backbone.dual_encoder import DualEncoder
 from msta.errors import ConfigError, MSTAError
+from msta.inference.guards import is_loopback
 from msta.inference.service.app import create_app
 from msta.inference.service.gate import HEADER_BYTES
 from msta.inference.service.limits import Limits
@@ -75,7 +75,7 @@ def serve(
     for option, folder in (("--adapters", adapters), ("--root", root)):
         if folder is not None and not folder.is_dir():
             raise MSTAError(f"{option}: {folder} is no folder")
-    if not keys and not allow_anyone and not _is_loopback(host):
+    if not keys and not allow_anyone and not is_loopback(host):
         raise ConfigError(f"--host {host}: others can reach it; give --keys, or --allow-anyone")
     workers = workers or max(1, (os.cpu_count() or 2) - 1)
     app = create_app(backbone, adapters, limits=limits, root=root, keys=keys, workers=workers)
@@ -92,13 +92,6 @@ def serve(
 
 def _leave(number: int, frame: FrameType | None) -> None:
     sys.exit(0)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -13,8 +13,9 @@ import resource
 import sys
 from typing import Any
 
-from msta.data.decode import DecodeError, VideoInfo, probe, read_frames
+from msta.data.decode import DecodeError, probe, read_frames
 from msta.data.times import view_times
+from msta.inference.guards import too_much
 
 _TOO_LARGE = {"status": 413, "reason": "decoding it takes more memory than the service allows"}
 _NO_VIDEO = ("not a video file", "no video stream", "its video codec")
@@ -71,18 +72,6 @@ def answer(job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         return _TOO_LARGE, b""
     except Exception as error:  # of a damaged file, which nobody foresaw: this is what the process is for
         return {"status": 422, "reason": f"it cannot be decoded ({type(error).__name__})"}, b""
-
-
-def too_much(info: VideoInfo, limits: dict[str, Any]) -> str | None:
-    """Why a video is refused: "seconds", "pixels" and "frames" are what it may have."""
-    frames = info.frames or round(info.duration * (info.fps or 0))
-    if info.duration > limits["seconds"]:
-        return f"{info.duration:.0f} s of video; the limit is {limits['seconds']:g} s"
-    if info.width * info.height > limits["pixels"]:
-        return f"frames of {info.width} x {info.height} pixels; the limit is {limits['pixels']:,} pixels"
-    if frames > limits["frames"]:
-        return f"{frames:,} frames; the limit is {limits['frames']:,}"
-    return None
 
 
 if __name__ == "__main__":
