@@ -29,7 +29,7 @@ from video_files import (
 )
 
 from msta.data import decode
-from msta.data.decode import VIDEO_EXTENSIONS, DecodeError, probe, read_frames
+from msta.data.decode import VIDEO_EXTENSIONS, DecodeError, play, probe, read_frames
 
 WRITES_ROTATION = pytest.mark.skipif(
     not hasattr(av.VideoStream, "set_display_rotation"), reason="PyAV before 18 can read a rotation, not write one"
@@ -396,6 +396,13 @@ def test_size_follows_aspect_ratio_and_short_side(
     assert [frame_number(f) for f in frames] == [0, 7]
     if short_side is None:
         assert (probe(path).height, probe(path).width) == expected
+
+
+def test_a_shape_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", numbered_frames(3, 16, 160), sample_aspect_ratio=Fraction(4, 1))
+    for read in (lambda: read_frames(path, [0.0], 224), lambda: probe(path), lambda: next(play(path, 224))):
+        with pytest.raises(DecodeError, match="640 x 16 as displayed"):
+            read()
 
 
 @WRITES_ROTATION

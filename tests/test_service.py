@@ -9,7 +9,6 @@ import http.client
 import io
 import json
 import os
-import random
 import re
 import signal
 import socket
@@ -426,73 +425,6 @@ def test_the_worker_does_without_torch():
     code = "import sys, msta.inference.service.worker; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(SOURCE)}, capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
-
-
-def mutated(content: bytes, draw: random.Random) -> bytes:
-    """One of the ways in which files are damaged, or made to do damage."""
-    data = bytearray(content)
-    for _ in range(draw.choice((1, 1, 3, 20))):
-        at, n = draw.randrange(len(data)), draw.choice((1, 2, 4, 8, 64))
-        kind = draw.randrange(5)
-        if kind == 0:
-            data[at] ^= 1 << draw.randrange(8)
-        elif kind == 1:
-            data[at : at + n] = draw.choice((b"\xff", b"\0", b"\x7f", b"\x80")) * n
-        elif kind == 2:
-            data[at : at + n] = draw.randbytes(n)
-        elif kind == 3:
-            del data[at : at + draw.choice((1, 16, len(data) // 4 or 1))]
-        else:
-            other = draw.randrange(len(data))
-            data[at:at] = data[other : other + n]
-        data = data or bytearray(b"x")
-    return bytes(data)
-
-
-CONTAINERS = ("mp4", "avi", "mkv", "webm")
-
-
-def fuzz(folder: Path, tmp_path: Path, container: str, files: int) -> dict[str, int]:
-    """Mutated files through a confined worker -> how many ended how: "read", the statuses, "died", "timeout"."""
-    whole = tmp_path / f"whole.{container}"
-    write_video(whole, 12, gop=4)
-    content, draw = whole.read_bytes(), random.Random(container)
-    form = SharedBackbone(msta.load_backbone(str(folder / "bb"))).load(folder / "adapters" / "a").format
-    limits = Limits(decode_seconds=10, decode_bytes=512 * 2**20)
-
-    async def jobs(workers, lost):
-        ends: dict[str, int] = {}
-        for i in range(files):
-            file = tmp_path / f"{i}.{container}"
-            file.write_bytes(mutated(content, draw))
-            begun = time.monotonic()
-            try:
-                assert (await workers.decode(file, form)).shape == (4, 32, 43, 3)
-                end = "read"
-            except Refusal as refusal:
-                end = str(refusal.status_code) if refusal.detail.isprintable() and refusal.detail else "no reason"
-            assert time.monotonic() - begun < limits.decode_seconds + 20
-            ends[end] = ends.get(end, 0) + 1
-            file.unlink()
-        for why in lost:
-            ends[why] = ends.get(why, 0) + 1
-        return ends
-
-    return run_with_workers(limits, jobs)
-
-
-@pytest.mark.parametrize("container", CONTAINERS)
-def test_mutated_files_are_read_or_refused(folder, tmp_path, container):
-    ends = fuzz(folder, tmp_path, container, 25)
-    assert ends.keys() <= {"read", "413", "415", "422"}, ends
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("container", CONTAINERS)
-def test_two_thousand_mutated_files_are_read_or_refused(folder, tmp_path, container):
-    ends = fuzz(folder, tmp_path, container, 2000)
-    print(container, ends)
-    assert sum(ends.get(end, 0) for end in ("read", "413", "415", "422")) == 2000, ends
 
 
 def test_videos_of_one_odd_shape_do_not_fill_memory(tmp_path):
