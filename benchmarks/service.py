@@ -27,6 +27,8 @@ from typing import Any
 import httpx
 from serving import Server, load, server, write_adapters, write_clips
 
+import msta
+
 RESULTS = Path(__file__).parent / "results"
 CLIENTS, ADAPTERS = (1, 8, 64), (1, 8, 32)
 
@@ -74,7 +76,7 @@ def main() -> None:
     result: dict[str, Any] = {"processors": os.cpu_count(), "seconds": seconds, "table": []}
     with tempfile.TemporaryDirectory() as folder:
         where = Path(folder)
-        names = write_adapters(where / "adapters", max(ADAPTERS))
+        names = write_adapters(where / "adapters", max(ADAPTERS), msta.load_backbone("toy"))
         clips = [path.read_bytes() for path in write_clips(where / "clips", 8)]
         with server(where / "adapters") as one:
             for count in ADAPTERS:

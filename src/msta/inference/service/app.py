@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import torch.nn.functional as F
 from fastapi import Depends, FastAPI, File, Form, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
@@ -130,7 +131,7 @@ def create_app(
         root,
         store,
         Workers(workers, limits, lambda why: metrics.losses.labels(why).inc()),
-        Batcher(shared, limits.batch, metrics.batch.observe),
+        Batcher(shared, limits.batch, metrics.batch.observe, _lanes(backbone)),
         metrics,
         Member(attach(backbone, "zero-shot"), ["video"]),
         asyncio.Semaphore(limits.concurrent),
@@ -161,6 +162,11 @@ def create_app(
     _add_routes(app)
     _document(app)
     return app
+
+
+def _lanes(backbone: DualEncoder) -> int:
+    """Batches to compute at a time: one, but two on a CPU with processors enough."""
+    return min(2, torch.get_num_threads()) if backbone.logit_scale.device.type == "cpu" else 1
 
 
 # ---------------------------------------------------------------- routes
@@ -299,7 +305,8 @@ async def _answer(service: Service, member: Member, file: UploadFile | None, pat
         frames = await service.workers.decode(video, member.format)
         service.metrics.seconds.labels("decode").observe(time.perf_counter() - begun)
     begun = time.perf_counter()
-    answer = await service.batcher.answer(cut_views(frames, member.format, ONE_VIEW), member)
+    views = await asyncio.to_thread(cut_views, frames, member.format, ONE_VIEW)
+    answer = await service.batcher.answer(views, member)
     service.metrics.seconds.labels("compute").observe(time.perf_counter() - begun)
     return answer
 
