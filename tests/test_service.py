@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -333,6 +334,23 @@ def test_names_that_are_no_adapters(client, name):
     )
 
 
+def test_links_out_of_the_adapters_folder_are_no_adapters(client, folder, tmp_path):
+    shutil.copytree(folder / "adapters" / "a", tmp_path / "outside")
+    link = folder / "adapters" / "linked"
+    link.symlink_to(tmp_path / "outside")
+    try:
+        assert "linked" not in {a["name"] for a in client.get("/v1/adapters").json()}
+        refused(client.post("/v1/adapters/linked/load"), 404, "linked")
+    finally:
+        link.unlink()
+
+
+def test_forms_of_very_many_parts_are_refused(client):
+    fields = [("adapter", "a"), ("path", "clip.mp4")]
+    refused(client.post("/v1/classify", files=[(f"f{i}", ("x", b"")) for i in range(5000)]), 400, "Too many")
+    assert client.post("/v1/classify", data=dict(fields)).status_code == 200
+
+
 def test_compressed_bodies_are_not_unpacked(client):
     body = gzip.compress(b"x" * 10**6)
     refused(client.post("/v1/classify", content=body, headers={"Content-Encoding": "gzip"}), 415, "compressed")
@@ -521,12 +539,25 @@ def test_the_document_is_there(client, path):
     assert client.get(path).status_code == 200
 
 
-def test_schemathesis_finds_nothing(process):
+VIDEOS = """
+import os, schemathesis
+from hypothesis import strategies as st
+from pathlib import Path
+from schemathesis.transport.serialization import Binary
+videos = [path.read_bytes() for path in Path(os.environ["VIDEOS"]).glob("*.mp4")]
+schemathesis.openapi.format("binary", st.sampled_from(videos).map(Binary))
+"""
+"""A schema says of a file that it is bytes; that they are a video, this says. (Other bytes are test_fuzz.py's.)"""
+
+
+def test_schemathesis_finds_nothing(process, folder, tmp_path):
     pytest.importorskip("schemathesis")
+    (tmp_path / "videos_hook.py").write_text(VIDEOS)
     done = subprocess.run(
         [sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{process.port}/openapi.json",
-         "--header", f"Authorization: Bearer {KEY}", "--max-examples", "5", "--seed", "1", "--workers", "2",
-         "--exclude-checks", "positive_data_acceptance"],  # a schema cannot say that bytes are a video
+         "--header", f"Authorization: Bearer {KEY}", "--max-examples", "5", "--seed", "1", "--workers", "2"],
+        env={**os.environ, "SCHEMATHESIS_HOOKS": "videos_hook", "VIDEOS": str(folder / "videos"),
+             "PYTHONPATH": str(tmp_path)},
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
