@@ -1,9 +1,9 @@
 """Ten thousand requests while adapters load and evict and one upload in fifty is hostile: is any answer wrong or lost?
 
-    python benchmarks/service_soak.py [--requests 10000] [--clients 16] [--backbone tiny]
+    python benchmarks/service_soak.py [--requests 10000] [--clients 16] [--backbone small]
 
 Every answer is compared with what the adapter says alone, in this process. Twice as many adapters are asked for as the
-service may keep; some are unloaded on purpose. The backbone is a tiny one with random weights (or "toy", the built-in
+service may keep; some are unloaded on purpose. The backbone is a small one with random weights (or "toy", the built-in
 one): what is tested is the service, and the less a clip costs, the more happens at a time. Writes
 results/service_soak.json; exit code 1 if anything is wrong.
 """
@@ -24,7 +24,7 @@ from typing import Any
 
 import httpx
 import torch
-from serving import TINY, server, write_adapters, write_clips
+from serving import SMALL, server, write_adapters, write_clips
 
 import msta
 from msta.data.clips import ONE_VIEW, read_views
@@ -106,16 +106,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--backbone", choices=["tiny", "toy"], default="tiny")
+    parser.add_argument("--backbone", choices=["small", "toy"], default="small")
     arguments = parser.parse_args()
-    backbone = msta.load_backbone("toy") if arguments.backbone == "toy" else msta.random_backbone(TINY)
+    backbone = msta.load_backbone("toy") if arguments.backbone == "toy" else msta.random_backbone(SMALL)
     with tempfile.TemporaryDirectory() as folder:
         where = Path(folder)
         backbone.save(where / "backbone")
         names = write_adapters(where / "adapters", ADAPTERS, backbone)
         paths = write_clips(where / "clips", 8)
         right, megabytes = expected(backbone, where / "adapters", names, paths)
-        options = ("--backbone", str(where / "backbone"), "--adapter-mb", str(megabytes))
+        options = ("--backbone", str(where / "backbone"), "--adapter-mb", str(megabytes), "--workers", "3")
         begun = time.perf_counter()
         with server(where / "adapters", *options) as one:
             clips = [path.read_bytes() for path in paths]
@@ -123,7 +123,7 @@ def main() -> int:
             metrics = httpx.get(f"{one.url}/metrics").text
         seconds = time.perf_counter() - begun
     said = [line.rsplit(" ", 1) for line in metrics.splitlines() if not line.startswith("#")]
-    kept = ("msta_adapters_evicted", "msta_workers_replaced_total", "msta_adapters_loaded", "msta_batch_clips_count")
+    kept = ("msta_adapters_evicted", "msta_workers_replaced_total", "msta_adapters_loaded", "msta_batch_clips")
     result = {
         "settings": vars(arguments),
         "seconds": round(seconds, 1),

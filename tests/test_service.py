@@ -555,7 +555,7 @@ def test_schemathesis_finds_nothing(process, folder, tmp_path):
     (tmp_path / "videos_hook.py").write_text(VIDEOS)
     done = subprocess.run(
         [sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{process.port}/openapi.json",
-         "--header", f"Authorization: Bearer {KEY}", "--max-examples", "5", "--seed", "1", "--workers", "2"],
+         "--header", f"Authorization: Bearer {KEY}", "--max-examples", "5", "--seed", "1", "--workers", "1"],
         env={**os.environ, "SCHEMATHESIS_HOOKS": "videos_hook", "VIDEOS": str(folder / "videos"),
              "PYTHONPATH": str(tmp_path)},
         capture_output=True, text=True, timeout=300,

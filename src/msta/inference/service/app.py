@@ -197,23 +197,29 @@ def _add_routes(app: FastAPI) -> None:
 
 
 def _document(app: FastAPI) -> None:
-    """Say in the OpenAPI document that a request has a file or a path, which signatures cannot."""
-    text = {"type": "string", "minLength": 1}
+    """Say in the OpenAPI document that a request has a file or a path, which signatures cannot.
+
+    An empty field is none, as forms of browsers send it.
+    """
     file = {"type": "string", "format": "binary", "description": "A video."}
-    path = {**text, "maxLength": 1000, "description": "Of a video under the service's --root."}
-    adapter = {**text, "maxLength": 100, "description": "Its name."}
+    path = {"type": "string", "maxLength": 1000, "description": "Of a video under the service's --root."}
+    adapter = {"type": "string", "maxLength": 100, "description": "Its name."}
     top = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 5, "description": "Classes to answer with."}
     paths = app.openapi()["paths"]
     for route, fields, needed in (
-        ("/v1/classify", {"adapter": adapter, "top": top}, ["adapter"]),
+        ("/v1/classify", {"adapter": {**adapter, "minLength": 1}, "top": top}, ["adapter"]),
         ("/v1/embed", {"adapter": adapter}, []),
     ):
-        forms = [
-            {"type": "object", "properties": {**fields, name: one}, "required": [*needed, name]}
-            for name, one in (("file", file), ("path", path))
-        ]
+        schema = {
+            "type": "object",
+            "properties": {**fields, "file": file, "path": path},
+            "oneOf": [
+                {"required": [*needed, "file"], "properties": {"path": {"maxLength": 0}}},
+                {"required": [*needed, "path"], "properties": {"path": {"minLength": 1}, "file": False}},
+            ],
+        }
         body = paths[route]["post"]["requestBody"]
-        body["required"], body["content"] = True, {"multipart/form-data": {"schema": {"oneOf": forms}}}
+        body["required"], body["content"] = True, {"multipart/form-data": {"schema": schema}}
 
 
 async def classify(
