@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import gc
 import os
@@ -9,6 +10,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -396,6 +398,24 @@ def test_size_follows_aspect_ratio_and_short_side(
     assert [frame_number(f) for f in frames] == [0, 7]
     if short_side is None:
         assert (probe(path).height, probe(path).width) == expected
+
+
+LATE_STREAM = (
+    "eNpz8wljZGRgYOAEYgYhBoYdDBDAxMCVn+ebWpLokliSyAEU4GDgSCktSizJzM9jsL+3I/B1q9wOBtbyzJSSDAaHAKgutozUzPSMEgYHDwYY"
+    "YE/NS2Zg4C3LTEnNTwGaBTQiFS7JwJlWlFifesGmxG/+2jlRz6eBpHjAapPz//9PzkxhcEA2KD8ltYiJgdcnsSzNzEjPEIgMjBg40jJzUosz"
+    "q1IZHCZJwMwF4sNAYi6UD/RZC4OChKDx5El/+FhcmNkW8GgymLxZf+CBC0RSQEFCBCTJwypgkNdwqIXZ7wsS++v//3PmTH+QoNHYXMImoiBV"
+    "vhyJvf7/z5mSkpL1/5+rq/6Q4FJIuMvYysE29yUS+/X/f2lubm7x/z8bAcH//zMnTpw4/f+fMz09Pfv/P0tJSUn9/9/9QYJ5YzMPm+gDqYJ0"
+    "JHbOnPkQC/4DwYkTp/8AvbMb6DV1BgbuCY9uf6uZu65FQkHCdP+PjD887A4GiQyH9jb7cSCxOSdP/v8PqMsIqIuPgeEDKECUgH6WUZAwt//O"
+    "oHuAGyggCZTkYQAA252nbg=="
+)
+"""An FLV, zlib and base64: damaged so that a packet of a second stream comes after all that FFmpeg looks at first."""
+
+
+def test_a_stream_that_begins_late(tmp_path: Path) -> None:
+    path = tmp_path / "clip.flv"
+    path.write_bytes(zlib.decompress(base64.b64decode(LATE_STREAM)))
+    with pytest.raises(DecodeError, match="no frame of it"):
+        read_frames(path, [0.0])
 
 
 def test_a_shape_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:

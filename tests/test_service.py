@@ -558,7 +558,7 @@ def test_schemathesis_finds_nothing(process, folder, tmp_path):
          "--header", f"Authorization: Bearer {KEY}", "--max-examples", "5", "--seed", "1", "--workers", "1"],
         env={**os.environ, "SCHEMATHESIS_HOOKS": "videos_hook", "VIDEOS": str(folder / "videos"),
              "PYTHONPATH": str(tmp_path)},
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=300, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
 

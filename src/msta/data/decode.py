@@ -357,10 +357,14 @@ class Video:
 
     def packets(self) -> Iterator[Packet[VideoStream]]:
         """The stream's packets from here on, in the file's order; damage to the container ends them."""
-        try:
-            yield from (packet for packet in self.container.demux(self.stream) if packet.size)
-        except av.FFmpegError:
-            return
+        while True:
+            try:
+                yield from (packet for packet in self.container.demux(self.stream) if packet.size)
+                return
+            except av.FFmpegError:
+                return
+            except IndexError:
+                pass  # PyAV stumbles over a packet of a stream that was not there at the beginning; after it, go on
 
     def stated_seconds(self) -> float | None:
         """The stream's duration by the file's header; None where FFmpeg would only guess, from the bit rate say."""
