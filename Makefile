@@ -26,8 +26,8 @@ test-slow: .venv/.ready ## the tests that take minutes
 chaos: .venv/.ready ## kill training runs 50 times at random instants; each must end as if nothing had happened
 	$(BIN)/python tests/chaos.py --kills 50 --out benchmarks/results/chaos.json
 
-fuzz: .venv/.ready ## 2,000 damaged files of each container through the service's decoder; minutes
-	$(BIN)/python -m pytest tests/test_service.py -m slow -k two_thousand -s
+fuzz: .venv/.ready ## 2,000 damaged files of each of nine containers through the service and msta predict; half an hour
+	$(BIN)/python -m pytest tests/test_fuzz.py -m slow -s
 
 lint: .venv/.ready ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """Throughput and latency of ``msta serve``, and what sharing a backbone among adapters is worth.
 
-    python benchmarks/service.py [--seconds 6]
+    python benchmarks/service.py [--seconds 6] [--only clients|eight]
 
 First a table: 1, 8 and 64 clients, 1, 8 and 32 adapters, one service. Then one mixed stream for 8 adapters, answered
   shared    by one service
@@ -26,6 +26,8 @@ from typing import Any
 
 import httpx
 from serving import Server, load, server, write_adapters, write_clips
+
+import msta
 
 RESULTS = Path(__file__).parent / "results"
 CLIENTS, ADAPTERS = (1, 8, 64), (1, 8, 32)
@@ -67,42 +69,61 @@ def within(
             one.stop()
 
 
+def of_clients(adapters: Path, names: list[str], seconds: float, clips: list[bytes]) -> list[dict[str, Any]]:
+    """Throughput and latency of one service, by clients and adapters."""
+    rows = []
+    with server(adapters) as one:
+        for count in ADAPTERS:
+            asyncio.run(load(8, 2, lambda name: one.url, names[:count], clips))  # load them
+            for clients in CLIENTS:
+                found = asyncio.run(load(clients, seconds, lambda name: one.url, names[:count], clips))
+                rows.append({"clients": clients, "adapters": count, **found})
+                print(rows[-1], flush=True)
+    return rows
+
+
+def of_eight(where: Path, names: list[str], seconds: float, clips: list[bytes]) -> dict[str, Any]:
+    """One mixed stream for eight adapters, answered in three ways."""
+    adapters, eight = where / "adapters", names[:8]
+    with server(adapters) as one:
+        asyncio.run(load(8, 2, lambda name: one.url, eight, clips))
+        shared = asyncio.run(load(16, seconds, lambda name: one.url, eight, clips))
+        shared["MB"] = round(one.bytes() / 1e6)
+    print("shared", shared, flush=True)
+    all_ = apart(adapters, eight, where / "apart")
+    try:
+        asyncio.run(load(8, 2, lambda name: all_[name].url, eight, clips))
+        separate = asyncio.run(load(16, seconds, lambda name: all_[name].url, eight, clips))
+        separate["MB"] = round(sum(s.bytes() for s in all_.values()) / 1e6)
+    finally:
+        for s in all_.values():
+            s.stop()
+    print("apart", separate, flush=True)
+    alive = max(1, int(8 * shared["MB"] / separate["MB"]))
+    swapped = within(adapters, eight, where / "apart", alive, 3 * seconds, clips)
+    print("within", swapped, flush=True)
+    return {"shared": shared, "apart": separate, "within": {"processes": alive, **swapped}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
-    seconds = parser.parse_args().seconds
-    result: dict[str, Any] = {"processors": os.cpu_count(), "seconds": seconds, "table": []}
+    parser.add_argument(
+        "--seconds", type=float, default=6.0, help="of each measurement; of the mixed stream twice that"
+    )
+    parser.add_argument("--only", choices=["clients", "eight"])
+    arguments = parser.parse_args()
+    file = RESULTS / "service.json"
+    result: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    result |= {"processors": os.cpu_count(), "seconds": arguments.seconds}
     with tempfile.TemporaryDirectory() as folder:
         where = Path(folder)
-        names = write_adapters(where / "adapters", max(ADAPTERS))
+        names = write_adapters(where / "adapters", max(ADAPTERS), msta.load_backbone("toy"))
         clips = [path.read_bytes() for path in write_clips(where / "clips", 8)]
-        with server(where / "adapters") as one:
-            for count in ADAPTERS:
-                asyncio.run(load(8, 2, lambda name: one.url, names[:count], clips))  # load them
-                for clients in CLIENTS:
-                    found = asyncio.run(load(clients, seconds, lambda name: one.url, names[:count], clips))
-                    result["table"].append({"clients": clients, "adapters": count, **found})
-                    print(result["table"][-1], flush=True)
-        eight = names[:8]
-        with server(where / "adapters") as one:
-            asyncio.run(load(8, 2, lambda name: one.url, eight, clips))
-            shared = asyncio.run(load(16, 2 * seconds, lambda name: one.url, eight, clips))
-            shared["MB"] = round(one.bytes() / 1e6)
-        print("shared", shared, flush=True)
-        all_ = apart(where / "adapters", eight, where / "apart")
-        try:
-            asyncio.run(load(8, 2, lambda name: all_[name].url, eight, clips))
-            separate = asyncio.run(load(16, 2 * seconds, lambda name: all_[name].url, eight, clips))
-            separate["MB"] = round(sum(s.bytes() for s in all_.values()) / 1e6)
-        finally:
-            for s in all_.values():
-                s.stop()
-        print("apart", separate, flush=True)
-        alive = max(1, int(8 * shared["MB"] / separate["MB"]))
-        swapped = within(where / "adapters", eight, where / "apart", alive, 5 * seconds, clips)
-        print("within", swapped, flush=True)
-    result["eight adapters"] = {"shared": shared, "apart": separate, "within": {"processes": alive, **swapped}}
-    (RESULTS / "service.json").write_text(json.dumps(result, indent=2) + "\n")
+        if arguments.only != "eight":
+            result["table"] = of_clients(where / "adapters", names, arguments.seconds, clips)
+        if arguments.only != "clients":
+            result["eight adapters"] = of_eight(where, names, 2 * arguments.seconds, clips)
+    file.write_text(json.dumps(result, indent=2) + "\n")
     (RESULTS / "service.md").write_text(table(result))
     print(table(result))
 
@@ -112,9 +133,11 @@ def table(result: dict[str, Any]) -> str:
         "| clients | adapters | requests a second | p50 ms | p95 ms | p99 ms | refused |",
         "|---|---|---|---|---|---|---|",
     ]
-    for r in result["table"]:
+    for r in result.get("table", []):
         cells = (r["clients"], r["adapters"], *(f"{r[k]:.1f}" for k in ("a second", "p50", "p95", "p99")), r["refused"])
         lines.append(f"| {' | '.join(map(str, cells))} |")
+    if "eight adapters" not in result:
+        return "\n".join(lines) + "\n"
     part = result["eight adapters"]
     base = part["shared"]["a second"]
     lines += [

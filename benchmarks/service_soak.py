@@ -1,9 +1,11 @@
 """Ten thousand requests while adapters load and evict and one upload in fifty is hostile: is any answer wrong or lost?
 
-    python benchmarks/service_soak.py [--requests 10000] [--clients 16]
+    python benchmarks/service_soak.py [--requests 10000] [--clients 16] [--backbone small]
 
 Every answer is compared with what the adapter says alone, in this process. Twice as many adapters are asked for as the
-service may keep; some are unloaded on purpose. Writes results/service_soak.json; exit code 1 if anything is wrong.
+service may keep; some are unloaded on purpose. The backbone is a small one with random weights (or "toy", the built-in
+one): what is tested is the service, and the less a clip costs, the more happens at a time. Writes
+results/service_soak.json; exit code 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import Any
 
 import httpx
 import torch
-from serving import server, write_adapters, write_clips
+from serving import SMALL, server, write_adapters, write_clips
 
 import msta
 from msta.data.clips import ONE_VIEW, read_views
@@ -32,17 +34,20 @@ RESULTS = Path(__file__).parent / "results"
 ADAPTERS, KEPT = 16, 8
 
 
-def expected(adapters: Path, names: list[str], clips: list[Path]) -> dict[tuple[str, int], dict[str, float]]:
-    """What each adapter says of each clip, alone."""
-    shared, answers = SharedBackbone(msta.load_backbone("toy")), {}
+def expected(
+    backbone: msta.DualEncoder, adapters: Path, names: list[str], clips: list[Path]
+) -> tuple[dict[tuple[str, int], dict[str, float]], int]:
+    """What each adapter says of each clip, alone; and the megabytes of as many as shall be kept."""
+    shared, answers, size = SharedBackbone(backbone), {}, 0
     for name in names:
         member = shared.load(adapters / name)
+        size = member.own_bytes(backbone)
         for i, clip in enumerate(clips):
             with torch.no_grad():
                 views = read_views(str(clip), member.format, ONE_VIEW)
                 found = member.probabilities(member.model.encode_video(views))[0].tolist()
             answers[name, i] = dict(zip(member.classes, found, strict=True))
-    return answers
+    return answers, max(1, KEPT * size // 2**20)
 
 
 def hostile(draw: random.Random, clips: list[bytes]) -> bytes:
@@ -101,20 +106,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--backbone", choices=["small", "toy"], default="small")
     arguments = parser.parse_args()
+    backbone = msta.load_backbone("toy") if arguments.backbone == "toy" else msta.random_backbone(SMALL)
     with tempfile.TemporaryDirectory() as folder:
         where = Path(folder)
-        names = write_adapters(where / "adapters", ADAPTERS)
+        backbone.save(where / "backbone")
+        names = write_adapters(where / "adapters", ADAPTERS, backbone)
         paths = write_clips(where / "clips", 8)
-        right = expected(where / "adapters", names, paths)
+        right, megabytes = expected(backbone, where / "adapters", names, paths)
+        options = ("--backbone", str(where / "backbone"), "--adapter-mb", str(megabytes), "--workers", "3")
         begun = time.perf_counter()
-        with server(where / "adapters", "--adapter-mb", str(KEPT)) as one:
+        with server(where / "adapters", *options) as one:
             clips = [path.read_bytes() for path in paths]
             counts = asyncio.run(soak(one.url, arguments.requests, arguments.clients, names, clips, right))
             metrics = httpx.get(f"{one.url}/metrics").text
         seconds = time.perf_counter() - begun
     said = [line.rsplit(" ", 1) for line in metrics.splitlines() if not line.startswith("#")]
-    kept = ("msta_adapters_evicted", "msta_workers_replaced_total", "msta_adapters_loaded", "msta_batch_clips_count")
+    kept = ("msta_adapters_evicted", "msta_workers_replaced_total", "msta_adapters_loaded", "msta_batch_clips")
     result = {
         "settings": vars(arguments),
         "seconds": round(seconds, 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import gc
 import os
@@ -9,6 +10,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -29,7 +31,7 @@ from video_files import (
 )
 
 from msta.data import decode
-from msta.data.decode import VIDEO_EXTENSIONS, DecodeError, probe, read_frames
+from msta.data.decode import VIDEO_EXTENSIONS, DecodeError, play, probe, read_frames
 
 WRITES_ROTATION = pytest.mark.skipif(
     not hasattr(av.VideoStream, "set_display_rotation"), reason="PyAV before 18 can read a rotation, not write one"
@@ -396,6 +398,31 @@ def test_size_follows_aspect_ratio_and_short_side(
     assert [frame_number(f) for f in frames] == [0, 7]
     if short_side is None:
         assert (probe(path).height, probe(path).width) == expected
+
+
+LATE_STREAM = (
+    "eNpz8wljZGRgYOAEYgYhBoYdDBDAxMCVn+ebWpLokliSyAEU4GDgSCktSizJzM9jsL+3I/B1q9wOBtbyzJSSDAaHAKgutozUzPSMEgYHDwYY"
+    "YE/NS2Zg4C3LTEnNTwGaBTQiFS7JwJlWlFifesGmxG/+2jlRz6eBpHjAapPz//9PzkxhcEA2KD8ltYiJgdcnsSzNzEjPEIgMjBg40jJzUosz"
+    "q1IZHCZJwMwF4sNAYi6UD/RZC4OChKDx5El/+FhcmNkW8GgymLxZf+CBC0RSQEFCBCTJwypgkNdwqIXZ7wsS++v//3PmTH+QoNHYXMImoiBV"
+    "vhyJvf7/z5mSkpL1/5+rq/6Q4FJIuMvYysE29yUS+/X/f2lubm7x/z8bAcH//zMnTpw4/f+fMz09Pfv/P0tJSUn9/9/9QYJ5YzMPm+gDqYJ0"
+    "JHbOnPkQC/4DwYkTp/8AvbMb6DV1BgbuCY9uf6uZu65FQkHCdP+PjD887A4GiQyH9jb7cSCxOSdP/v8PqMsIqIuPgeEDKECUgH6WUZAwt//O"
+    "oHuAGyggCZTkYQAA252nbg=="
+)
+"""An FLV, zlib and base64: damaged so that a packet of a second stream comes after all that FFmpeg looks at first."""
+
+
+def test_a_stream_that_begins_late(tmp_path: Path) -> None:
+    path = tmp_path / "clip.flv"
+    path.write_bytes(zlib.decompress(base64.b64decode(LATE_STREAM)))
+    with pytest.raises(DecodeError, match="no frame of it"):
+        read_frames(path, [0.0])
+
+
+def test_a_shape_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", numbered_frames(3, 16, 160), sample_aspect_ratio=Fraction(4, 1))
+    for read in (lambda: read_frames(path, [0.0], 224), lambda: probe(path), lambda: next(play(path, 224))):
+        with pytest.raises(DecodeError, match="640 x 16 as displayed"):
+            read()
 
 
 @WRITES_ROTATION

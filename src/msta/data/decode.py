@@ -45,6 +45,7 @@ _MP4, _MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"  # FFmpeg's names o
 _GEN_PTS: Any = ContainerFlags.gen_pts.value
 _NO_TIMESTAMPS: Any = FormatFlags.no_timestamps.value
 _SAME_TIME = 1e-6  # seconds: k / fps in floating point must still find frame k
+_ODDEST = 32  # times a side may be as long as the other
 _LATEST = 2**60  # ticks: later than any frame, and well within FFmpeg's int64
 # PyAV before 19 fails on a title that is not UTF-8, as old AVI files have, unless told not to.
 METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
@@ -98,7 +99,7 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
     """
     with _opened(os.fsdecode(path)) as video:
         duration = video.stated_seconds() or _measured_seconds(video.path)
-        renderer = Renderer(_Pass(video, seeking=False).first, video.aspect, short_side=None)
+        renderer = video.renderer(_Pass(video, seeking=False).first, short_side=None)
         height, width, _ = renderer.shape
         rate = video.stream.average_rate or video.stream.guessed_rate
         frames, fps, turn = (
@@ -201,7 +202,7 @@ def _displayed(
 ) -> Iterator[tuple[float, float, NDArray[np.uint8]]]:
     """From ``begin`` to ``end`` [ticks]: ``shown`` is on display until ``following``, which ``frames`` gave last."""
     tick, since = frames.video.tick, begin
-    renderer = Renderer(shown, frames.video.aspect, short_side, even=True)
+    renderer = frames.video.renderer(shown, short_side, even=True)
     while since < end:
         if following is None:
             _check_complete(frames, shown, (end - frames.origin) * tick - _SAME_TIME)
@@ -246,7 +247,7 @@ def play_video(video: Video, short_side: int | None, squash: bool) -> Iterator[S
     """The same of a file or stream that is open already."""
     frames = _Pass(video, seeking=False)
     shown: VideoFrame | None = frames.first
-    renderer = Renderer(frames.first, video.aspect, short_side, squash)
+    renderer = video.renderer(frames.first, short_side, squash)
     while shown is not None:
         start, following = frames.now, frames.next()
         end = frames.now if following else start + (shown.duration or video.frame_ticks)
@@ -302,7 +303,7 @@ def _read(frames: _Pass, times: NDArray[np.float64], short_side: int | None, squ
     ticks = np.floor((times[order] + _SAME_TIME) / frames.video.tick).clip(0, _LATEST)
     wanted = [frames.origin + int(t) for t in ticks]
     shown = frames.first
-    renderer = Renderer(shown, frames.video.aspect, short_side, squash)
+    renderer = frames.video.renderer(shown, short_side, squash)
     clip = np.empty((len(times), *renderer.shape), dtype=np.uint8)
     served = 0
     while served < len(wanted):
@@ -342,12 +343,28 @@ class Video:
         self.frame_ticks = max(1, round(1 / (rate * self.tick)))  # on average
         self.aspect = float(stream.sample_aspect_ratio or 1)
 
+    def renderer(self, first: VideoFrame, short_side: int | None, squash: bool = False, even: bool = False) -> Renderer:
+        """Of this video's frames, whose shape is the first one's.
+
+        Raises:
+            DecodeError: a shape so odd that a small file would fill the memory with its frames.
+        """
+        width, height = first.width * self.aspect, float(first.height)
+        if max(width, height) > _ODDEST * min(width, height):
+            reason = f"its frames are {width:.0f} x {height:.0f} as displayed: damaged, or more than {_ODDEST} : 1"
+            raise DecodeError(self.path, reason)
+        return Renderer(first, self.aspect, short_side, squash, even)
+
     def packets(self) -> Iterator[Packet[VideoStream]]:
         """The stream's packets from here on, in the file's order; damage to the container ends them."""
-        try:
-            yield from (packet for packet in self.container.demux(self.stream) if packet.size)
-        except av.FFmpegError:
-            return
+        while True:
+            try:
+                yield from (packet for packet in self.container.demux(self.stream) if packet.size)
+                return
+            except av.FFmpegError:
+                return
+            except IndexError:
+                pass  # PyAV stumbles over a packet of a stream that was not there at the beginning; after it, go on
 
     def stated_seconds(self) -> float | None:
         """The stream's duration by the file's header; None where FFmpeg would only guess, from the bit rate say."""

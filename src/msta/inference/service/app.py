@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import torch.nn.functional as F
 from fastapi import Depends, FastAPI, File, Form, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
@@ -130,7 +131,7 @@ def create_app(
         root,
         store,
         Workers(workers, limits, lambda why: metrics.losses.labels(why).inc()),
-        Batcher(shared, limits.batch, metrics.batch.observe),
+        Batcher(shared, limits.batch, metrics.batch.observe, _lanes(backbone)),
         metrics,
         Member(attach(backbone, "zero-shot"), ["video"]),
         asyncio.Semaphore(limits.concurrent),
@@ -163,6 +164,11 @@ def create_app(
     return app
 
 
+def _lanes(backbone: DualEncoder) -> int:
+    """Batches to compute at a time: one, but two on a CPU with processors enough."""
+    return min(2, torch.get_num_threads()) if backbone.logit_scale.device.type == "cpu" else 1
+
+
 # ---------------------------------------------------------------- routes
 
 
@@ -191,23 +197,29 @@ def _add_routes(app: FastAPI) -> None:
 
 
 def _document(app: FastAPI) -> None:
-    """Say in the OpenAPI document that a request has a file or a path, which signatures cannot."""
-    text = {"type": "string", "minLength": 1}
+    """Say in the OpenAPI document that a request has a file or a path, which signatures cannot.
+
+    An empty field is none, as forms of browsers send it.
+    """
     file = {"type": "string", "format": "binary", "description": "A video."}
-    path = {**text, "maxLength": 1000, "description": "Of a video under the service's --root."}
-    adapter = {**text, "maxLength": 100, "description": "Its name."}
+    path = {"type": "string", "maxLength": 1000, "description": "Of a video under the service's --root."}
+    adapter = {"type": "string", "maxLength": 100, "description": "Its name."}
     top = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 5, "description": "Classes to answer with."}
     paths = app.openapi()["paths"]
     for route, fields, needed in (
-        ("/v1/classify", {"adapter": adapter, "top": top}, ["adapter"]),
+        ("/v1/classify", {"adapter": {**adapter, "minLength": 1}, "top": top}, ["adapter"]),
         ("/v1/embed", {"adapter": adapter}, []),
     ):
-        forms = [
-            {"type": "object", "properties": {**fields, name: one}, "required": [*needed, name]}
-            for name, one in (("file", file), ("path", path))
-        ]
+        schema = {
+            "type": "object",
+            "properties": {**fields, "file": file, "path": path},
+            "oneOf": [
+                {"required": [*needed, "file"], "properties": {"path": {"maxLength": 0}}},
+                {"required": [*needed, "path"], "properties": {"path": {"minLength": 1}, "file": False}},
+            ],
+        }
         body = paths[route]["post"]["requestBody"]
-        body["required"], body["content"] = True, {"multipart/form-data": {"schema": {"oneOf": forms}}}
+        body["required"], body["content"] = True, {"multipart/form-data": {"schema": schema}}
 
 
 async def classify(
@@ -299,7 +311,8 @@ async def _answer(service: Service, member: Member, file: UploadFile | None, pat
         frames = await service.workers.decode(video, member.format)
         service.metrics.seconds.labels("decode").observe(time.perf_counter() - begun)
     begun = time.perf_counter()
-    answer = await service.batcher.answer(cut_views(frames, member.format, ONE_VIEW), member)
+    views = await asyncio.to_thread(cut_views, frames, member.format, ONE_VIEW)
+    answer = await service.batcher.answer(views, member)
     service.metrics.seconds.labels("compute").observe(time.perf_counter() - begun)
     return answer
 

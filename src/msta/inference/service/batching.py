@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from msta.inference.shared import Member, SharedBackbone
@@ -20,31 +21,41 @@ class _Request:
 
 
 class Batcher:
-    """Collects requests and has the shared backbone answer them, one batch at a time, in a thread of its own.
+    """Collects requests and has the shared backbone answer them, a batch a lane, in threads of its own.
 
-    No request waits for company: a batch is what has come by the time the one before is done.
+    No request waits for company: a batch is what has come by the time a lane is free, shared out among those that are.
+    On a CPU a batch costs what its clips cost, and two lanes keep two processors busier than one lane that splits every
+    product in two; a batch that has no other beside it gets all threads.
 
     Args:
         shared: the backbone.
         size: clips in a batch.
         on_batch: called with every batch's size.
+        lanes: batches at a time.
     """
 
-    def __init__(self, shared: SharedBackbone, size: int, on_batch: Callable[[int], None] = lambda size: None) -> None:
-        self.shared, self.size, self.on_batch = shared, size, on_batch
+    def __init__(
+        self,
+        shared: SharedBackbone,
+        size: int,
+        on_batch: Callable[[int], None] = lambda size: None,
+        lanes: int = 1,
+    ) -> None:
+        self.shared, self.size, self.on_batch, self.lanes = shared, size, on_batch, lanes
         self._waiting: asyncio.Queue[_Request] = asyncio.Queue()
-        self._thread = ThreadPoolExecutor(1, "compute")
-        self._task: asyncio.Task[None] | None = None
+        self._threads, self._all_threads = ThreadPoolExecutor(lanes, "compute"), torch.get_num_threads()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._busy = 0
 
     def start(self) -> None:
         """Begin to answer."""
-        self._task = asyncio.create_task(self._run())
+        self._tasks = [asyncio.create_task(self._run()) for _ in range(self.lanes)]
 
     async def stop(self) -> None:
         """Stop; the caller has waited for its answers."""
-        if self._task is not None:
-            self._task.cancel()
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        for task in self._tasks:
+            task.cancel()
+        self._threads.shutdown(wait=True, cancel_futures=True)
 
     async def answer(self, views: Tensor, member: Member) -> tuple[Tensor, Tensor]:
         """Views [V, T, 3, H, W], normalised -> probabilities [K] and embeddings [V, D]."""
@@ -56,12 +67,23 @@ class Batcher:
         loop = asyncio.get_running_loop()
         while True:
             batch = [await self._waiting.get()]
-            while len(batch) < self.size and not self._waiting.empty():
+            share = -(-(1 + self._waiting.qsize()) // (self.lanes - self._busy))
+            while len(batch) < min(self.size, share) and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
             batch = [request for request in batch if not request.answer.done()]  # given up meanwhile
             if batch:
                 self.on_batch(len(batch))
-                await loop.run_in_executor(self._thread, self._compute, loop, batch)
+                self._busy += 1
+                alone = self._busy == 1 and self._waiting.empty()
+                threads = self._all_threads if alone else max(1, self._all_threads // self.lanes)
+                try:
+                    await loop.run_in_executor(self._threads, self._compute_with, threads, loop, batch)
+                finally:
+                    self._busy -= 1
+
+    def _compute_with(self, threads: int, loop: asyncio.AbstractEventLoop, batch: list[_Request]) -> None:
+        torch.set_num_threads(threads)  # of this thread's products alone
+        self._compute(loop, batch)
 
     def _compute(self, loop: asyncio.AbstractEventLoop, batch: list[_Request]) -> None:
         try:
