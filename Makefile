@@ -64,6 +64,6 @@ bench-catalog: .venv/.ready ## a million clips: seconds and memory to read, inde
 	$(BIN)/python benchmarks/large_catalog.py
 
 clean: ## remove what the other targets made
-	rm -rf .venv build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output
+	rm -rf .venv build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .schemathesis demo-output
 
 .PHONY: help demo app test test-slow chaos fuzz lint format bench bench-toy bench-consistency bench-protocols bench-service clean bench-catalog

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import settings
 import msta
 from msta.backbone.architecture import Architecture
 from msta.backbone.blocks import TowerShape
+from msta.methods.task import Task
 
 settings.register_profile("msta", deadline=None)  # another job on the machine is no failure
 settings.load_profile("msta")
@@ -45,6 +47,19 @@ def saved_backbone(folders: pytest.TempPathFactory, attention: str = "joint") ->
     path = folders.mktemp("backbone") / "tiny"
     msta.random_backbone(tiny(attention)).save(path)
     return path
+
+
+def saved_adapter(
+    path: Path, seed: int, classes: Sequence[str], backbone: msta.DualEncoder, metrics: dict[str, float] | None = None
+) -> None:
+    """Of MSTA, in a folder of its own, with answers of its own: every parameter is moved by chance."""
+    torch.manual_seed(seed)
+    model = msta.attach(backbone, "msta")
+    with torch.no_grad():
+        for p in model.trainable_parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    model.task = Task(tuple(classes))
+    model.save(path, metrics or {})
 
 
 @pytest.fixture(params=["joint", "frame-wise"])

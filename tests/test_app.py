@@ -16,8 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import torch
-from conftest import tiny
+from conftest import saved_adapter, tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from video_files import write_video
@@ -35,7 +34,6 @@ from msta.inference.app.training import Progress, Trainings
 from msta.inference.app.training import in_words as figures_in_words
 from msta.inference.search import INDEX, key_of, read_index, update_index
 from msta.inference.timeline import Windows
-from msta.methods.task import Task
 
 CLASSES = ("push", "hug", "walk")
 SOURCE = Path(msta.__file__).parents[1]
@@ -48,13 +46,9 @@ def folder(tmp_path_factory) -> Path:
     backbone = msta.random_backbone(tiny())
     backbone.save(where / "bb")
     for i, name in enumerate(("a", "b", "other")):
-        torch.manual_seed(i)
-        model = msta.attach(backbone if name != "other" else msta.random_backbone(tiny(), seed=1), "msta")
-        with torch.no_grad():
-            for p in model.trainable_parameters():
-                p.add_(0.1 * torch.randn_like(p))
-        model.task = Task(CLASSES)
-        model.save(where / "adapters" / name, {"temperature": 2.0, "unknown_below": 0.99} if name == "b" else {})
+        own = backbone if name != "other" else msta.random_backbone(tiny(), seed=1)
+        metrics = {"temperature": 2.0, "unknown_below": 0.99} if name == "b" else {}
+        saved_adapter(where / "adapters" / name, i, CLASSES, own, metrics)
     (where / "videos").mkdir()
     write_video(where / "videos" / "short.mp4", 25)
     write_video(where / "videos" / "long.mp4", 300)  # 12 s
@@ -249,7 +243,7 @@ def test_classes_are_added_one_by_one(folder):
     for name, files, says in (
         ("", ["1.mp4"], "name"),
         ("x", [], "clips of 'x'"),
-        ("x", ["/tmp/notes.txt"], "^notes.txt"),
+        ("x", ["some/notes.txt"], "^notes.txt"),
     ):
         with pytest.raises(MSTAError, match=says):
             clips.add_class(added, name, files)

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny
+from conftest import saved_adapter, tiny
 from video_files import numbered_frames, write_video
 
 import msta
@@ -31,7 +31,6 @@ from msta.data.clips import ONE_VIEW, read_views
 from msta.data.decode import VideoInfo
 from msta.errors import ConfigError, MSTAError
 from msta.inference.shared import SharedBackbone
-from msta.methods.task import Task
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
 from fastapi.testclient import TestClient
@@ -55,13 +54,8 @@ def folder(tmp_path_factory) -> Path:
     backbone = msta.random_backbone(tiny())
     backbone.save(where / "bb")
     for i, name in enumerate("abcd"):
-        torch.manual_seed(i)
-        model = msta.attach(backbone if name != "d" else msta.random_backbone(tiny(), seed=1), "msta")
-        with torch.no_grad():
-            for p in model.trainable_parameters():
-                p.add_(0.1 * torch.randn_like(p))
-        model.task = Task(CLASSES)
-        model.save(where / "adapters" / name)
+        own = backbone if name != "d" else msta.random_backbone(tiny(), seed=1)
+        saved_adapter(where / "adapters" / name, i, CLASSES, own)
     (where / "videos").mkdir()
     write_video(where / "videos" / "clip.mp4", 20)
     write_video(where / "videos" / "other.mp4", numbered_frames(30, start=900))

@@ -90,9 +90,12 @@ class _Worker:
     desk: Any
     jobs: deque[tuple[int, int, Keys]] = field(default_factory=deque)
 
-    def end(self) -> None:
+    def kill(self) -> None:
         self.process.kill()
         self.process.join()
+
+    def end(self) -> None:
+        self.kill()
         self.pipe.close()
 
 
@@ -145,8 +148,7 @@ class SteadyLoader:
         if self._owner != os.getpid():  # a copy, in a process that was forked from the owner's: not its own workers
             return
         for worker in self._workers:  # pipes close themselves, perhaps before this: closing them here could hit another
-            worker.process.kill()
-            worker.process.join()
+            worker.kill()
         self._workers = []
 
     def _in_processes(self) -> Iterator[dict[str, Any]]:

@@ -124,7 +124,7 @@ class _Run:
         self.config, self.out, self.console, self.processes, self.made = config, out, console, processes, made
         self.status, self.resumed = status, saved is not None
         self.model, self.epochs = made.model, made.epochs
-        self.stop = stop = _Stop()
+        self.stop = stop = _Stop()  # others hold it, and not this run, which would outlive its end in a cycle
         settings, device, model = config.train, processes.device, made.model
         if not settings.exact_reference:
             keep_freed_memory()
