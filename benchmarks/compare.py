@@ -4,7 +4,8 @@
 
 FOLDER holds egogestar/ and ut_interaction/, class folders of videos; the demo's data set is drawn here. It is `msta
 compare`, few-shot and base-to-novel, five clips a class, three seeds. OUT keeps the runs; given again, it goes on
-where it was stopped. Some hours on two cores; --only DATASET computes one data set's share, so that several processes
+where it was stopped. MSTA reads descriptions.json, written by a language model from the class names alone: the
+consistency term is a part of it, and of none of the others. Some hours on two cores; --only DATASET computes one data set's share, so that several processes
 can work side by side before the last call, without --only, puts the tables together. Methods and cases may be added
 from call to call.
 """
@@ -31,6 +32,10 @@ METHODS = (
     "msta", "msta-plus",
 )  # fmt: skip
 EPOCHS, SHOTS, SEEDS = 12, 5, (0, 1, 2)
+OWN = {
+    "msta": (f"descriptions.bank={Path(__file__).parent.absolute() / 'descriptions.json'}",),
+    "tip-adapter": ("method.views=5",),
+}  # fmt: skip
 
 
 def main() -> None:
@@ -52,13 +57,14 @@ def main() -> None:
     }  # fmt: skip
     settings = (
         f"train.epochs={EPOCHS}", "train.eval_every=4", f"cache.views={EPOCHS}", f"cache.path={out / 'cache'}",
-        "cache.max_gb=30", "data.timeout=3600", "method.views=5",
+        "cache.max_gb=30", "data.timeout=3600",
     )  # fmt: skip
     asked = Comparison(
         data=tuple(f"{name}={path}" for name, path in data.items()),
         methods=tuple(arguments.methods.split(",")), cases=tuple(arguments.cases.split(",")),
         shots=SHOTS, seeds=SEEDS, second=(f"ut_interaction={data['ut_interaction']}",),
         trials=arguments.trials, overrides=settings,
+        own=tuple((method, own) for method, own in OWN.items() if method in arguments.methods.split(",")),
     )  # fmt: skip
     if arguments.only:
         one = f"{arguments.only}={data[arguments.only]}"
@@ -67,7 +73,7 @@ def main() -> None:
     content = compare(asked, out / "compared", Console())
     text = markdown(content)
     for name in ("asked", "settings"):
-        content[name] = _portable(content[name], {str(clips): "CLIPS", str(out): "OUT"})
+        content[name] = _portable(content[name], {str(clips): "CLIPS", str(out): "OUT", f"{Path(__file__).parent.absolute()}/": ""})
     write_json(RESULTS / "compare.json", content)
     (RESULTS / "compare.md").write_text(text)
     for case in asked.cases:

@@ -156,12 +156,45 @@ def test_other_settings_in_the_same_folder_are_refused(asked, compared):
         ({"cases": ("one-shot",)}, "--cases: no 'one-shot'"),
         ({"cases": ()}, "at least one of --cases"),
         ({"schedule": "mine"}, "--schedule: 'mine'"),
+        ({"own": (("lora", ("train.lr=1e-3",)),)}, "settings for lora, which is not among the methods"),
+        ({"own": (("msta", ("train.seed=1",)),)}, "train.seed is the protocol's to set"),
+        ({"own": (("linear-probe", ("method.dim=8",)),)}, "no setting method.dim of linear-probe"),
     ],
 )
 def test_bad_requests_are_refused_before_anything_runs(asked, tmp_path, changes, words):
     with pytest.raises(ConfigError, match=words):
         compare(replace(asked, **changes), tmp_path / "out", QUIET)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_setting_of_one_method_is_its_own_and_is_not_searched(asked, tmp_path, monkeypatch):
+    seen = {}
+
+    def validated(config, run, console):
+        seen.setdefault(config.method_config().name, []).append(config)
+        return {"top1": 50.0, "nll": 0.0}
+
+    monkeypatch.setattr(search, "_run", validated)
+    own = replace(asked, own=(("msta", ("descriptions.alpha=7", "train.lr=0.02")),))
+    ((_, _, request), *_) = comparison._requests(own)
+    for method in ("msta", "mma"):
+        (tmp_path / method).mkdir()
+        comparison._settings(own, request, method, tmp_path / method, QUIET)
+    assert {(c.descriptions.alpha, c.train.lr) for c in seen["msta"]} == {(7, 0.02)}
+    assert {c.descriptions.alpha for c in seen["mma"]} == {1}
+    assert len({c.train.lr for c in seen["mma"]}) == len({c.method_config().scale for c in seen["msta"]}) == 2
+
+
+def test_the_command_tells_settings_of_all_from_those_of_one_method(asked, tmp_path, monkeypatch, capsys):
+    told = []
+    monkeypatch.setattr("msta.evaluation.comparison.compare", lambda asked, *_: told.append(asked) or {})
+    given = ["train.epochs=2", "msta:descriptions.bank=C:/bank.json", "msta:method.dim=8", "mma:method.dim=4"]
+    monkeypatch.setattr("sys.argv", ["msta", "compare", "--data", asked.data[0], "--out", "o", "--json", *given])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0, capsys.readouterr()
+    assert told[0].overrides == ("train.epochs=2",)
+    assert told[0].own == (("msta", ("descriptions.bank=C:/bank.json", "method.dim=8")), ("mma", ("method.dim=4",)))
 
 
 def test_costs_are_measured_in_a_process_of_their_own(asked, compared):
@@ -193,7 +226,7 @@ def test_a_methods_own_rate_is_taken_unless_another_is_told(tmp_path):
     def rate(*overrides: str, method: str | None = None) -> float:
         return make_config("small", {"data.path": str(tmp_path)}, overrides, method=method).train.lr
 
-    assert rate() == 1e-3
+    assert rate() == 3e-3
     assert rate(method="full") == rate("method=full") == METHODS["full"].usual["train.lr"]
     assert rate("train.lr=0.5", "method=full") == 0.5
 

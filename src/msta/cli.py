@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -770,7 +771,8 @@ def compare(
     data: Annotated[list[str], typer.Option(help="[NAME=]PATH[?setting=value&…]. Again: another data set.")],
     out: Annotated[Path, typer.Option(help="Runs, tables, figures. Given again, it goes on.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting, of all runs.")
+        list[str] | None,
+        typer.Argument(metavar="[METHOD:]KEY=VALUE", help="Any setting, of all runs or of a method's own."),
     ] = None,
     methods: Annotated[
         str, typer.Option(help="Names, separated by commas. zero-shot is always there.")
@@ -797,9 +799,10 @@ def compare(
     from msta.evaluation.comparison import compare as run
     from msta.evaluation.comparison_report import markdown
 
+    common, own = _by_method(overrides or ())
     asked = Comparison(
         tuple(data), tuple(_listed(methods)), tuple(_listed(cases)), shots, tuple(_integers(seeds, "--seeds")),
-        tuple(second or ()), trials, schedule, preset, tuple(overrides or ()), backbone, base,
+        tuple(second or ()), trials, schedule, preset, common, backbone, base, own,
     )  # fmt: skip
     result = run(asked, out, console)
     if as_json:
@@ -918,6 +921,19 @@ def export_(
 
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _by_method(overrides: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[str, tuple[str, ...]], ...]]:
+    """Overrides of all runs, and those written METHOD:KEY=VALUE by method."""
+    common: list[str] = []
+    own: dict[str, list[str]] = {}
+    for override in overrides:
+        method, colon, _ = override.partition("=")[0].partition(":")
+        if colon:
+            own.setdefault(method.strip(), []).append(override.partition(":")[2])
+        else:
+            common.append(override)
+    return tuple(common), tuple((method, tuple(settings)) for method, settings in own.items())
 
 
 def _integers(text: str, option: str) -> list[int]:

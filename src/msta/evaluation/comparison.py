@@ -47,6 +47,7 @@ class Comparison:
         schedule: "equal": the preset's epochs for all; "own": each method's own, as its authors trained it, as far as
             they used AdamW.
         preset: of settings; ``overrides`` (key=value) come after it.
+        own: (method, its overrides): settings of that method alone, such as the descriptions that MSTA reads.
         backbone: see :func:`load_backbone`; ``base`` as well.
     """
 
@@ -62,6 +63,7 @@ class Comparison:
     overrides: tuple[str, ...] = ()
     backbone: str | None = None
     base: str | None = None
+    own: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 def compare(asked: Comparison, out: Path, console: Console) -> dict[str, Any]:
@@ -118,7 +120,8 @@ def _requests(asked: Comparison) -> Iterator[tuple[str, str, Request]]:
         for dataset, texts in datasets.items():
             yield case, dataset, Request(
                 case, data=tuple(texts), methods=asked.methods, shots=(asked.shots,), seeds=asked.seeds,
-                preset=asked.preset, overrides=asked.overrides, backbone=asked.backbone, base=asked.base,
+                preset=asked.preset, overrides=asked.overrides, own=asked.own, backbone=asked.backbone,
+                base=asked.base,
                 second=tuple(text for text in asked.second if text not in texts),
             )  # fmt: skip
 
@@ -151,14 +154,15 @@ def _settings(asked: Comparison, request: Request, method: str, out: Path, conso
     A method that trains the first layers goes without the prefix cache, which others may have been given.
     """
     recipe = METHODS[method].recipe if asked.schedule == "own" else {}
-    given = tuple(f"{name}={value}" for name, value in recipe.items())
+    own = dict(asked.own).get(method, ())
+    given = (*(f"{name}={value}" for name, value in recipe.items()), *own)
 
     def config(overrides: Overrides) -> RunConfig:
         return _first_cell(replace(request, methods=(method,), own=((method, overrides),)), out).config
 
     if _keeps_nothing(config(given)):
         given = (*given, "cache.views=0")
-    fixed = {override.partition("=")[0] for override in asked.overrides}
+    fixed = {override.partition("=")[0] for override in (*asked.overrides, *own)}
     found = search(
         method, lambda overrides: config((*given, *overrides)), out, console, trials=asked.trials, fixed=fixed
     )

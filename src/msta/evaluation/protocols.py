@@ -269,13 +269,16 @@ def check(request: Request) -> None:
         if METHODS[method].closed and transfer:
             raise ConfigError(f"{method} answers for the classes it was trained on alone: it cannot be transferred")
     fixed = {"data.path", "data.shots", "data.seed", "train.seed", "method", "method.name", "backbone", "base"}
-    for override in request.overrides:
-        name = override.partition("=")[0]
-        if name in fixed:
-            raise ConfigError(f"{name} is the protocol's to set; see msta protocol --help for the option")
-        inner = name.removeprefix("method.")
-        if inner != name and not any(inner in METHODS[method].model_fields for method in request.methods):
-            raise ConfigError(f"no setting {name} of {', '.join(request.methods)}")
+    for methods, overrides in ((request.methods, request.overrides), *(((m,), own) for m, own in request.own)):
+        if missing := set(methods).difference(request.methods):
+            raise ConfigError(f"settings for {', '.join(missing)}, which is not among the methods")
+        for override in overrides:
+            name = override.partition("=")[0]
+            if name in fixed:
+                raise ConfigError(f"{name} is the protocol's to set; see msta protocol --help for the option")
+            inner = name.removeprefix("method.")
+            if inner != name and not any(inner in METHODS[method].model_fields for method in methods):
+                raise ConfigError(f"no setting {name} of {', '.join(methods)}")
 
 
 def _each(texts: Sequence[str], option: str, seeds: Sequence[int]) -> Iterator[tuple[Part, int]]:

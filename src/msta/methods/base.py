@@ -26,7 +26,7 @@ class MethodConfig(BaseModel, ABC):
     """The settings of one way to adapt a backbone. Subclasses add fields and build the model.
 
     - closed: it answers for the classes it was trained on and no others: its scores do not come from names.
-    - usual: settings of a run (dotted name -> value) that the method takes in place of the preset's.
+    - usual: settings of a run (dotted name -> value) that the method takes in place of the preset's, which are MSTA's.
     - recipe: the schedule of its authors, of the same form, where theirs can be had here.
     - search: settings worth searching, each from .. to, evenly in the logarithm.
     """
@@ -34,7 +34,7 @@ class MethodConfig(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: ClassVar[str]
     closed: ClassVar[bool] = False
-    usual: ClassVar[dict[str, float]] = {}
+    usual: ClassVar[dict[str, float]] = {"train.lr": 1e-3}
     recipe: ClassVar[dict[str, float]] = {}
     search: ClassVar[dict[str, tuple[float, float]]] = {"train.lr": (1e-4, 1e-2)}
 

@@ -24,6 +24,7 @@ class MMAConfig(MSTAConfig):
     """
 
     name: ClassVar[str] = "mma"
+    usual: ClassVar[dict[str, float]] = {"train.lr": 1e-3}
     recipe: ClassVar[dict[str, float]] = {}
     twelfths_below: ClassVar[int] = 4
     dim: int = Field(32, ge=1)

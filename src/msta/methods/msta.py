@@ -53,6 +53,7 @@ class MSTAConfig(MethodConfig):
     """
 
     name: ClassVar[str] = "msta"
+    usual: ClassVar[dict[str, float]] = {}
     recipe: ClassVar[dict[str, float]] = {
         "train.lr": 1e-3,
         "train.epochs": 50,
