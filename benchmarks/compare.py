@@ -3,11 +3,11 @@
     python benchmarks/compare.py --clips FOLDER [--out runs/compare] [--trials 3] [--methods a,b,c] [--cases few-shot]
 
 FOLDER holds egogestar/ and ut_interaction/, class folders of videos; the demo's data set is drawn here. It is `msta
-compare`, few-shot and base-to-novel, five clips a class, three seeds. OUT keeps the runs; given again, it goes on
-where it was stopped. MSTA reads descriptions.json, written by a language model from the class names alone: the
-consistency term is a part of it, and of none of the others. Some hours on two cores; --only DATASET computes one data set's share, so that several processes
-can work side by side before the last call, without --only, puts the tables together. Methods and cases may be added
-from call to call.
+compare`, few-shot and base-to-novel, five clips a class, three seeds. MSTA reads descriptions.json, written by a
+language model from the class names alone: the consistency term is a part of it, and of none of the others. OUT keeps
+the runs; given again, it goes on where it was stopped. Some hours on two cores; --only DATASET computes one data set's
+share, so that several processes can work side by side before the last call, without --only, puts the tables together.
+Methods and cases may be added from call to call.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ METHODS = (
     "msta", "msta-plus",
 )  # fmt: skip
 EPOCHS, SHOTS, SEEDS = 12, 5, (0, 1, 2)
+BANK = Path(__file__).absolute().parent / "descriptions.json"
 OWN = {
-    "msta": (f"descriptions.bank={Path(__file__).parent.absolute() / 'descriptions.json'}",),
+    "msta": (f"descriptions.bank={BANK}",),
     "tip-adapter": ("method.views=5",),
 }  # fmt: skip
 
@@ -72,8 +73,9 @@ def main() -> None:
         return
     content = compare(asked, out / "compared", Console())
     text = markdown(content)
+    names = {str(clips): "CLIPS", str(out): "OUT", str(BANK): BANK.name}
     for name in ("asked", "settings"):
-        content[name] = _portable(content[name], {str(clips): "CLIPS", str(out): "OUT", f"{Path(__file__).parent.absolute()}/": ""})
+        content[name] = _portable(content[name], names)
     write_json(RESULTS / "compare.json", content)
     (RESULTS / "compare.md").write_text(text)
     for case in asked.cases:
