@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import msta
 from msta.descriptions import anchors as anchors_module
-from msta.descriptions.anchors import anchors, embed
+from msta.descriptions.anchors import anchors, astray, embed
 from msta.descriptions.bank import load_descriptions
 from msta.errors import DataError
 from msta.methods.scores import class_logits
@@ -104,6 +104,16 @@ def test_anchors_are_normalised_means_whatever_the_order_and_batch(backbone, tmp
     shuffled = {"hug": sentences["hug"], "push": sentences["push"][::-1]}
     assert torch.allclose(anchors(backbone, shuffled, classes, batch=2), result, atol=1e-6)
     assert torch.allclose(anchors(backbone, sentences, classes[::-1]).flip(0), result, atol=1e-6)
+
+
+def test_a_class_is_astray_if_any_of_its_anchors_lies_nearer_to_another():
+    home = 3 * torch.eye(3, 4)
+    near = F.normalize(torch.eye(3, 4) + 0.1, dim=-1)
+    assert astray([near, near], home) == {}
+    swapped = near[[0, 2, 1]]
+    assert astray([near, swapped], home) == {1: 2, 2: 1}
+    sentences = torch.stack((swapped, torch.zeros(3, 4)), dim=1)  # one a class, and places without any
+    assert astray([sentences], home) == {1: 2, 2: 1}
 
 
 @settings(max_examples=15, deadline=None)

@@ -268,6 +268,18 @@ def test_every_part_of_the_term_is_a_setting_and_in_the_summary(clips, backbone,
     assert train(config(clips, backbone), tmp_path / "off", QUIET)["consistency"] is None
 
 
+def test_descriptions_that_are_read_as_another_class_are_told(clips, backbone, tmp_path, caplog):
+    swapped = {"go back": "go there", "go there": "go back"}
+    said = {name: Described((f"a video of {other}.",), (f"a video of {other}.",)) for name, other in swapped.items()}
+    DescriptionBank("", said).save(tmp_path / "bank.json")
+    train(config(clips, backbone, f"descriptions.bank={tmp_path / 'bank.json'}"), tmp_path / "run", QUIET)
+    assert "Descriptions of 2 of 2 classes are read as another class's" in caplog.text
+    caplog.clear()
+    DescriptionBank("", {name: said[other] for name, other in swapped.items()}).save(tmp_path / "right.json")
+    train(config(clips, backbone, f"descriptions.bank={tmp_path / 'right.json'}"), tmp_path / "other", QUIET)
+    assert "are read as" not in caplog.text
+
+
 def test_several_class_prompts_are_averaged_in_training_and_afterwards(clips, backbone, tmp_path):
     metrics = train(config(clips, backbone, "data.template=ensemble"), tmp_path / "run", QUIET)
     adapter = msta.load_adapter(tmp_path / "run" / "adapter")

@@ -74,6 +74,21 @@ def anchors_of(
     ]
 
 
+def astray(anchors: Sequence[Tensor], home: Tensor) -> dict[int, int]:
+    """Class -> another class whose prompt one of its anchors lies nearer to than to its own.
+
+    Args:
+        anchors: of each kind, see :func:`anchors`.
+        home: [K, D], the frozen tower's embeddings of the class prompts.
+    """
+    home, found = F.normalize(home.float(), dim=-1), {}
+    for kind in anchors:
+        one = kind if kind.ndim == 2 else kind.sum(1)
+        nearest = (one.float() @ home.T).argmax(dim=-1).tolist()
+        found |= {label: other for label, other in enumerate(nearest) if other != label}
+    return found
+
+
 @torch.no_grad()
 def embed(
     backbone: DualEncoder,

@@ -22,7 +22,7 @@ from msta.config import RunConfig, read_config
 from msta.data.catalog import Catalog, fingerprint, read_catalog, write_catalog
 from msta.data.clips import Failures
 from msta.data.splits import Split
-from msta.descriptions.anchors import anchor_folder, anchors_of
+from msta.descriptions.anchors import anchor_folder, anchors_of, astray
 from msta.errors import CheckpointError, ConfigError, DataError, Interrupted, MSTAError, is_text
 from msta.evaluation.calibration import calibrated
 from msta.evaluation.evaluate import evaluate
@@ -176,6 +176,8 @@ class _Run:
         ids = model.tokenize(model.task.prompts()).to(self.processes.device)
         with self.processes.accelerator.autocast():  # the same in every step
             self.prompts = model.prepare_prompts(ids)
+            if self.anchors and self.processes.main:
+                self._tell_astray(ids)
         self.stepper = Stepper(
             config, model, self.optimizer, self.prompts, self.anchors, self.made.split.train, self.failures,
             self.processes,
@@ -222,6 +224,20 @@ class _Run:
             write_json(self.out / "metrics.json", metrics)
         self.processes.wait()
         return metrics
+
+    def _tell_astray(self, ids: Tensor) -> None:
+        """Say which classes the consistency term would pull towards another."""
+        classes = self.made.catalog.classes
+        with torch.no_grad():
+            home = per_class(self.made.backbone.encode_text(ids), len(classes))
+        found = astray(self.anchors, home)
+        if found:
+            some = ", ".join(f"{classes[own]!r} as {classes[other]!r}" for own, other in list(found.items())[:3])
+            notice(
+                f"Descriptions of {len(found)} of {len(classes)} classes are read as another class's "
+                f"({some}{' …' if len(found) > 3 else ''}); the consistency term pulls them there. "
+                "See msta descriptions check, or lower descriptions.alpha."
+            )
 
     # ---------------------------------------------------------------- steps
 
