@@ -3,11 +3,12 @@
     python benchmarks/compare.py --clips FOLDER [--out runs/compare] [--trials 3] [--methods a,b,c] [--cases few-shot]
 
 FOLDER holds egogestar/ and ut_interaction/, class folders of videos; the demo's data set is drawn here. It is `msta
-compare`, few-shot and base-to-novel, five clips a class, three seeds. MSTA reads descriptions.json, written by a
-language model from the class names alone: the consistency term is a part of it, and of none of the others. OUT keeps
-the runs; given again, it goes on where it was stopped. Some hours on two cores; --only DATASET computes one data set's
-share, so that several processes can work side by side before the last call, without --only, puts the tables together.
-Methods and cases may be added from call to call.
+compare`, few-shot and base-to-novel, five clips a class, three seeds. MSTA reads descriptions:
+MotionWorld's own of its motions, and of the other classes descriptions.json, which a language model wrote knowing the
+names alone. The consistency term is a part of MSTA and of none of the others. OUT keeps the runs; given again, it goes
+on where it was stopped. Some hours on two cores; --only DATASET computes one data set's share, so that several
+processes can work side by side before the last call, without --only, puts the tables together. Methods and cases may
+be added from call to call.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from msta.data.motionworld import write_dataset
+from msta.data.motionworld import class_name, descriptions, write_dataset
 from msta.demo import BASE, CLIPS_PER_CLASS, NOVEL
+from msta.descriptions.bank import Described, DescriptionBank
 from msta.evaluation.comparison import CASES, Comparison, compare, prepare
 from msta.evaluation.comparison_report import markdown
 from msta.files import new_directory, write_json
@@ -32,11 +34,6 @@ METHODS = (
     "msta", "msta-plus",
 )  # fmt: skip
 EPOCHS, SHOTS, SEEDS = 12, 5, (0, 1, 2)
-BANK = Path(__file__).absolute().parent / "descriptions.json"
-OWN = {
-    "msta": (f"descriptions.bank={BANK}",),
-    "tip-adapter": ("method.views=5",),
-}  # fmt: skip
 
 
 def main() -> None:
@@ -53,19 +50,26 @@ def main() -> None:
     if arguments.only in (None, "synthetic") and not drawn.exists():
         with new_directory(drawn) as folder:
             write_dataset(folder / "clips", sorted(BASE + NOVEL), CLIPS_PER_CLASS, seed=0)
+    bank = DescriptionBank.load(Path(__file__).parent / "descriptions.json")
+    for motion in sorted(BASE + NOVEL):
+        bank = bank.put(class_name(motion), Described(*descriptions(motion), model="template"))
+    out.mkdir(parents=True, exist_ok=True)
+    bank.save(out / "descriptions.json")
+    own = {"msta": f"descriptions.bank={out / 'descriptions.json'}", "tip-adapter": "method.views=5"}
     data = {
         "egogestar": clips / "egogestar", "ut_interaction": clips / "ut_interaction", "synthetic": drawn / "clips",
     }  # fmt: skip
+    methods = tuple(arguments.methods.split(","))
     settings = (
         f"train.epochs={EPOCHS}", "train.eval_every=4", f"cache.views={EPOCHS}", f"cache.path={out / 'cache'}",
         "cache.max_gb=30", "data.timeout=3600",
     )  # fmt: skip
     asked = Comparison(
         data=tuple(f"{name}={path}" for name, path in data.items()),
-        methods=tuple(arguments.methods.split(",")), cases=tuple(arguments.cases.split(",")),
+        methods=methods, cases=tuple(arguments.cases.split(",")),
         shots=SHOTS, seeds=SEEDS, second=(f"ut_interaction={data['ut_interaction']}",),
         trials=arguments.trials, overrides=settings,
-        own=tuple((method, own) for method, own in OWN.items() if method in arguments.methods.split(",")),
+        own=tuple((method, (setting,)) for method, setting in own.items() if method in methods),
     )  # fmt: skip
     if arguments.only:
         one = f"{arguments.only}={data[arguments.only]}"
@@ -73,7 +77,7 @@ def main() -> None:
         return
     content = compare(asked, out / "compared", Console())
     text = markdown(content)
-    names = {str(clips): "CLIPS", str(out): "OUT", str(BANK): BANK.name}
+    names = {str(clips): "CLIPS", str(out): "OUT"}
     for name in ("asked", "settings"):
         content[name] = _portable(content[name], names)
     write_json(RESULTS / "compare.json", content)
