@@ -181,7 +181,7 @@ def test_a_setting_of_one_method_is_its_own_and_is_not_searched(asked, tmp_path,
         (tmp_path / method).mkdir()
         comparison._settings(own, request, method, tmp_path / method, QUIET)
     assert {(c.descriptions.alpha, c.train.lr) for c in seen["msta"]} == {(7, 0.02)}
-    assert {c.descriptions.alpha for c in seen["mma"]} == {1}
+    assert {c.descriptions.alpha for c in seen["mma"]} == {10}
     assert len({c.train.lr for c in seen["mma"]}) == len({c.method_config().scale for c in seen["msta"]}) == 2
 
 

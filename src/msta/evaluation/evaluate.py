@@ -38,7 +38,7 @@ def class_embeddings(model: AdaptedModel, classes: Sequence[str], template: str 
             raise ConfigError(f"--template: {each!r} has no {{}} for the class name")
     model.check_classes(classes)
     ids = model.tokenize(prompts(classes, template)).to(model.backbone.logit_scale.device)
-    return model.class_vectors(classes, per_class(model.encode_text(ids), len(classes)))
+    return per_class(model.encode_text(ids), len(classes))
 
 
 def views_of(batch: dict[str, Any], model: AdaptedModel, device: torch.device) -> list[Tensor | Tokens] | None:

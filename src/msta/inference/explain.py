@@ -162,7 +162,7 @@ def word_relevance(predictor: Predictor, embedding: Tensor, index: int) -> list[
     without = [" ".join(f"{text[: word.start()]} {text[word.end() :]}".split()) for word in words]
     texts: Sequence[str] = without if single else prompts(without, template)
     ids = model.tokenize([each or "." for each in texts]).to(embedding.device)
-    changed = model.class_vectors([name] * len(words), per_class(model.encode_text(ids), len(words)))
+    changed = per_class(model.encode_text(ids), len(words))
     whole = float(log_odds(predictor, embedding, index)[0])
     found = []
     for word, row in zip(words, changed, strict=True):

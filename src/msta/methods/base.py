@@ -59,7 +59,6 @@ class AdaptedModel(nn.Module):
         trains: what trains, in words.
         frozen: what does not, in words.
         clip_views: how many augmented views of each training clip the method wants to :meth:`see` before training.
-        settle_views: how many of them it wants to see once more when it is trained: :meth:`settle`.
         task: classes and template, once trained.
         temperature: that makes the probabilities of its classes as high as they are right, fitted on validation clips.
         metrics: what was measured when it was saved.
@@ -86,7 +85,6 @@ class AdaptedModel(nn.Module):
             self.origin["base"] = os.fspath(origin.base)
         self.trains, self.frozen = trains, frozen
         self.clip_views = 0
-        self.settle_views = 0
         self.task: Task | None = None
         self.temperature = 1.0
         self.metrics: dict[str, Any] = {}
@@ -156,13 +154,6 @@ class AdaptedModel(nn.Module):
             embeddings: [N, D], each the mean over ``clip_views`` views.
             labels: int64 [N], class indices.
         """
-
-    def settle(self, embeddings: Tensor, labels: Tensor) -> None:
-        """Shown once, after training, if ``settle_views``: the training clips again, as :meth:`see` has them."""
-
-    def class_vectors(self, classes: Sequence[str], text: Tensor) -> Tensor:
-        """Embeddings of the classes' prompts [K, D] -> those that clips are compared with [K, D]: the same."""
-        return text
 
     def check_classes(self, classes: Sequence[str]) -> None:
         """Raise unless the model can choose among ``classes``, in this order.

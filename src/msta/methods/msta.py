@@ -84,10 +84,6 @@ class MSTAConfig(MethodConfig):
         Raises:
             ConfigError: block numbers outside the towers.
         """
-        return self.wrap(backbone, AdaptedModel)
-
-    def wrap(self, backbone: DualEncoder, model: type[AdaptedModel]) -> AdaptedModel:
-        """What :meth:`attach` does, for a model of a subclass."""
         view = backbone.view()
         adapter = nn.ModuleDict()
         pairs = self.block_pairs(len(view.video.blocks), len(view.text.blocks))
@@ -110,7 +106,7 @@ class MSTAConfig(MethodConfig):
             f"adapters of width {self.dim} in {_span([v for _, v, _ in pairs])} of the video tower and "
             f"{_span([t for _, _, t in pairs])} of the text tower"
         )
-        return model(self, adapter, view, origin=backbone, trains=trains)
+        return AdaptedModel(self, adapter, view, origin=backbone, trains=trains)
 
     def block_pairs(self, video_depth: int, text_depth: int) -> list[tuple[int, int | None, int | None]]:
         """(number in the deeper tower from 1, video block from 0, text block from 0) of every adapted pair; None for

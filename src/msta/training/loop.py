@@ -334,27 +334,20 @@ class _Run:
 
     def _test(self) -> dict[str, float] | None:
         """The figures of the test clips; None if none can be read."""
-        if self.model.settle_views:
-            with self.console.status("reading the training clips once more"):
-                self.model.settle(*self.source.embeddings(self.model.settle_views))
-            if self.processes.main:  # what was kept while training is no longer what the model answers
-                self._kept_file("val").unlink(missing_ok=True)
-            self.processes.wait()
         tested = self._measure("test", record := self._recorder("test"))
         if not tested:
             return None
         self._keep(record, "test")
         lacking = self.processes.any(self.processes.main and not self._kept_file("val").exists())
         if self.made.split.val and record and lacking and self._measure("val", record := self._recorder("val")):
-            self._keep(record, "val")  # nothing was trained, not by these clips selected, or settled since
+            self._keep(record, "val")  # nothing was trained, or not selected by these clips
         return tested
 
     def _measure(self, part: str, recorder: Recorder | None = None) -> dict[str, float]:
         self.status.tell(now=True, phase=f"measuring the {part} clips")
         with self.clock.elsewhere():
             with torch.no_grad(), self.processes.accelerator.autocast():
-                classes = self.made.catalog.classes
-                text = self.model.class_vectors(classes, per_class(self.model.encode_text(self.prompts), len(classes)))
+                text = per_class(self.model.encode_text(self.prompts), len(self.made.catalog.classes))
             measured = evaluate(
                 self.model, self.source.test(part, self._filling), text, self.failures, recorder=recorder,
                 autocast=self.processes.accelerator.autocast, gather=self.processes.gather,
