@@ -36,6 +36,11 @@ def new_directory(target: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def typed_path(text: str) -> Path:
+    """What somebody typed as a path, from anywhere; ``~`` is the home."""
+    return Path(os.path.abspath(Path(text).expanduser()))
+
+
 def refuse_existing(target: Path) -> None:
     """Raise unless ``target`` is free: absent, or an empty directory."""
     if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):

@@ -17,7 +17,7 @@ from msta.data.catalog import Catalog, Clip, class_text, read_catalog, write_cat
 from msta.data.layouts.options import OPTIONS
 from msta.data.storage import DIGITS, absolute, content_hash, exists, real, size_of
 from msta.errors import ConfigError, DataError
-from msta.files import new_directory
+from msta.files import new_directory, typed_path
 
 READING = ("layout", *OPTIONS)
 """Settings of ``data`` that say how a data set is read: those that one of several may have for itself."""
@@ -85,7 +85,7 @@ def parse_parts(texts: Sequence[str], option: str) -> list[Part]:
                 settings[key] = value
         for key in settings.keys() - {*READING}:
             raise ConfigError(f"{option}: {key} does not say how data are read; {', '.join(READING)} do")
-        where = Path(os.path.abspath(Path(path).expanduser()))
+        where = typed_path(path)
         if not where.exists():
             raise DataError(f"{option}: {path}: no such folder or file")
         own = name or (where.stem if where.is_file() else where.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from msta.data.catalog import Clip, write_catalog
 from msta.data.decode import VIDEO_EXTENSIONS
 from msta.errors import MSTAError
-from msta.files import new_directory
+from msta.files import new_directory, typed_path
 
 Uploaded = Mapping[str, Sequence[str]]
 """Class -> files."""
@@ -92,7 +91,7 @@ def from_folder(typed: str | None) -> Path:
     """
     if not (typed or "").strip():
         raise MSTAError("Type the path of a folder with a sub-folder for each class.")
-    path = Path(os.path.abspath(Path((typed or "").strip()).expanduser()))
+    path = typed_path((typed or "").strip())
     if not path.exists():
         raise MSTAError(f"{path}: there is no such folder.")
     return path

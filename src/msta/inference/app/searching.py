@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msta.errors import MSTAError
+from msta.files import typed_path
 from msta.inference.app.models import Models
 from msta.inference.search import INDEX, Moment, key_of, query_embedding, read_index, strips, update_index
 from msta.inference.timeline import Windows
@@ -64,7 +65,7 @@ def search(
         raise MSTAError("Type what to look for: a sentence.")
     if not typed:
         raise MSTAError("Type the path of a folder with videos.")
-    where = Path(os.path.abspath(Path(typed).expanduser()))
+    where = typed_path(typed)
     model = models.model(adapter)
     asked = query_embedding(model, query)
     windows = Windows(window, window / 2)
