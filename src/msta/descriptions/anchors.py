@@ -81,7 +81,8 @@ def astray(anchors: Sequence[Tensor], home: Tensor) -> dict[int, int]:
         anchors: of each kind, see :func:`anchors`.
         home: [K, D], the frozen tower's embeddings of the class prompts.
     """
-    home, found = F.normalize(home.float(), dim=-1), {}
+    home = F.normalize(home.float(), dim=-1)
+    found: dict[int, int] = {}
     for kind in anchors:
         one = kind if kind.ndim == 2 else kind.sum(1)
         nearest = (one.float() @ home.T).argmax(dim=-1).tolist()

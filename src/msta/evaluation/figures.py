@@ -112,12 +112,36 @@ def pareto_front(at: Mapping[str, tuple[float, float]], x: str, y: str, *, logar
     axes.plot(*zip(*(at[name] for name in front), strict=True), color="#9aa5b1", linewidth=1, drawstyle="steps-post")
     for name, (cost, accuracy) in at.items():
         axes.scatter(cost, accuracy, color=AFTER if name in front else BEFORE, zorder=3)
-        axes.annotate(name, (cost, accuracy), xytext=(5, 4), textcoords="offset points", fontsize=7.5)
     axes.margins(x=0.22, y=0.12)
     axes.set_xlabel(x, fontsize=9)
     axes.set_ylabel(y, fontsize=9)
     axes.grid(alpha=0.25)
+    _name_points(axes, at)
     return _png(figure)
+
+
+def _name_points(axes: Axes, at: Mapping[str, tuple[float, float]]) -> None:
+    """Write each name beside its point, on a side where no other name or point is, if there is one."""
+    from matplotlib.transforms import Bbox
+
+    sides = ((5, 4, "left"), (5, -10, "left"), (-5, 4, "right"), (-5, -10, "right"))
+    places = axes.transData.transform(list(at.values()))
+    taken = [Bbox([place - 4, place + 4]) for place in places]
+    for name, point in at.items():
+
+        def write(side: int, name: str = name, point: tuple[float, float] = point) -> Any:
+            dx, dy, from_here = sides[side]
+            return axes.annotate(name, point, (dx, dy), textcoords="offset points", fontsize=7.5, ha=from_here)
+
+        for side in range(len(sides)):
+            text = write(side)
+            box = text.get_window_extent()
+            if not any(box.overlaps(other) for other in taken):
+                break
+            text.remove()
+        else:
+            box = write(0).get_window_extent()
+        taken.append(box)
 
 
 def learning_curves(logs: Mapping[str, Sequence[dict[str, Any]]]) -> bytes:
