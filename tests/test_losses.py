@@ -112,6 +112,8 @@ def test_a_class_is_astray_if_any_of_its_anchors_lies_nearer_to_another():
     assert astray([near, near], home) == {}
     swapped = near[[0, 2, 1]]
     assert astray([near, swapped], home) == {1: 2, 2: 1}
+    between = F.normalize(torch.eye(3, 4) + torch.tensor([[0, 1.02, 0, 0]]), dim=-1)
+    assert astray([between], home) == {}  # a little nearer to another
     sentences = torch.stack((swapped, torch.zeros(3, 4)), dim=1)  # one a class, and places without any
     assert astray([sentences], home) == {1: 2, 2: 1}
 

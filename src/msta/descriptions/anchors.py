@@ -23,6 +23,8 @@ from msta.notices import notice
 
 Average = Literal["anchors", "sentences"]
 Distance = Literal["cosine", "l1", "mse"]
+CLEARLY = 0.05
+"""By how much of a cosine an anchor is nearer to another class's prompt before anything is said."""
 WORTH_KEEPING = 5.0
 """Seconds of computing from which on embeddings are kept on disk."""
 
@@ -75,7 +77,7 @@ def anchors_of(
 
 
 def astray(anchors: Sequence[Tensor], home: Tensor) -> dict[int, int]:
-    """Class -> another class whose prompt one of its anchors lies nearer to than to its own.
+    """Class -> another class whose prompt one of its anchors lies clearly nearer to than to its own.
 
     Args:
         anchors: of each kind, see :func:`anchors`.
@@ -85,8 +87,10 @@ def astray(anchors: Sequence[Tensor], home: Tensor) -> dict[int, int]:
     found: dict[int, int] = {}
     for kind in anchors:
         one = kind if kind.ndim == 2 else kind.sum(1)
-        nearest = (one.float() @ home.T).argmax(dim=-1).tolist()
-        found |= {label: other for label, other in enumerate(nearest) if other != label}
+        cosines = F.normalize(one.float(), dim=-1) @ home.T
+        best, nearest = cosines.max(dim=-1)
+        clear = best - cosines.diagonal() > CLEARLY
+        found |= {label: int(nearest[label]) for label in clear.nonzero().flatten().tolist()}
     return found
 
 
