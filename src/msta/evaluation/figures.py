@@ -116,6 +116,7 @@ def pareto_front(at: Mapping[str, tuple[float, float]], x: str, y: str, *, logar
     axes.set_xlabel(x, fontsize=9)
     axes.set_ylabel(y, fontsize=9)
     axes.grid(alpha=0.25)
+    figure.draw_without_rendering()  # the layout moves the points
     _name_points(axes, at)
     return _png(figure)
 
@@ -125,22 +126,14 @@ def _name_points(axes: Axes, at: Mapping[str, tuple[float, float]]) -> None:
     from matplotlib.transforms import Bbox
 
     sides = ((5, 4, "left"), (5, -10, "left"), (-5, 4, "right"), (-5, -10, "right"))
-    places = axes.transData.transform(list(at.values()))
-    taken = [Bbox([place - 4, place + 4]) for place in places]
-    for name, point in at.items():
-
-        def write(side: int, name: str = name, point: tuple[float, float] = point) -> Any:
-            dx, dy, from_here = sides[side]
-            return axes.annotate(name, point, (dx, dy), textcoords="offset points", fontsize=7.5, ha=from_here)
-
-        for side in range(len(sides)):
-            text = write(side)
+    taken = [Bbox([place - 4, place + 4]) for place in axes.transData.transform(list(at.values()))]
+    for name, point in sorted(at.items(), key=lambda each: -each[1][0]):  # names run to the right: from there
+        text = axes.annotate(name, point, (0, 0), textcoords="offset points", fontsize=7.5)
+        for dx, dy, side in (*sides, sides[0]):
+            text.set(position=(dx, dy), horizontalalignment=side)
             box = text.get_window_extent()
             if not any(box.overlaps(other) for other in taken):
                 break
-            text.remove()
-        else:
-            box = write(0).get_window_extent()
         taken.append(box)
 
 
