@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 import msta
 from msta.descriptions import anchors as anchors_module
-from msta.descriptions.anchors import anchors, astray, embed
+from msta.descriptions.anchors import anchors, embed
 from msta.descriptions.bank import load_descriptions
+from msta.descriptions.check import astray
 from msta.errors import DataError
 from msta.methods.scores import class_logits
 from msta.notices import notice

@@ -269,7 +269,7 @@ def test_every_part_of_the_term_is_a_setting_and_in_the_summary(clips, backbone,
 
 
 def test_descriptions_that_are_read_as_another_class_are_told(clips, backbone, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(anchors_module, "CLEARLY", 0)  # to a random backbone all sentences are much alike
+    monkeypatch.setattr("msta.descriptions.check.CLEARLY", 0)  # to a random backbone all sentences are much alike
     swapped = {"go back": "go there", "go there": "go back"}
     said = {name: Described((f"a video of {other}.",), (f"a video of {other}.",)) for name, other in swapped.items()}
     DescriptionBank("", said).save(tmp_path / "bank.json")

@@ -23,8 +23,6 @@ from msta.notices import notice
 
 Average = Literal["anchors", "sentences"]
 Distance = Literal["cosine", "l1", "mse"]
-CLEARLY = 0.05
-"""By how much of a cosine an anchor is nearer to another class's prompt before anything is said."""
 WORTH_KEEPING = 5.0
 """Seconds of computing from which on embeddings are kept on disk."""
 
@@ -74,24 +72,6 @@ def anchors_of(
         for kind in kinds
         if kind is not None
     ]
-
-
-def astray(anchors: Sequence[Tensor], home: Tensor) -> dict[int, int]:
-    """Class -> another class whose prompt one of its anchors lies clearly nearer to than to its own.
-
-    Args:
-        anchors: of each kind, see :func:`anchors`.
-        home: [K, D], the frozen tower's embeddings of the class prompts.
-    """
-    home = F.normalize(home.float(), dim=-1)
-    found: dict[int, int] = {}
-    for kind in anchors:
-        one = kind if kind.ndim == 2 else kind.sum(1)
-        cosines = F.normalize(one.float(), dim=-1) @ home.T
-        best, nearest = cosines.max(dim=-1)
-        clear = best - cosines.diagonal() > CLEARLY
-        found |= {label: int(nearest[label]) for label in clear.nonzero().flatten().tolist()}
-    return found
 
 
 @torch.no_grad()

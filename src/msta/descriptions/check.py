@@ -15,6 +15,9 @@ from msta.backbone.dual_encoder import DualEncoder
 from msta.descriptions.anchors import embed
 from msta.descriptions.bank import KINDS, DescriptionBank, Kind, same_text
 
+CLEARLY = 0.05
+"""By how much of a cosine an anchor is nearer to another class's prompt before a training says so."""
+
 
 @dataclass(frozen=True)
 class Bad:
@@ -53,10 +56,7 @@ class Distances:
 
     def nearest(self) -> tuple[Tensor, Tensor]:
         """The nearest other prompt of each anchor: cosine [K] and class int64 [K]; of one class, -1 and itself."""
-        others = self.cosines.clone()
-        others.fill_diagonal_(-1.0)
-        best = others.max(dim=1)
-        return best.values, best.indices
+        return _nearest_other(self.cosines)
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,32 @@ def check(
     bad.sort(key=lambda each: -each.by)
     irregular = [f"{kind}: {odd}" for kind in kinds if (odd := bank.counts(kind))]
     return Check(classes, bad, distances, irregular, count)
+
+
+def astray(anchors: Sequence[Tensor], home: Tensor) -> dict[int, int]:
+    """Class -> another class whose prompt one of its anchors lies clearly nearer to than to its own.
+
+    Args:
+        anchors: of each kind, see :func:`msta.descriptions.anchors.anchors`.
+        home: [K, D], the frozen tower's embeddings of the class prompts.
+    """
+    home = F.normalize(home.float(), dim=-1)
+    found: dict[int, int] = {}
+    for kind in anchors:
+        one = kind if kind.ndim == 2 else kind.sum(1)
+        cosines = F.normalize(one.float(), dim=-1) @ home.T
+        other, nearest = _nearest_other(cosines)
+        clear = other - cosines.diagonal() > CLEARLY
+        found |= {label: int(nearest[label]) for label in clear.nonzero().flatten().tolist()}
+    return found
+
+
+def _nearest_other(cosines: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines [K, K] of what belongs to each class to each class -> the highest but its own [K], and whose [K]."""
+    others = cosines.clone()
+    others.fill_diagonal_(-1.0)
+    best = others.max(dim=1)
+    return best.values, best.indices
 
 
 def _astray(kind: Kind, classes: Sequence[str], per_class: Sequence[Sequence[str]], cosines: Tensor) -> list[Bad]:

@@ -22,7 +22,8 @@ from msta.config import RunConfig, read_config
 from msta.data.catalog import Catalog, fingerprint, read_catalog, write_catalog
 from msta.data.clips import Failures
 from msta.data.splits import Split
-from msta.descriptions.anchors import anchor_folder, anchors_of, astray
+from msta.descriptions.anchors import anchor_folder, anchors_of
+from msta.descriptions.check import astray
 from msta.errors import CheckpointError, ConfigError, DataError, Interrupted, MSTAError, is_text
 from msta.evaluation.calibration import calibrated
 from msta.evaluation.evaluate import evaluate
