@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from msta.methods.base import MethodConfig
 from msta.methods.msta import MSTAConfig
 
 
@@ -24,7 +25,7 @@ class MMAConfig(MSTAConfig):
     """
 
     name: ClassVar[str] = "mma"
-    usual: ClassVar[dict[str, float]] = {"train.lr": 1e-3}
+    usual: ClassVar[dict[str, float]] = MethodConfig.usual
     recipe: ClassVar[dict[str, float]] = {}
     twelfths_below: ClassVar[int] = 4
     dim: int = Field(32, ge=1)
