@@ -2,7 +2,7 @@
 
     python benchmarks/ablate_consistency.py --plot docs/consistency.png [--seeds 0 1 2] [--alphas 0 1] [--kinds both]
 
-MSTA on the embedded backbone, with the preset small in the demo's 20 epochs: trained on five classes of drawn motion,
+MSTA on the embedded backbone, with the preset small in 20 epochs: trained on five classes of drawn motion,
 8 clips each, tested on them and on five others. All runs of a seed share clips and prefix cache, whose 20 views are
 kept in fp32, so that a run computes what it would compute without. Without a term the kinds make no difference: alpha 0
 runs once a seed. Distances are 1 - cos: of a class's text embedding from where it began, and from its anchors (mean of

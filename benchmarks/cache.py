@@ -42,7 +42,7 @@ def main() -> None:
                 if variant != "without":
                     settings |= {"cache.views": arguments.views, "cache.path": Path(folder) / "cache"}
                 start = time.perf_counter()
-                metrics = train(make_config("small", settings), Path(folder) / variant, Console(quiet=True))
+                metrics = train(make_config("upper", settings), Path(folder) / variant, Console(quiet=True))
                 rows.append({"seconds": round(time.perf_counter() - start, 1), "top1": round(metrics["top1"], 2)})
                 print(variant, seed, rows[-1], flush=True)
     result = {"settings": {k: str(v) if k == "clips" else v for k, v in vars(arguments).items()}, "runs": measured}

@@ -68,7 +68,7 @@ def main() -> None:
         data=tuple(f"{name}={path}" for name, path in data.items()),
         methods=methods, cases=tuple(arguments.cases.split(",")),
         shots=SHOTS, seeds=SEEDS, second=(f"ut_interaction={data['ut_interaction']}",),
-        trials=arguments.trials, overrides=settings,
+        trials=arguments.trials, preset="upper", overrides=settings,
         own=tuple((method, (setting,)) for method, setting in own.items() if method in methods),
     )  # fmt: skip
     if arguments.only:

@@ -58,7 +58,7 @@ def measure(classes: int, share: bool, batch: int, frames: int, steps: int) -> d
     torch.set_num_threads(1)
     keep_freed_memory()
     overrides = ["train.share_prompts=" + str(share).lower()]
-    config = make_config("small", {"data.path": ".", "backbone": "random:viclip-b16"}, overrides)
+    config = make_config("upper", {"data.path": ".", "backbone": "random:viclip-b16"}, overrides)
     processes = Processes(config.train)
     torch.manual_seed(0)
     model = msta.attach(msta.random_backbone("viclip-b16"), "msta")

@@ -79,7 +79,7 @@ def test_points_run_once_and_go_into_the_table(clips, backbone, tmp_path, monkey
     assert len(result["cells"]) == 2 * (3 + 2 + 2)
     by = {(c["axis"], c["point"], c["seed"]): c for c in result["cells"]}
     video, text, both = (by["towers", t, 0]["trainable"] for t in ("video", "text", "both"))
-    assert video + text == both + 2 * (8 * 8 + 8)  # the shared projection counts in each of them
+    assert video + text == both + 3 * (8 * 8 + 8)  # the shared projection counts in each of them
     assert by["consistency", "temporal", 1] | {"axis": "towers", "point": "both"} == by["towers", "both", 1]
     folders = sorted(p.name for p in (tmp_path / "out" / "runs").iterdir())
     assert folders == ["consistency-off", "sentences-1", "towers-text", "towers-video", "unchanged"]

@@ -223,7 +223,7 @@ def test_a_protocol_from_nothing_to_a_report_and_the_report_again(world, tmp_pat
         (["eval", *"--data clips --backbone backbone --crops 2".split()], 2, ["crops"]),
         (["info", "random:viclip-b16:abc"], 1, ["random:ARCHITECTURE:SEED"]),
         (["predict", "clips/pull_it/0.mp4", *"--backbone backbone --labels a,,b".split()], 2, ["--labels: an empty one"]),
-        (["train", *"--data clips --backbone backbone --out r --preset big".split()], 2, ["'big'", "paper, small"]),
+        (["train", *"--data clips --backbone backbone --out r --preset big".split()], 2, ["'big'", "paper, small, upper"]),
         (["train", *"--data clips --backbone backbone --out r --method magic".split()], 2, ["'magic'", "zero-shot"]),
         (["train", *"--data clips --backbone backbone --out r --shots 0".split()], 2, ["data.shots", "0"]),
         (["train", *"--data clips --backbone backbone --out r --shots 9".split()], 1, ["clips", "'pull it' has 5 clips", "9"]),

@@ -226,7 +226,7 @@ def test_a_methods_own_rate_is_taken_unless_another_is_told(tmp_path):
     def rate(*overrides: str, method: str | None = None) -> float:
         return make_config("small", {"data.path": str(tmp_path)}, overrides, method=method).train.lr
 
-    assert rate() == 3e-3
+    assert rate() == 1e-2
     assert rate(method="full") == rate("method=full") == METHODS["full"].usual["train.lr"]
     assert rate("train.lr=0.5", "method=full") == 0.5
 

@@ -67,7 +67,9 @@ def train(
     base: Base = None,
     method: Annotated[str | None, typer.Option(help="msta, zero-shot, full, lora, …: docs/methods.md.")] = None,
     shots: Annotated[int | None, typer.Option(help="Training clips a class. Default: all but those held out.")] = None,
-    preset: Annotated[str, typer.Option(help="small (a CPU, few clips) or paper (the authors' recipe).")] = "small",
+    preset: Annotated[
+        str, typer.Option(help="small: few clips; upper: and a large backbone; paper: the authors' recipe.")
+    ] = "small",
     out: Annotated[Path | None, typer.Option(help="The run's directory: adapter/, metrics.json, logs.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this directory.")] = None,
     or_resume: Annotated[

@@ -5,6 +5,7 @@ has to change for a new domain lies lower. Here the same adapter (see :mod:`msta
 bottleneck of 16 and a higher learning rate. With widths d_v, d_t, bottleneck r and kernel k a pair of blocks trains
 2 r (d_v + d_t) + 2 r + d_v + d_t + r^2 + r + (k + 1) d_v: 547,392 parameters in all on ViT-B/16, a third of MSTA's.
 What is paid for it is the frozen prefix: no block's output can be kept, only the patches'.
+The preset ``small`` gives ``msta`` these very settings; under this name they hold with any preset.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from msta.backbone.checkpoints import TOY
 from msta.config import make_config
 from msta.data.splits import make_split
 from msta.errors import MSTAError
@@ -113,6 +114,7 @@ class Trainings:
         source, base = self.models.backbone.source, self.models.backbone.base
         options = ["--data", str(data), "--out", str(folder), "--backbone", str(source), "--method", method]
         options += ["--base", str(base)] if base else []
+        options += ["--preset", "small" if source == TOY else "upper"]
         self._start(name, folder, data, [*options, f"train.epochs={epochs}"])
 
     def go_on(self) -> None:
