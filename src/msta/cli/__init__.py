@@ -1,0 +1,45 @@
+"""The command line: parse, call one function, print. No logic."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import NoReturn
+
+# For their commands, in the order of msta --help.
+from msta.cli import adapt, use, data, descriptions, study  # noqa: F401  # isort: skip
+from msta.cli.options import app, console, say
+from msta.errors import ConfigError, Interrupted, MSTAError, one_line
+
+__all__ = ["app", "console", "main"]
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
+    logging.getLogger("msta").addHandler(_Notices())
+    try:
+        app()
+    except Interrupted as error:
+        _fail(error, 130)
+    except ConfigError as error:
+        _fail(error, 2)
+    except MSTAError as error:
+        _fail(error, 1)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except OSError as error:
+        _fail(f"{error.filename or 'error'}: {error.strerror or error}", 1)
+
+
+class _Notices(logging.Handler):
+    """Notices go above the progress bar, each on a line of its own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One notice."""
+        say(one_line(record.getMessage()))
+
+
+def _fail(message: object, code: int) -> NoReturn:
+    """One line on standard error."""
+    print(f"msta: {one_line(str(message))}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,193 @@
+"""Commands that make an adapter, and say how it is: demo, train, status, eval, info, pretrain."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from msta.cli.options import AsJSON, Backbone, Base, app, checked, console, load_model, print_json, say
+from msta.errors import ConfigError, one_line
+
+command = partial(app.command, rich_help_panel="Adapt")
+
+
+@command(epilog="Example: msta demo --out msta-demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="A folder that is not there yet.")] = Path("msta-demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Of clips, splits and training.")] = 0,
+) -> None:
+    """See it work in a few minutes: clips, zero-shot, few-shot, base-to-novel, one prediction, a report.
+
+    Needs nothing but this package: DIR/results.json holds the figures, DIR/report.html shows them.
+    """
+    from msta.demo import demo as run
+
+    run(out, console, seed=seed)
+
+
+@command(epilog="Example: msta train --data clips/ --shots 8 --out runs/first train.lr=5e-4")
+def train(
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder with a sub-folder a class; CSV of path,label.")] = None,
+    backbone: Backbone = None,
+    base: Base = None,
+    method: Annotated[str | None, typer.Option(help="msta, zero-shot, full, lora, …: docs/methods.md.")] = None,
+    shots: Annotated[int | None, typer.Option(help="Training clips a class. Default: all but those held out.")] = None,
+    preset: Annotated[
+        str, typer.Option(help="small: few clips; upper: and a large backbone; paper: the authors' recipe.")
+    ] = "small",
+    out: Annotated[Path | None, typer.Option(help="The run's directory: adapter/, metrics.json, logs.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this directory.")] = None,
+    or_resume: Annotated[
+        bool, typer.Option("--or-resume", help="Go on if --out holds a run already: for schedulers that start again.")
+    ] = False,
+    auto_batch: Annotated[
+        bool, typer.Option("--auto-batch", help="When memory runs out, compute half as many clips at a time.")
+    ] = False,
+) -> None:
+    """Train an adapter on your clips, test it, and save it.
+
+    Splits: train/ val/ test/ folders if the data has them, else made by a seed and written to RUN/split.csv.
+    RUN/metrics.json holds top-1 and top-5 in percent on the test clips. Several processes (torchrun -m msta train …,
+    accelerate launch -m msta train …) share the work: docs/training.md.
+    """
+    from msta.config import make_config, read_config
+    from msta.training.loop import train as run
+
+    if resume is not None:
+        if overrides or data or backbone or base or method or shots or out or or_resume:
+            raise ConfigError("--resume takes its settings from the run; give nothing else but --auto-batch")
+        config = read_config(resume / "config.yaml")
+        if auto_batch:
+            config = config.model_copy(update={"train": config.train.model_copy(update={"auto_batch": True})})
+        run(config, resume, console, resume=True)
+        return
+    if data is None or out is None:
+        missing = [name for name, value in (("--data", data), ("--out", out)) if value is None]
+        raise ConfigError(f"missing {', '.join(missing)}")
+    settings = {"data.path": str(data), "data.shots": shots, "backbone": backbone, "base": base}
+    if auto_batch:
+        settings["train.auto_batch"] = True
+    run(make_config(preset, settings, overrides or [], method=method), out, console, or_resume=or_resume)
+
+
+@command(epilog="Example: msta status runs/first --watch")
+def status(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run's directory.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Again and again, until the run has ended.")] = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Say how a training run is doing, from another terminal: progress, pace, best so far, errors, alive or dead.
+
+    The exit code is 1 if it failed or died.
+    """
+    import time
+
+    from msta.training.status import describe, read_status
+
+    while True:
+        found = read_status(run)
+        if as_json:
+            print_json(found)
+        else:
+            print("\n".join(describe(found)), flush=True)
+        if not watch or found["state"] != "running":
+            break
+        time.sleep(2)
+        if not as_json:
+            print()
+    if found["state"] in ("failed", "dead"):
+        raise typer.Exit(1)
+
+
+@command(name="eval", epilog="Example: msta eval --data RUN/split.csv --adapter RUN/adapter --json")
+def eval_(
+    data: Annotated[Path, typer.Option(help="As for train. A run's split.csv measures on its test clips.")],
+    backbone: Backbone = None,
+    base: Base = None,
+    adapter: Annotated[Path | None, typer.Option(help="An adapter's directory. Without: zero-shot.")] = None,
+    split: Annotated[str | None, typer.Option(help="train, val, test or all. Default: test if there is one.")] = None,
+    clips: Annotated[int, typer.Option(min=1, help="Test clips a video.")] = 1,
+    crops: Annotated[int, typer.Option(help="Test crops a clip: 1 or 3.")] = 1,
+    new_classes: Annotated[bool, typer.Option(help="Measure on the data's classes, not the adapter's.")] = False,
+    template: Annotated[
+        list[str] | None, typer.Option(help='"a video of {}."; again: several, averaged. Else the adapter\'s.')
+    ] = None,
+    predictions: Annotated[Path | None, typer.Option(help="A Parquet file to write every prediction to.")] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Measure top-1 and top-5, in percent, of an adapter or of a backbone as it is."""
+    from msta.config import EvalSettings
+    from msta.evaluation.run import evaluate_on
+
+    views = checked(EvalSettings, clips=clips, crops=crops).views()
+    metrics = evaluate_on(
+        load_model(backbone, base, adapter), data, split=split, views=views, new_classes=new_classes, console=console,
+        template=template, predictions=predictions,
+    )  # fmt: skip
+    for path, reason in metrics["unreadable"].items():
+        say(one_line(f"left out: {path}: {reason}"))
+    if as_json:
+        print_json(metrics)
+    else:
+        accuracy = f"top-1 {metrics['top1']:.1f} %  top-5 {metrics['top5']:.1f} %"
+        print(f"{accuracy}  of {metrics['clips']} clips ({metrics['split']})")
+
+
+@command(epilog="Example: msta info runs/first/adapter, or msta info --plan --data clips/ --shots 8 cache.views=10")
+def info(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TARGET | KEY=VALUE", help="A backbone, an adapter; with --plan, any setting."),
+    ] = None,
+    backbone: Backbone = None,
+    base: Base = None,
+    plan: Annotated[bool, typer.Option("--plan", help="What msta train would take with these options.")] = False,
+    data: Annotated[Path | None, typer.Option(help="As for train.")] = None,
+    method: Annotated[str | None, typer.Option(help="As for train.")] = None,
+    shots: Annotated[int | None, typer.Option(help="As for train.")] = None,
+    preset: Annotated[str, typer.Option(help="As for train.")] = "small",
+    as_json: AsJSON = False,
+) -> None:
+    """Describe this installation, a backbone, or an adapter (what is trained, of what, for which classes).
+
+    With --plan: parameters, arithmetic, memory and time of a training run, before it starts.
+    """
+    if plan:
+        from msta.config import make_config
+        from msta.training.plan import plan as planned
+
+        if data is None:
+            raise ConfigError("missing --data")
+        settings = {"data.path": str(data), "data.shots": shots, "backbone": backbone, "base": base}
+        described = planned(make_config(preset, settings, arguments or [], method=method))
+    else:
+        from msta.inference.describe import describe
+
+        if len(arguments or []) > 1 or data or method or shots:
+            raise ConfigError("one target at a time; --data, --method and --shots go with --plan")
+        described = describe(arguments[0] if arguments else None, backbone, base)
+    if as_json:
+        print_json(described)
+        return
+    width = max(map(len, described))
+    for name, value in described.items():
+        print(f"{name:>{width}}  " + (f"{value:,}" if type(value) is int else str(value)))
+
+
+@command(epilog="Example: msta pretrain --out runs/toy")
+def pretrain(
+    out: Annotated[Path, typer.Option(help="Clips, logs, state and, at the end, backbone/. Given again, it goes on.")],
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps. Default: 4,000.")] = None,
+    clips: Annotated[int | None, typer.Option(min=1, help="Clips of MotionWorld to draw. Default: 80,000.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of clips, weights and order.")] = 0,
+) -> None:
+    """Pretrain a small ViCLIP from nothing on MotionWorld, a synthetic world of captioned motion. Takes hours."""
+    from msta.training.pretrain import PretrainConfig
+    from msta.training.pretrain import pretrain as run
+
+    given: dict[str, Any] = {name: n for name, n in (("steps", steps), ("clips", clips)) if n is not None}
+    run(PretrainConfig(seed=seed, **given), out, console)

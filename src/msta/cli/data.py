@@ -1,0 +1,171 @@
+"""msta data: commands on data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from msta.cli.options import AsJSON, app, console, print_json, say
+from msta.errors import ConfigError, one_line
+
+data_app = typer.Typer(no_args_is_help=True, help="Make, list, check and split data sets.")
+app.add_typer(data_app, name="data", rich_help_panel="Data and descriptions")
+
+DataFolder = Annotated[Path, typer.Option("--data", help="As for train.")]
+DataSettings = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="data.layout=ucf101 and any other setting of data.")
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Files at a time. Default: the processors there are.")]
+
+
+@data_app.command(
+    epilog='Example: msta data motionworld --out clips/ --motions "swipe left,swipe right,circle" --clips 16'
+)
+def motionworld(
+    out: Annotated[Path, typer.Option(help="A folder that is not there yet.")],
+    motions: Annotated[str | None, typer.Option(help="Names, separated by commas. Default: a few.")] = None,
+    clips: Annotated[int, typer.Option(help="Clips a class.")] = 16,
+    size: Annotated[int, typer.Option(help="Pixels a side, even.")] = 128,
+    frames: Annotated[int, typer.Option(help="Frames a clip.")] = 32,
+    domain: Annotated[
+        str, typer.Option(help="train, held-out, or shifted: things and patterns the others lack.")
+    ] = "shifted",
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    names: Annotated[bool, typer.Option("--list", help="List the motions, and write nothing.")] = False,
+) -> None:
+    """Write labelled MP4 clips of synthetic motion in class folders, with descriptions of the classes."""
+    from msta.data.motionworld import ALL_MOTIONS, DEMO_MOTIONS, write_dataset
+
+    if names:
+        print("\n".join(ALL_MOTIONS))
+        return
+    chosen = DEMO_MOTIONS if motions is None else [name.strip() for name in motions.split(",")]
+    write_dataset(out, chosen, clips, size=size, frames_per_clip=frames, domain=domain, seed=seed)
+    print(f"{len(chosen)} classes of {clips} clips in {out}")
+
+
+@data_app.command(
+    name="index",
+    epilog="Example: msta data index --data UCF-101/ --out ucf2.parquet data.layout=ucf101 data.split_number=2",
+)
+def index_(
+    data: DataFolder,
+    out: Annotated[Path, typer.Option(help="A new file, .parquet or .csv; itself a data set.")],
+    overrides: DataSettings = None,
+    without: Annotated[
+        Path | None, typer.Option(help="Leave out the clips of this table, broken.csv of msta data verify.")
+    ] = None,
+    workers: Workers = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Write a data set's catalog once: path, class, split, start, end, duration, frames of each clip."""
+    from msta.config import make_config
+    from msta.data.index import index
+
+    catalog = make_config("small", {"data.path": str(data)}, overrides or []).data.read()
+    done = index(catalog, out, without=without, workers=workers, console=None if as_json else console)
+    if as_json:
+        print_json(done)
+        return
+    hours = f"{done['seconds'] / 3600:.2f} h of video"
+    print(f"{done['clips']} clips of {done['classes']} classes in {done['files']} files, {hours}, in {out}")
+
+
+@data_app.command(epilog="Example: msta data verify --data clips/ --out verified/")
+def verify(
+    data: DataFolder,
+    out: Annotated[Path, typer.Option(help="A folder for broken.csv. Given again, it goes on.")],
+    overrides: DataSettings = None,
+    workers: Workers = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds a file may take.")] = 300.0,
+    as_json: AsJSON = False,
+) -> None:
+    """Decode every file from first frame to last, and list what is broken, and why. Exit code 1 if anything is."""
+    from msta.config import make_config
+    from msta.data.verify import verify as run
+
+    catalog = make_config("small", {"data.path": str(data)}, overrides or []).data.read()
+    done = run(catalog, out, workers=workers, timeout=timeout, console=None if as_json else console)
+    if as_json:
+        print_json(done)
+    else:
+        for row in done["broken"][:20]:
+            say(one_line(f"{row['problem']}: {row['path']}: {row['reason']}"))
+        print(
+            f"{len(done['broken'])} of {done['clips']} clips in {done['files']} files are broken; see {out}/broken.csv"
+        )
+    if done["broken"]:
+        raise typer.Exit(1)
+
+
+@data_app.command(
+    epilog="Example: msta data split --data clips/ --out splits/base-4 --classes base data.shots=4 data.seed=1"
+)
+def split(
+    data: DataFolder,
+    out: Annotated[Path, typer.Option(help="A new folder for split.csv and classes.csv; split.csv is a data set.")],
+    overrides: DataSettings = None,
+    classes: Annotated[str, typer.Option(help="all, or the base or novel half.")] = "all",
+    as_json: AsJSON = False,
+) -> None:
+    """Write who trains, validates and tests, as msta train would decide it."""
+    from msta.config import make_config
+    from msta.data.splits import write_split
+
+    settings = make_config("small", {"data.path": str(data)}, overrides or []).data
+    done = write_split(
+        settings.read(), out, classes, shots=settings.shots, val_fraction=settings.val_fraction,
+        test_fraction=settings.test_fraction, seed=settings.seed,
+    )  # fmt: skip
+    if as_json:
+        print_json(done)
+        return
+    print(
+        f"{done['classes']} classes: {done['train']} train, {done['val']} val, {done['test']} test, in {out}/split.csv"
+    )
+
+
+@data_app.command(
+    epilog="Example: msta data shard --data clips/ --out shards/ --resize 256; "
+    "msta train --data shards/index.json --out RUN"
+)
+def shard(
+    data: DataFolder,
+    out: Annotated[str, typer.Option(help="A folder or a URL that fsspec knows. Given again, it goes on.")],
+    overrides: DataSettings = None,
+    resize: Annotated[
+        int | None, typer.Option(metavar="PIXELS", help="Encode again, the shorter side at most so long.")
+    ] = None,
+    copy: Annotated[bool, typer.Option("--copy", help="The files as they are: the default without --resize.")] = False,
+    reencode: Annotated[
+        bool, typer.Option("--reencode", help="H.264 without sound, time ranges cut: the default for those.")
+    ] = False,
+    clips_per_shard: Annotated[int | None, typer.Option(min=1, help="Clips in a tar file, in place of --mb.")] = None,
+    mb: Annotated[float, typer.Option(min=0.001, help="10^6 bytes at which a tar file is closed.")] = 256.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order in which clips are written.")] = 0,
+    workers: Workers = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds a clip may take.")] = 300.0,
+    as_json: AsJSON = False,
+) -> None:
+    """Write a data set as tar files with an index, to be streamed from disk, over HTTP, or from object stores.
+
+    Clips that cannot be read are left out and listed in index.json. The shards are WebDataset's.
+    """
+    from msta.config import make_config
+    from msta.data.shards.write import Recipe, write_shards
+
+    if copy and reencode:
+        raise ConfigError("--copy, --reencode: one or the other")
+    mode: Any = "copy" if copy else "reencode" if reencode else None
+    catalog = make_config("small", {"data.path": str(data)}, overrides or []).data.read()
+    recipe = Recipe(mode, resize, clips_per_shard, mb, seed)
+    index = write_shards(catalog, out, recipe, workers=workers, timeout=timeout, console=None if as_json else console)
+    if as_json:
+        print_json(index)
+        return
+    for one in index["left_out"]:
+        say(one_line(f"left out: {one['clip']}: {one['reason']}"))
+    size = sum(each["bytes"] for each in index["shards"]) / 1e6
+    print(f"{index['clips']} clips in {len(index['shards'])} shards, {size:.1f} MB; {len(index['left_out'])} left out")

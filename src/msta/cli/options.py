@@ -1,0 +1,90 @@
+"""What the commands share: the application, options of many, and what they print."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from msta.errors import ConfigError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Adapt video-language models (CLIP, ViCLIP) to your own actions with a few labelled clips.",
+    epilog="Start with: msta demo. Then: msta train --data FOLDER --out RUN, where FOLDER has a sub-folder a class.",
+)
+console = Console(stderr=True)
+
+Backbone = Annotated[
+    str | None,
+    typer.Option(
+        help="A directory, a file (.pt .pth .safetensors), a Hub id of a CLIP. Default: toy, which is built in."
+    ),
+]
+Base = Annotated[
+    str | None, typer.Option(help="The CLIP that a fine-tuned backbone without token embedding (ViFi-CLIP) began as.")
+]
+AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from msta._version import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+def listed(text: str) -> list[str]:
+    """What stands between commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def integers(text: str, option: str) -> list[int]:
+    """Whole numbers between commas; ``option`` is named in the error."""
+    try:
+        return [int(part) for part in listed(text)]
+    except ValueError:
+        raise ConfigError(f"{option}: expected numbers separated by commas, got {text!r}") from None
+
+
+def load_model(backbone: str | None, base: str | None, adapter: Path | None) -> Any:
+    """The adapter in its backbone or in the one given, or a backbone as it is; on the GPU if there is one."""
+    import torch
+
+    import msta
+
+    if adapter is not None:
+        model = msta.load_adapter(adapter, msta.load_backbone(backbone, base=base) if backbone is not None else None)
+    else:
+        model = msta.attach(msta.load_backbone(backbone or "toy", base=base), "zero-shot")
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def checked(section: Any, **values: Any) -> Any:
+    """A section of the settings, made of options; what is wrong with them is one line."""
+    from pydantic import ValidationError
+
+    from msta.config import explain
+
+    try:
+        return section(**values)
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from error
+
+
+def print_json(data: Any) -> None:
+    """On standard output, which then holds nothing else."""
+    print(json.dumps(data, indent=2))
+
+
+def say(text: str) -> None:
+    """On standard error, above a progress bar."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

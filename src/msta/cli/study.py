@@ -1,0 +1,182 @@
+"""Commands for research: protocol, ablate, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from msta.cli.options import AsJSON, Backbone, Base, app, console, integers, listed, print_json
+from msta.errors import ConfigError
+
+command = partial(app.command, rich_help_panel="Study")
+
+
+@command(
+    epilog="Example: msta protocol few-shot --data clips/ --shots 2,4,8 --out runs/few-shot; "
+    "msta protocol zero-shot --source clips/ --target ucf101=UCF-101/ --out runs/transfer; "
+    "msta protocol report --out runs/few-shot"
+)
+def protocol(
+    name: Annotated[
+        str, typer.Argument(help="zero-shot, few-shot, base-to-novel or supervised; report makes its pages again.")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting of msta train.")
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="[NAME=]PATH[?setting=value&…]. Again with one NAME: its other splits, averaged over."),
+    ] = None,
+    source: Annotated[list[str] | None, typer.Option(help="The same: what zero-shot trains on.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="The same: what zero-shot tests on; base-to-novel: the novel classes.")
+    ] = None,
+    second: Annotated[
+        list[str] | None, typer.Option(help="The same: also tested on, to see what training made the model forget.")
+    ] = None,
+    backbone: Backbone = None,
+    base: Base = None,
+    adapter: Annotated[Path | None, typer.Option(help="A trained one for zero-shot, in place of --source.")] = None,
+    method: Annotated[str, typer.Option(help="Names, separated by commas, the baseline first.")] = "zero-shot,msta",
+    shots: Annotated[
+        str | None, typer.Option(help="Clips a class. Default: 2,4,8,16 for few-shot, 16 for base-to-novel, else all.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Of splits and training, separated by commas.")] = "0,1,2",
+    preset: Annotated[str, typer.Option(help="As for train.")] = "small",
+    published: Annotated[Path | None, typer.Option(help="JSON of others' figures, to stand beside yours.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Given again, it goes on and skips what is finished.")] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Run one of the field's four protocols: splits, runs, tables with intervals, and a report to look at.
+
+    Writes DIR/report.html, results.md, results.tex and results.json, and keeps every prediction. The checkpoint is
+    selected on validation clips; train.watch_test=true also prints the authors' choice, by test clips, as test-leak.
+    """
+    from msta.evaluation.protocol_report import summary, write_report
+    from msta.evaluation.protocols import Request
+    from msta.evaluation.running import run_protocol
+
+    if out is None:
+        raise ConfigError("missing --out")
+    if name != "report":
+        request = Request(
+            name,
+            tuple(data or ()),
+            tuple(source or ()),
+            tuple(target or ()),
+            tuple(listed(method)),
+            tuple(integers(shots, "--shots")) if shots is not None else None,
+            tuple(integers(seeds, "--seeds")),
+            preset,
+            tuple(overrides or ()),
+            backbone,
+            base,
+            adapter,
+            tuple(second or ()),
+        )
+        run_protocol(request, out, console)
+    results = write_report(out, published)
+    if as_json:
+        print_json(results)
+    else:
+        print(summary(results))
+        print(f"Report: {out / 'report.html'}")
+
+
+@command(epilog="Example: msta ablate --data clips/ --shots 8 --axes dim,kernel,towers --out runs/ablation")
+def ablate(
+    data: Annotated[Path, typer.Option(help="As for train.")],
+    out: Annotated[Path, typer.Option(help="Runs, table and figures. Given again, it goes on.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting, of all runs.")
+    ] = None,
+    axes: Annotated[str | None, typer.Option(help="Choices to vary, separated by commas. Default: all.")] = None,
+    novel: Annotated[bool, typer.Option("--novel", help="Train on half of the classes, measure both halves.")] = False,
+    shots: Annotated[int | None, typer.Option(min=1, help="Training clips a class. Default: as train.")] = None,
+    seeds: Annotated[str, typer.Option(help="Of splits and training, separated by commas.")] = "0,1,2",
+    backbone: Backbone = None,
+    base: Base = None,
+    preset: Annotated[str, typer.Option(help="As for train.")] = "small",
+    as_json: AsJSON = False,
+) -> None:
+    """Vary MSTA's choices one at a time: blocks, dim, scale, shared, kernel, towers, consistency, sentences, template.
+
+    Each point is a run; OUT/ablation.md is the table, OUT/AXIS.png a figure each. Finished runs are not run again.
+    """
+    from msta.evaluation.ablation import Ablation
+    from msta.evaluation.ablation import ablate as run
+    from msta.evaluation.ablation_report import table
+
+    chosen, numbers = tuple(listed(axes)) if axes is not None else None, tuple(integers(seeds, "--seeds"))
+    asked = Ablation(data, novel, chosen, shots, numbers, preset, tuple(overrides or ()), backbone, base)
+    result = run(asked, out, console)
+    if as_json:
+        print_json(result)
+    else:
+        print(table(result), end="")
+
+
+@command(
+    epilog="Example: msta compare --methods linear-probe,lora,full,msta --data clips/ --shots 8 "
+    "--cases few-shot,base-to-novel --second other=more-clips/ --out runs/compared"
+)
+def compare(
+    data: Annotated[list[str], typer.Option(help="[NAME=]PATH[?setting=value&…]. Again: another data set.")],
+    out: Annotated[Path, typer.Option(help="Runs, tables, figures. Given again, it goes on.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[METHOD:]KEY=VALUE", help="Any setting, of all runs or of a method's own."),
+    ] = None,
+    methods: Annotated[
+        str, typer.Option(help="Names, separated by commas. zero-shot is always there.")
+    ] = "linear-probe,full,lora,mma,msta",
+    cases: Annotated[str, typer.Option(help="few-shot, base-to-novel, or both.")] = "few-shot",
+    shots: Annotated[int, typer.Option(min=1, help="Training clips a class.")] = 8,
+    seeds: Annotated[str, typer.Option(help="Of splits and training, separated by commas.")] = "0,1,2",
+    second: Annotated[
+        list[str] | None, typer.Option(help="[NAME=]PATH: also tested on, to see what training made a model forget.")
+    ] = None,
+    trials: Annotated[int, typer.Option(min=0, help="Of a search on validation, for each method; 0: defaults.")] = 8,
+    schedule: Annotated[str, typer.Option(help="equal for all, or own: each method's authors'.")] = "equal",
+    backbone: Backbone = None,
+    base: Base = None,
+    preset: Annotated[str, typer.Option(help="As for train.")] = "small",
+    as_json: AsJSON = False,
+) -> None:
+    """Compare methods fairly: same clips, same views, same budget, settings searched on validation for each.
+
+    Accuracy with intervals and paired tests, base-to-novel, forgetting, parameters, time, memory, size: in
+    OUT/report.html, comparison.md and comparison.json. Finished runs are not run again.
+    """
+    from msta.evaluation.comparison import Comparison
+    from msta.evaluation.comparison import compare as run
+    from msta.evaluation.comparison_report import markdown
+
+    common, own = _by_method(overrides or ())
+    asked = Comparison(
+        tuple(data), tuple(listed(methods)), tuple(listed(cases)), shots, tuple(integers(seeds, "--seeds")),
+        tuple(second or ()), trials, schedule, preset, common, backbone, base, own,
+    )  # fmt: skip
+    result = run(asked, out, console)
+    if as_json:
+        print_json(result)
+    else:
+        print(markdown(result), end="")
+        print(f"\nReport: {out / 'report.html'}")
+
+
+def _by_method(overrides: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[str, tuple[str, ...]], ...]]:
+    """Overrides of all runs, and those written METHOD:KEY=VALUE by method."""
+    common: list[str] = []
+    own: dict[str, list[str]] = {}
+    for override in overrides:
+        method, colon, _ = override.partition("=")[0].partition(":")
+        if colon:
+            own.setdefault(method.strip(), []).append(override.partition(":")[2])
+        else:
+            common.append(override)
+    return tuple(common), tuple((method, tuple(settings)) for method, settings in own.items())

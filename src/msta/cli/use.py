@@ -1,0 +1,335 @@
+"""Commands that use a model: predict, explain, search, serve, app, export."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from msta.cli.options import AsJSON, Backbone, Base, app, checked, console, load_model, print_json
+from msta.errors import ConfigError, one_line
+
+command = partial(app.command, rich_help_panel="Use")
+
+
+@command(
+    epilog="Example: msta predict clips/*.mp4 --adapter runs/first/adapter; "
+    "msta predict long.mp4 --adapter runs/first/adapter --window 2s --stride 0.5s --format srt --out long.srt; "
+    'msta predict clip.mp4 --backbone ViClip.pth --labels "push,hug,shake hands"'
+)
+def predict(
+    videos: Annotated[
+        list[str] | None,
+        typer.Argument(help="Files, folders, patterns; with --window also rtsp:// or http:// and webcam:0."),
+    ] = None,
+    adapter: Annotated[
+        list[Path] | None, typer.Option(help="An adapter's directory; again: several of one backbone, in one pass.")
+    ] = None,
+    backbone: Backbone = None,
+    base: Base = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Classes, separated by commas, or a .txt or .csv of them; else the adapter's.")
+    ] = None,
+    template: Annotated[
+        list[str] | None, typer.Option(help='"a video of {}."; again: several, averaged. Else the adapter\'s.')
+    ] = None,
+    unknown_below: Annotated[
+        str | None, typer.Option(help="A probability, or val (the adapter's own): below it a video is unknown.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Classes to print for a video.")] = 3,
+    clips: Annotated[int, typer.Option(min=1, help="Test clips a video.")] = 1,
+    crops: Annotated[int, typer.Option(help="Test crops a clip: 1 or 3.")] = 1,
+    window: Annotated[str | None, typer.Option(help="Make a timeline, of windows of so long: 2s.")] = None,
+    stride: Annotated[str | None, typer.Option(help="From one window to the next. Default: a quarter.")] = None,
+    min_duration: Annotated[str, typer.Option(help="Shorter segments are given to their neighbours.")] = "0s",
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop a timeline there, of a stream say.")] = None,
+    format: Annotated[str, typer.Option(help="table, json, csv; of a timeline also srt, elan.")] = "table",
+    out: Annotated[Path | None, typer.Option(help="A file to write to; of srt and elan for several, a folder.")] = None,
+    overlay: Annotated[Path | None, typer.Option(help="An MP4 of the video with the timeline's labels in it.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Videos, or windows, at a time.")] = 8,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that decode.")] = 2,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="In place of videos: a data set or a CSV of path; --out is a .parquet or folder."),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Of --data: local processes, or ray, an extra.")] = "local",
+    processes: Annotated[int | None, typer.Option(min=1, help="Of --data: models at work. Default: one a GPU.")] = None,
+    partition: Annotated[int, typer.Option(min=1, help="Of --data: clips of a part, which is not begun twice.")] = 1000,
+    as_json: AsJSON = False,
+) -> None:
+    """Say what happens in each video, or in a long one when: with --window. With --data: of a catalog of any size.
+
+    Probabilities are at the temperature that fitted the adapter's validation clips. A file that cannot be read is
+    reported in its place, and the exit code is 1.
+    """
+    from msta.config import EvalSettings
+    from msta.inference.class_sets import class_names, unknown_threshold
+    from msta.inference.durations import parse_seconds
+    from msta.inference.predict import Request
+    from msta.inference.predict import predict as run
+    from msta.inference.predictor import Predictor
+    from msta.inference.segments import Smoothing
+    from msta.inference.sources import expand
+    from msta.inference.timeline import Windows
+
+    views = checked(EvalSettings, clips=clips, crops=crops).views()
+    names = class_names(labels) if labels is not None else None
+    adapters = adapter or []
+    if data is not None:
+        _predict_catalog(
+            data, out, engine, processes, partition, as_json, adapter=adapters, backbone=backbone, base=base,
+            labels=names, template=template, views=views, batch=batch, readers=workers,
+            plain=window is None and not videos,
+        )  # fmt: skip
+        return
+    if not videos:
+        raise ConfigError("give videos, or --data")
+    each: list[Path | None] = [*adapters] or [None]
+    below = [unknown_threshold(unknown_below, a) if unknown_below is not None else None for a in each]
+    if not adapters and names is None:
+        raise ConfigError("give --adapter, or --labels")
+    if stride is not None and window is None:
+        raise ConfigError("--stride: goes with --window")
+    length = parse_seconds(window, "--window") if window is not None else None
+    windows = length and Windows(length, parse_seconds(stride, "--stride") if stride else length / 4, batch)
+    request = Request(
+        expand(videos), windows or None, Smoothing(parse_seconds(min_duration, "--min-duration")),
+        "json" if as_json else format, out, overlay, below, top, batch, workers, seconds,
+    )  # fmt: skip
+    request.check()
+    predictors = {
+        name: Predictor(model, names, template=template, views=views)
+        for name, model in _load_models(backbone, base, adapters).items()
+    }
+    if not run(predictors, request, lambda text: print(text, flush=True)):
+        raise typer.Exit(1)
+
+
+@command(epilog="Example: msta explain clip.mp4 --adapter runs/first/adapter --out why")
+def explain(
+    video: Annotated[str, typer.Argument(help="A video file.")],
+    out: Annotated[Path, typer.Option(help="A folder for strip.png, overlay.mp4 and explanation.json.")],
+    adapter: Annotated[Path | None, typer.Option(help="An adapter's directory.")] = None,
+    backbone: Backbone = None,
+    base: Base = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Classes, separated by commas, or a .txt or .csv of them; else the adapter's.")
+    ] = None,
+    template: Annotated[list[str] | None, typer.Option(help="As for predict.")] = None,
+    label: Annotated[str | None, typer.Option("--class", help="The class to explain. Default: the likeliest.")] = None,
+    start: Annotated[str, typer.Option(help="Explain a part of a long video: from here …")] = "0s",
+    end: Annotated[str | None, typer.Option(help="… to here.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Of the integral: more are more exact, and take longer.")] = 16,
+    as_json: AsJSON = False,
+) -> None:
+    """Show which patches of which frames, and which words, make a video of a class."""
+    from msta.inference.class_sets import class_names
+    from msta.inference.durations import parse_seconds
+    from msta.inference.explain import explain as run
+    from msta.inference.heat import summary, write_explanation
+    from msta.inference.predictor import Predictor
+
+    names = class_names(labels) if labels is not None else None
+    if adapter is None and names is None:
+        raise ConfigError("give --adapter, or --labels")
+    span = parse_seconds(start, "--start"), parse_seconds(end, "--end") if end is not None else None
+    predictor = Predictor(load_model(backbone, base, adapter), names, template=template)
+    explanation = run(predictor, video, label, span=span, steps=steps)
+    data = write_explanation(explanation, video, out, span)
+    if as_json:
+        print_json(data)
+    else:
+        print(summary(data, out))
+
+
+@command(epilog='Example: msta search "someone falls" --in videos/ --backbone ViClip.pth --out found.html')
+def search(
+    query: Annotated[str, typer.Argument(help="A sentence.")],
+    folder: Annotated[Path, typer.Option("--in", help="A folder of videos.")],
+    adapter: Annotated[Path | None, typer.Option(help="An adapter's directory. Else the bare backbone.")] = None,
+    backbone: Backbone = None,
+    base: Base = None,
+    index: Annotated[
+        Path | None, typer.Option(help="The index; made, or completed. Default: .msta-index.parquet in the folder.")
+    ] = None,
+    window: Annotated[str, typer.Option(help="How long a moment is.")] = "4s",
+    stride: Annotated[str | None, typer.Option(help="From one to the next. Default: half.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Moments to find.")] = 12,
+    out: Annotated[Path | None, typer.Option(help="A page with pictures, .html.")] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Find the moments in a folder of videos that a sentence describes. The first search reads all of them."""
+    from msta.inference.durations import parse_seconds
+    from msta.inference.output import clock
+    from msta.inference.search import INDEX, query_embedding, update_index, write_found
+    from msta.inference.timeline import Windows
+
+    length = parse_seconds(window, "--window")
+    windows = Windows(length, parse_seconds(stride, "--stride") if stride else length / 2)
+    model = load_model(backbone, base, adapter).eval()
+    asked = query_embedding(model, query)
+    with console.status("reading the folder") as status:
+        made = update_index(
+            model, folder, index or folder / INDEX, windows,
+            lambda number, count, path: status.update(one_line(f"indexing {number} of {count}: {path}")),
+        )  # fmt: skip
+    found = made.nearest(asked, top)
+    if out is not None:
+        write_found(query, folder, found, made, out)
+    if as_json:
+        print_json([vars(moment) for moment in found])
+        return
+    for m in found:
+        print(one_line(f"{m.score:.3f}  {clock(m.start)} - {clock(m.end)}  {m.path}"))
+
+
+@command(epilog="Example: msta serve --adapters adapters/ --keys keys.txt --host 0.0.0.0")
+def serve(
+    adapters: Annotated[Path, typer.Option(help="A folder with a sub-folder an adapter, all of one backbone.")],
+    backbone: Backbone = None,
+    base: Base = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    root: Annotated[Path | None, typer.Option(help="A folder whose videos may be asked about by path.")] = None,
+    keys: Annotated[Path | None, typer.Option(help="API keys, one a line. Else: $MSTA_API_KEYS.")] = None,
+    allow_anyone: Annotated[bool, typer.Option("--allow-anyone", help="No keys, whatever the address.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Decoding processes. Default: CPUs less 1.")] = None,
+    max_mb: Annotated[int, typer.Option(min=1, help="Megabytes a request.")] = 64,
+    max_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of video.")] = 600,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to an answer.")] = 60,
+    adapter_mb: Annotated[int, typer.Option(min=1, help="Megabytes of adapters kept in memory.")] = 512,
+    concurrent: Annotated[int, typer.Option(min=1, help="Requests worked on at a time; thrice as many may wait.")] = 64,
+) -> None:
+    """Answer over HTTP, many adapters on one backbone. POST /v1/classify with file= and adapter=; see /docs.
+
+    SIGTERM ends it when the requests it has are answered.
+    """
+    try:
+        from msta.inference.service.limits import Limits
+        from msta.inference.service.server import read_keys
+        from msta.inference.service.server import serve as run
+    except ImportError as error:
+        raise ConfigError(f"msta serve needs the package {error.name}: pip install 'msta[serve]'") from error
+    limits = Limits(
+        body_bytes=max_mb * 2**20, seconds=max_seconds, request_seconds=timeout, adapter_bytes=adapter_mb * 2**20,
+        concurrent=concurrent, queue=3 * concurrent,
+    )  # fmt: skip
+    run(
+        load_model(backbone, base, None).backbone, adapters, host=host, port=port, root=root, keys=read_keys(keys),
+        allow_anyone=allow_anyone, workers=workers, limits=limits,
+    )  # fmt: skip
+
+
+@command(name="app", epilog="Example: msta app --adapter runs/first/adapter --in videos/")
+def app_(
+    adapter: Annotated[list[Path] | None, typer.Option(help="An adapter's directory; again: several.")] = None,
+    adapters: Annotated[
+        Path | None, typer.Option(help="A folder with a sub-folder an adapter, or a run. All of one backbone.")
+    ] = None,
+    backbone: Backbone = None,
+    base: Base = None,
+    search_in: Annotated[Path | None, typer.Option("--in", help="The folder that is offered for a search.")] = None,
+    runs: Annotated[Path, typer.Option(help="Where trained adapters go; those in it can be picked.")] = Path(
+        "msta-runs"
+    ),
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 7860,
+    allow_anyone: Annotated[
+        bool, typer.Option("--allow-anyone", help="Listen where others can reach it. There is no password.")
+    ] = False,
+    max_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of a video.")] = 3600,
+) -> None:
+    """Use it in a browser: predict, train an adapter from a few clips, search. Nothing leaves this computer.
+
+    Ctrl-C ends it; a training under way is saved, and goes on with msta train --resume.
+    """
+    from msta.inference.app.server import run
+
+    run(
+        adapter or [], adapters, backbone=backbone, base=base, search_in=search_in, runs=runs, host=host, port=port,
+        allow_anyone=allow_anyone, seconds=max_seconds,
+    )  # fmt: skip
+
+
+@command(name="export", epilog="Example: msta export --adapter runs/first/adapter --out exported --precision int8")
+def export_(
+    out: Annotated[Path, typer.Option(help="A new directory.")],
+    adapter: Annotated[
+        Path | None, typer.Option(help="An adapter's directory. Without: the backbone, --labels.")
+    ] = None,
+    backbone: Backbone = None,
+    base: Base = None,
+    labels: Annotated[str | None, typer.Option(help="As for predict.")] = None,
+    form: Annotated[str, typer.Option("--format", help="onnx or torch-export.")] = "onnx",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
+    tolerance: Annotated[float | None, typer.Option(min=0, help="Relative difference from torch let through.")] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Write the adapted model for ONNX Runtime, or as a torch.export program, the classes baked in.
+
+    It is compared with torch first, and not written if it differs. docs/export.md tells how to run it without torch.
+    """
+    from msta.inference.class_sets import class_names
+    from msta.inference.export import TOLERANCE
+    from msta.inference.export import export as run
+    from msta.inference.shared import Member
+
+    for option, value, known in (("--format", form, ("onnx", "torch-export")), ("--precision", precision, TOLERANCE)):
+        if value not in known:
+            raise ConfigError(f"{option}: expected one of {', '.join(known)}, got {value!r}")
+    if adapter is None and labels is None:
+        raise ConfigError("give --adapter, or --labels")
+    member = Member(load_model(backbone, base, adapter).cpu(), class_names(labels) if labels is not None else None)
+    done = run(member, out, form, precision, tolerance)  # type: ignore[arg-type]
+    if as_json:
+        print_json(done)
+        return
+    frames = "any number of" if done["any_frames"] else done["frames"]
+    print(f"{out}: {len(done['classes'])} classes, {frames} frames of {done['size']} px, {precision}")
+    for name, size in done["bytes"].items():
+        print(f"  {name}  {size / 1e6:.1f} MB, differs from torch by {done['differs_by'][name]:.1e}")
+
+
+def _predict_catalog(
+    data: Path, out: Path | None, engine: Any, processes: int | None, partition: int, as_json: bool, *,
+    adapter: list[Path], labels: Any, template: Any, plain: bool, **settings: Any,
+) -> None:  # fmt: skip
+    from msta.config import make_config
+    from msta.inference.bulk import Job, default_threads, predict_catalog
+    from msta.inference.clip_lists import read_clips
+
+    if out is None:
+        raise ConfigError("missing --out")
+    if not plain or len(adapter) > 1:
+        raise ConfigError("--data: goes with one --adapter, and with neither videos nor --window")
+    if not adapter and labels is None:
+        raise ConfigError("give --adapter, or --labels")
+    read = make_config("small", {"data.path": str(data)}).data.read
+    clips, classes = read_clips(data, read)
+    job = Job(
+        str(adapter[0].absolute()) if adapter else None, labels=tuple(labels) if labels else None,
+        template=tuple(template) if template else None, threads=default_threads(processes), **settings,
+    )  # fmt: skip
+    done = predict_catalog(
+        clips, classes, out, job, engine=engine, partition=partition, processes=processes,
+        console=None if as_json else console,
+    )  # fmt: skip
+    if as_json:
+        print_json(done)
+    else:
+        print(f"{done['clips']} clips in {done['out']}; {done['unreadable']} could not be read, see the column error")
+
+
+def _load_models(backbone: str | None, base: str | None, adapters: list[Path]) -> dict[str, Any]:
+    """By name; all in one backbone."""
+    import msta
+    from msta.inference.durations import short_names
+
+    first = load_model(backbone, base, adapters[0] if adapters else None)
+    models = [first]
+    if len(adapters) > 1:
+        frozen = msta.load_backbone(backbone or first.origin["source"], base=base or first.origin.get("base"))
+        models = [msta.load_adapter(adapter, frozen).to(first.backbone.logit_scale.device) for adapter in adapters]
+    return dict(zip(short_names(adapters) or [""], models, strict=True))
