@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from step import alternate
 
 from msta.backbone.attention import attend
 from msta.memory import keep_freed_memory
+from msta.training.bench import alternate
 
 RESULTS = Path(__file__).parent / "results"
 SHAPES = {

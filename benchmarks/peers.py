@@ -18,12 +18,12 @@ from typing import Any
 import peft
 import torch
 import transformers
-from step import alternate
 from torch import Tensor, nn
 
 import msta
 from msta.memory import keep_freed_memory
 from msta.methods.scores import class_logits
+from msta.training.bench import alternate
 from msta.training.losses import objective
 
 RESULTS = Path(__file__).parent / "results"

@@ -14,7 +14,6 @@ import json
 import multiprocessing
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -28,6 +27,7 @@ from torch import Tensor
 import msta
 from msta.backbone.prefix import Tokens, to_keep, tokens_of
 from msta.memory import keep_freed_memory
+from msta.training.bench import alternate
 from msta.training.cost import count_step, flop_counter
 from msta.training.losses import objective
 
@@ -96,18 +96,6 @@ class Step:
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-
-
-def alternate(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each, taken in turn, after one round that warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for round_ in range(rounds + 1):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if round_:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
 
 
 def flops(step: Callable[[], object]) -> int:

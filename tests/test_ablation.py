@@ -142,3 +142,14 @@ def test_wrong_usage_is_named_before_anything_is_written(clips, backbone, tmp_pa
 def test_seeds_are_numbers():
     with pytest.raises(ConfigError, match="--seeds: expected numbers separated by commas, got '1,a'"):
         CliRunner().invoke(app, ["ablate", "--data", ".", "--out", "x", "--seeds", "1,a"], catch_exceptions=False)
+
+
+def test_the_data_are_read_as_asked(clips, backbone, tmp_path):  # noqa: F811
+    (tmp_path / "names.csv").write_text("id,name\n0,go there\n1,go back\n")
+    overrides = (*QUICK, "train.epochs=0", f"data.labels={tmp_path / 'names.csv'}")
+    asked = Ablation(clips, axes=("template",), shots=3, seeds=(0,), overrides=overrides, backbone=backbone)
+    ablate(asked, tmp_path / "out", QUIET)
+    names = json.loads((tmp_path / "out" / "runs" / "unchanged" / "seed-0" / "adapter" / "classes.json").read_text())
+    assert names["names"] == ["go there", "go back"]
+    split = (tmp_path / "out" / "data" / "seed-0" / "own" / "split.csv").read_text()
+    assert all(("go_there" in line) == line.split(",")[1].startswith("0") for line in split.splitlines()[1:])

@@ -36,6 +36,15 @@ def test_save_load_predict_again(tmp_path, backbone, method):
     assert sum(p.probability for p in Predictor(again)(clip)) == pytest.approx(1)
 
 
+def test_a_temperature_is_saved_unless_the_metrics_have_one(saved, tmp_path):
+    model, folder = saved
+    assert msta.load_adapter(folder).temperature == 1.0
+    model.temperature = 2.5
+    for name, metrics, expected in (("a", None, 2.5), ("b", {"top1": 1.0}, 2.5), ("c", {"temperature": None}, 1.0)):
+        model.save(tmp_path / name, metrics)
+        assert msta.load_adapter(tmp_path / name).temperature == expected
+
+
 def test_the_backbone_is_found_again_and_the_task_comes_along(saved):
     model, folder = saved
     again = msta.load_adapter(folder)
@@ -92,6 +101,7 @@ def edit(path, **changes):
         (lambda f: edit(f / "adapter_config.json", settings={"dim": 4}), "do not fit: .*size mismatch"),
         (lambda f: edit(f / "adapter_config.json", settings={"rank": 4}), "do not fit: .*rank"),
         (lambda f: edit(f / "adapter_config.json", backbone={}), "adapter_config.json: damaged or not ours"),
+        (lambda f: edit(f / "adapter_config.json", backbone="toy"), "adapter_config.json: damaged or not ours"),
         (lambda f: (f / "adapter_model.safetensors").unlink(), "adapter_model.safetensors: damaged"),
         (lambda f: (f / "adapter_model.safetensors").write_bytes(b"x" * 100), "adapter_model.safetensors: damaged"),
         (lambda f: edit(f / "classes.json", names=["push", "push"]), "classes.json: names: a class is there twice"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -119,6 +120,14 @@ def test_random_backbones_repeat_and_leave_the_random_state_alone():
     assert torch.equal(torch.rand(1), expected)
     assert one.fingerprint() == same.fingerprint() != other.fingerprint()
     assert not any(p.requires_grad for p in one.parameters())
+
+
+@pytest.mark.parametrize("change", [{"activation": "gelu"}, {"heads": 1}, {"layer_norm_eps": 1e-6}])
+def test_the_same_weights_that_compute_something_else_have_another_fingerprint(change):
+    backbone = msta.random_backbone(tiny())
+    other = msta.random_backbone(replace(tiny(), video=replace(tiny().video, **change)))
+    other.load_state_dict(backbone.state_dict())
+    assert other.fingerprint() != backbone.fingerprint()
 
 
 def test_an_unknown_architecture_is_named():

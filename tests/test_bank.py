@@ -55,6 +55,8 @@ def test_classes_are_found_by_name_however_it_is_spelled():
     assert bank.find("swipe_left") is bank.find("Swipe-Left") is PUSH
     assert bank.find("ApplyEyeMakeup").spatial == ("eye",)
     assert bank.find("swipe") is None
+    accented = DescriptionBank("b", {"caf\u00e9 au lait": PUSH})
+    assert accented.find("cafe\u0301 au lait") is PUSH  # letter and accent apart
     part = bank.subset(["apply_eye_makeup", "swipe left"])
     assert list(part.classes) == ["apply_eye_makeup", "swipe left"]
     assert part.spatial == {"apply_eye_makeup": ("eye",), "swipe left": PUSH.spatial}

@@ -161,3 +161,8 @@ def test_the_command(world, tmp_path):
     assert pq.read_table(tmp_path / "p.parquet")["predicted"].to_pylist()[0] in ("push", "pull")
     refused = CliRunner().invoke(cli.app, [*map(str, arguments)])
     assert isinstance(refused.exception, ConfigError)
+    for option in ("--top 2", "--format csv", "--overlay o.mp4", "--stride 1s", "--seconds 3", "--unknown-below 0.5"):
+        refused = CliRunner().invoke(cli.app, [*map(str, arguments), "--out", str(tmp_path / "q"), *option.split()])
+        assert f"{option.split()[0]}: does not go with --data" in str(refused.exception)
+    refused = CliRunner().invoke(cli.app, ["predict", "a.mp4", "--labels", "a,b", "--engine", "ray"])
+    assert "--engine: goes with --data" in str(refused.exception)

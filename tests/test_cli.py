@@ -197,6 +197,10 @@ def test_a_protocol_from_nothing_to_a_report_and_the_report_again(world, tmp_pat
     [
         (["train"], 2, ["--data", "--out"]),
         (["train", *"--data clips --backbone backbone --out r trian.lr=1".split()], 2, ["no setting trian"]),
+        (["train", *"--data clips --backbone backbone --out r lr=1".split()], 2, ["no setting lr; did you mean train.lr?"]),
+        (["train", "--resume", "r", "--preset", "small"], 2, ["--resume takes its settings from the run"]),
+        (["data", "index", *"--data clips --out i.parquet train.lr=1".split()], 2, ["train.lr: says nothing of data"]),
+        (["eval", *"--data clips --base clip.pt".split()], 2, ["--base: completes a file that --backbone names"]),
         (["train", *"--data clips --backbone backbone --out r train.lr_=1".split()], 2, ["no setting train.lr_", "train.lr?"]),
         (["train", *"--data clips --backbone backbone --out r train.lr=fast".split()], 2, ["train.lr:", "'fast'"]),
         (["train", *"--data clips --backbone backbone --out r train.batch_size=-1".split()], 2, ["train.batch_size", "-1"]),

@@ -158,6 +158,7 @@ def test_other_settings_in_the_same_folder_are_refused(asked, compared):
         ({"schedule": "mine"}, "--schedule: 'mine'"),
         ({"own": (("lora", ("train.lr=1e-3",)),)}, "settings for lora, which is not among the methods"),
         ({"own": (("msta", ("train.seed=1",)),)}, "train.seed is the protocol's to set"),
+        ({"overrides": ("data.labels=names.csv",)}, r"data.labels is a data set's own: .*'PATH\?labels=…'"),
         ({"own": (("linear-probe", ("method.dim=8",)),)}, "no setting method.dim of linear-probe"),
     ],
 )

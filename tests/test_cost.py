@@ -19,6 +19,7 @@ import msta
 from msta.cli import app
 from msta.config import make_config
 from msta.methods import METHODS, method_config
+from msta.training.bench import bench
 from msta.training.cost import count_step, flop_counter, time_forward, time_step
 from msta.training.loop import train
 from msta.training.losses import objective
@@ -125,9 +126,29 @@ def test_the_command(task):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "word"), [(["--plan"], "--data"), (["a", "b"], "one target"), (["--shots", "2"], "--plan")]
+    ("arguments", "word"),
+    [(["--plan"], "--data"), (["a", "b"], "one target"), (["--shots", "2"], "--plan"), (["--preset", "x"], "--plan")],
 )
 def test_wrong_usage_says_what(arguments, word):
     result = CliRunner().invoke(app, ["info", *arguments])
     assert result.exit_code != 0
     assert word in str(result.exception) + result.output
+
+
+def test_bench_measures_the_ways_side_by_side(task):
+    result = CliRunner().invoke(app, ["bench", "--backbone", str(task[1]), "--classes", "3", "--rounds", "1", "--json"])
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert facts["method"] == "msta"
+    assert facts["seconds a step"] > 0
+    assert facts["times faster"] == pytest.approx(facts["seconds a step, plain"] / facts["seconds a step"], rel=0.1)
+    assert facts["seconds a step, prefix kept"] > 0
+
+
+def test_bench_has_no_prefix_to_keep_where_all_trains():
+    backbone = msta.random_backbone(tiny())
+    before = backbone.fingerprint()
+    facts = bench(backbone, "full", classes=2, batch=1, rounds=1)
+    assert facts["TFLOP of it in the frozen prefix"] == 0
+    assert "seconds a step, prefix kept" not in facts
+    assert backbone.fingerprint() == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -68,6 +69,14 @@ def test_a_folder_with_a_sub_folder_a_class(tmp_path):
 )
 def test_names_become_text(folder, text):
     assert class_text(folder) == text
+
+
+def test_a_name_is_the_same_with_its_accents_apart(tmp_path):
+    for form, folder in (("NFC", tmp_path / "a"), ("NFD", tmp_path / "b")):
+        for name in ("caf\u00e9", "th\u00e9"):
+            (folder / unicodedata.normalize(form, name)).mkdir(parents=True)
+            (folder / unicodedata.normalize(form, name) / "0.mp4").touch()
+    assert read_catalog(tmp_path / "a").classes == read_catalog(tmp_path / "b").classes == ("caf\u00e9", "th\u00e9")
 
 
 def test_split_folders(tmp_path):

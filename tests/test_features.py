@@ -19,10 +19,10 @@ from safetensors.torch import load_file
 from video_files import write_video
 
 import msta
-from msta.config import make_config
+from msta.config import make_config, read_config
 from msta.data.catalog import read_catalog
 from msta.data.clips import Augmentation, ClipDataset, ClipFormat
-from msta.errors import ConfigError, Interrupted
+from msta.errors import ConfigError, DataError, Interrupted
 from msta.training import features
 from msta.training.features import PrefixCache
 from msta.training.loop import train
@@ -191,10 +191,44 @@ def test_a_run_that_is_stopped_goes_on_from_it(clips, backbone, tmp_path, monkey
         run(clips, backbone, tmp_path / "parts", *cache)
     monkeypatch.setattr(features.PrefixCache, "loader", real)
     settings = tmp_path / "parts" / "config.yaml"
-    from msta.config import read_config
-
     train(read_config(settings), tmp_path / "parts", QUIET, resume=True)
     assert same(load_file(tmp_path / "parts" / "adapter" / "adapter_model.safetensors"), expected)
+
+
+def test_a_run_goes_on_without_the_cache_that_it_had(clips, backbone, tmp_path, monkeypatch):
+    cache = ["cache.views=1", "cache.dtype=fp32"]
+    _, expected = run(clips, backbone, tmp_path / "whole", *cache, f"cache.path={tmp_path / 'other'}")
+    seen = []
+    real = features.PrefixCache.loader
+
+    def loader(self, dataset, batches, *rest):
+        if dataset.augmentation is None and seen:  # the second time validation clips are read: an epoch is over
+            os.kill(os.getpid(), signal.SIGINT)
+        seen.append(dataset)
+        return real(self, dataset, batches, *rest)
+
+    monkeypatch.setattr(features.PrefixCache, "loader", loader)
+    with pytest.raises(Interrupted):
+        run(clips, backbone, tmp_path / "parts", *cache, f"cache.path={tmp_path / 'cache'}")
+    monkeypatch.undo()
+    shutil.rmtree(tmp_path / "cache")
+    train(read_config(tmp_path / "parts" / "config.yaml"), tmp_path / "parts", QUIET, resume=True)
+    assert same(load_file(tmp_path / "parts" / "adapter" / "adapter_model.safetensors"), expected)
+
+
+def test_a_damaged_file_is_named(clips, backbone, tmp_path):
+    cache = ["cache.views=1", f"cache.path={tmp_path / 'cache'}"]
+    run(clips, backbone, tmp_path / "one", *cache)
+    for file in (tmp_path / "cache").glob("*/*.npy"):
+        file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(DataError, match=r"\.npy: damaged"):
+        run(clips, backbone, tmp_path / "two", *cache)
+
+
+def test_the_cache_is_where_it_was_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = make_config("small", {"data.path": "."}, ["cache.path=kept"])
+    assert config.cache.folder() == tmp_path / "kept"
 
 
 def test_it_says_what_it_needs_and_stays_within_bounds(clips, backbone, tmp_path):

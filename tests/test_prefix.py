@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from conftest import relative, tiny
 from hypothesis import given, settings
@@ -113,3 +114,15 @@ def test_the_shortcuts_change_nothing(attention, method, layers, span, choice, f
         assert (gradient is None) == (found[name] is None), name
         if gradient is not None:
             torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-9 * whole(expected).abs().max().item())
+
+
+@pytest.mark.parametrize("attention", ["joint", "frame-wise"])
+def test_a_gradient_that_the_caller_wants_of_the_clip_is_there(attention):
+    backbone = msta.random_backbone(tiny(attention))
+    found = []
+    for exact in (True, False):
+        model = msta.attach(backbone, msta.MSTAConfig(first_block=3, dim=4), exact_reference=exact)
+        video = torch.randn(1, 3, 3, 32, 32, generator=torch.Generator().manual_seed(0), requires_grad=True)
+        model.encode_video(video).square().sum().backward()
+        found.append(video.grad)
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-4 * found[0].abs().max().item())

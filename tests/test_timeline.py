@@ -288,6 +288,9 @@ def test_documents_can_be_read_by_others(tmp_path, backbone, clip):
     ("arguments", "words"),
     [
         ("--stride 1s", "--stride: goes with --window"),
+        ("--min-duration 1s", "--min-duration: goes with --window"),
+        ("--window 0s", "0 < stride <= window"),
+        ("--json --format csv", "--format: --json is given too"),
         ("--window 1s --stride 2s", "0 < stride <= window"),
         ("--window soon", "--window: expected a time such as 2s"),
         ("--format srt", "--format srt needs a timeline; add --window 2s"),

@@ -251,6 +251,11 @@ class CacheSettings(Section):
     max_gb: float = Field(20, gt=0)
     dtype: Literal["fp16", "fp32"] = "fp16"
 
+    @field_validator("path")
+    @classmethod
+    def _from_anywhere(cls, path: Path | None) -> Path | None:
+        return path and Path(os.path.abspath(path.expanduser()))
+
     def folder(self) -> Path:
         """Where it is."""
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -429,8 +434,10 @@ def explain(error: ValidationError, prefix: str = "") -> str:
     first = error.errors()[0]
     name = prefix + ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        near = [n for n in difflib.get_close_matches(name, _setting_names(), n=2) if n != name]
-        return f"no setting {name}" + (f"; did you mean {near[0]}?" if near else "; see msta train --help")
+        names = _setting_names()
+        near = [n for n in names if n.endswith(f".{name}")] + difflib.get_close_matches(name, names, n=2)
+        near = [n for n in near if n != name]
+        return f"no setting {name}" + (f"; did you mean {near[0]}?" if near else "; a run's config.yaml has them all")
     if first["type"] == "missing":
         return f"{name} is not set"
     message = first["msg"].removeprefix("Value error, ")

@@ -80,12 +80,14 @@ class DualEncoder(nn.Module):
         return twin
 
     def fingerprint(self) -> str:
-        """64 hexadecimal digits that tell these weights from others.
+        """64 hexadecimal digits that tell these weights, and what is computed with them, from others.
 
         Up to 1,024 values of every tensor, evenly spread, go into it: any training moves nearly all values, and a
-        large backbone is read in milliseconds.
+        large backbone is read in milliseconds. So do the numbers that no tensor's shape shows.
         """
-        digest = hashlib.sha256()
+        a = self.architecture
+        unseen = [(shape.heads, shape.activation, shape.layer_norm_eps) for shape in (a.video, a.text)]
+        digest = hashlib.sha256(f"{a.attention}{unseen}".encode())
         for name, tensor in sorted(self.state_dict().items()):
             flat = tensor.detach().flatten()
             sample = flat[:: max(1, flat.numel() // 1024)].to("cpu", torch.float32)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from msta.cli.options import AsJSON, Backbone, Base, app, checked, console, load_model, print_json, say
+from msta.cli.options import AsJSON, Backbone, Base, app, checked, console, load_model, print_facts, print_json, say
 from msta.errors import ConfigError, one_line
 
 command = partial(app.command, rich_help_panel="Adapt")
@@ -37,8 +37,9 @@ def train(
     method: Annotated[str | None, typer.Option(help="msta, zero-shot, full, lora, …: docs/methods.md.")] = None,
     shots: Annotated[int | None, typer.Option(help="Training clips a class. Default: all but those held out.")] = None,
     preset: Annotated[
-        str, typer.Option(help="small: few clips; upper: and a large backbone; paper: the authors' recipe.")
-    ] = "small",
+        str | None,
+        typer.Option(help="small: few clips, the default; upper: and a large backbone; paper: the authors' recipe."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's directory: adapter/, metrics.json, logs.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this directory.")] = None,
     or_resume: Annotated[
@@ -58,7 +59,7 @@ def train(
     from msta.training.loop import train as run
 
     if resume is not None:
-        if overrides or data or backbone or base or method or shots or out or or_resume:
+        if overrides or data or backbone or base or method or shots or preset or out or or_resume:
             raise ConfigError("--resume takes its settings from the run; give nothing else but --auto-batch")
         config = read_config(resume / "config.yaml")
         if auto_batch:
@@ -71,7 +72,7 @@ def train(
     settings = {"data.path": str(data), "data.shots": shots, "backbone": backbone, "base": base}
     if auto_batch:
         settings["train.auto_batch"] = True
-    run(make_config(preset, settings, overrides or [], method=method), out, console, or_resume=or_resume)
+    run(make_config(preset or "small", settings, overrides or [], method=method), out, console, or_resume=or_resume)
 
 
 @command(epilog="Example: msta status runs/first --watch")
@@ -149,7 +150,7 @@ def info(
     data: Annotated[Path | None, typer.Option(help="As for train.")] = None,
     method: Annotated[str | None, typer.Option(help="As for train.")] = None,
     shots: Annotated[int | None, typer.Option(help="As for train.")] = None,
-    preset: Annotated[str, typer.Option(help="As for train.")] = "small",
+    preset: Annotated[str | None, typer.Option(help="As for train.")] = None,
     as_json: AsJSON = False,
 ) -> None:
     """Describe this installation, a backbone, or an adapter (what is trained, of what, for which classes).
@@ -163,19 +164,14 @@ def info(
         if data is None:
             raise ConfigError("missing --data")
         settings = {"data.path": str(data), "data.shots": shots, "backbone": backbone, "base": base}
-        described = planned(make_config(preset, settings, arguments or [], method=method))
+        described = planned(make_config(preset or "small", settings, arguments or [], method=method))
     else:
         from msta.inference.describe import describe
 
-        if len(arguments or []) > 1 or data or method or shots:
-            raise ConfigError("one target at a time; --data, --method and --shots go with --plan")
+        if len(arguments or []) > 1 or data or method or shots or preset:
+            raise ConfigError("one target at a time; --data, --method, --shots and --preset go with --plan")
         described = describe(arguments[0] if arguments else None, backbone, base)
-    if as_json:
-        print_json(described)
-        return
-    width = max(map(len, described))
-    for name, value in described.items():
-        print(f"{name:>{width}}  " + (f"{value:,}" if type(value) is int else str(value)))
+    print_facts(described, as_json)
 
 
 @command(epilog="Example: msta pretrain --out runs/toy")

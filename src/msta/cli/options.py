@@ -61,6 +61,8 @@ def load_model(backbone: str | None, base: str | None, adapter: Path | None) -> 
 
     import msta
 
+    if base is not None and backbone is None:
+        raise ConfigError("--base: completes a file that --backbone names; give both")
     if adapter is not None:
         model = msta.load_adapter(adapter, msta.load_backbone(backbone, base=base) if backbone is not None else None)
     else:
@@ -83,6 +85,16 @@ def checked(section: Any, **values: Any) -> Any:
 def print_json(data: Any) -> None:
     """On standard output, which then holds nothing else."""
     print(json.dumps(data, indent=2))
+
+
+def print_facts(facts: dict[str, Any], as_json: bool) -> None:
+    """A line each, or JSON."""
+    if as_json:
+        print_json(facts)
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        print(f"{name:>{width}}  " + (f"{value:,}" if type(value) is int else str(value)))
 
 
 def say(text: str) -> None:

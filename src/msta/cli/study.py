@@ -1,4 +1,4 @@
-"""Commands for research: protocol, ablate, compare."""
+"""Commands for research: protocol, ablate, compare, bench."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from msta.cli.options import AsJSON, Backbone, Base, app, console, integers, listed, print_json
+from msta.cli.options import AsJSON, Backbone, Base, app, console, integers, listed, print_facts, print_json
 from msta.errors import ConfigError
 
 command = partial(app.command, rich_help_panel="Study")
@@ -167,6 +167,31 @@ def compare(
     else:
         print(markdown(result), end="")
         print(f"\nReport: {out / 'report.html'}")
+
+
+@command(epilog="Example: msta bench --backbone random:viclip-b16 --method msta --classes 51")
+def bench(
+    backbone: Annotated[
+        str, typer.Option(help="As for train; random:viclip-b16 has the shape, which is what time depends on.")
+    ] = "toy",
+    base: Base = None,
+    method: Annotated[str, typer.Option(help="As for train, with its paper's defaults.")] = "msta",
+    classes: Annotated[int, typer.Option(min=1, help="Class names in a step.")] = 51,
+    batch: Annotated[int, typer.Option(min=1, help="Clips in a step.")] = 4,
+    rounds: Annotated[int, typer.Option(min=1, help="Medians are of so many.")] = 3,
+    as_json: AsJSON = False,
+) -> None:
+    """Measure a training step on this machine: the plain way, the fast path, and with the frozen prefix kept.
+
+    A ViCLIP-B/16 takes minutes on a CPU. Decoding is not in it: msta info --plan has that, and a whole run.
+    """
+    import torch
+
+    import msta
+    from msta.training.bench import bench as run
+
+    frozen = msta.load_backbone(backbone, base=base).to("cuda" if torch.cuda.is_available() else "cpu")
+    print_facts(run(frozen, method, classes=classes, batch=batch, rounds=rounds), as_json)
 
 
 def _by_method(overrides: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[str, tuple[str, ...]], ...]]:

@@ -38,14 +38,16 @@ def predict(
     unknown_below: Annotated[
         str | None, typer.Option(help="A probability, or val (the adapter's own): below it a video is unknown.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Classes to print for a video.")] = 3,
+    top: Annotated[int | None, typer.Option(min=1, help="Classes to print for a video. Default: 3.")] = None,
     clips: Annotated[int, typer.Option(min=1, help="Test clips a video.")] = 1,
     crops: Annotated[int, typer.Option(help="Test crops a clip: 1 or 3.")] = 1,
     window: Annotated[str | None, typer.Option(help="Make a timeline, of windows of so long: 2s.")] = None,
     stride: Annotated[str | None, typer.Option(help="From one window to the next. Default: a quarter.")] = None,
-    min_duration: Annotated[str, typer.Option(help="Shorter segments are given to their neighbours.")] = "0s",
+    min_duration: Annotated[str | None, typer.Option(help="Shorter segments are given to their neighbours.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop a timeline there, of a stream say.")] = None,
-    format: Annotated[str, typer.Option(help="table, json, csv; of a timeline also srt, elan.")] = "table",
+    format: Annotated[
+        str | None, typer.Option(help="table (the default), json, csv; of a timeline also srt, elan.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="A file to write to; of srt and elan for several, a folder.")] = None,
     overlay: Annotated[Path | None, typer.Option(help="An MP4 of the video with the timeline's labels in it.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Videos, or windows, at a time.")] = 8,
@@ -54,9 +56,11 @@ def predict(
         Path | None,
         typer.Option(help="In place of videos: a data set or a CSV of path; --out is a .parquet or folder."),
     ] = None,
-    engine: Annotated[str, typer.Option(help="Of --data: local processes, or ray, an extra.")] = "local",
+    engine: Annotated[str | None, typer.Option(help="Of --data: local processes, or ray, an extra.")] = None,
     processes: Annotated[int | None, typer.Option(min=1, help="Of --data: models at work. Default: one a GPU.")] = None,
-    partition: Annotated[int, typer.Option(min=1, help="Of --data: clips of a part, which is not begun twice.")] = 1000,
+    partition: Annotated[
+        int | None, typer.Option(min=1, help="Of --data: clips of a part, which is not begun twice. Default: 1,000.")
+    ] = None,
     as_json: AsJSON = False,
 ) -> None:
     """Say what happens in each video, or in a long one when: with --window. With --data: of a catalog of any size.
@@ -77,26 +81,35 @@ def predict(
     views = checked(EvalSettings, clips=clips, crops=crops).views()
     names = class_names(labels) if labels is not None else None
     adapters = adapter or []
+    shown = {
+        "--unknown-below": unknown_below, "--top": top, "--format": format, "--overlay": overlay, "--window": window,
+    }  # fmt: skip
+    timed = {"--stride": stride, "--min-duration": min_duration, "--seconds": seconds}
     if data is not None:
+        _refuse({"VIDEO": videos, **shown, **timed}, "does not go with --data")
         _predict_catalog(
-            data, out, engine, processes, partition, as_json, adapter=adapters, backbone=backbone, base=base,
-            labels=names, template=template, views=views, batch=batch, readers=workers,
-            plain=window is None and not videos,
+            data, out, engine or "local", processes, partition or 1000, as_json, adapter=adapters, backbone=backbone,
+            base=base, labels=names, template=template, views=views, batch=batch, readers=workers,
         )  # fmt: skip
         return
     if not videos:
         raise ConfigError("give videos, or --data")
+    _refuse({"--engine": engine, "--processes": processes, "--partition": partition}, "goes with --data")
+    if window is None:
+        _refuse(timed, "goes with --window")
+    if as_json and format not in (None, "json"):
+        raise ConfigError(f"--format: --json is given too, not {format}")
     each: list[Path | None] = [*adapters] or [None]
     below = [unknown_threshold(unknown_below, a) if unknown_below is not None else None for a in each]
     if not adapters and names is None:
         raise ConfigError("give --adapter, or --labels")
-    if stride is not None and window is None:
-        raise ConfigError("--stride: goes with --window")
     length = parse_seconds(window, "--window") if window is not None else None
-    windows = length and Windows(length, parse_seconds(stride, "--stride") if stride else length / 4, batch)
+    windows = None
+    if length is not None:
+        windows = Windows(length, parse_seconds(stride, "--stride") if stride else length / 4, batch)
     request = Request(
-        expand(videos), windows or None, Smoothing(parse_seconds(min_duration, "--min-duration")),
-        "json" if as_json else format, out, overlay, below, top, batch, workers, seconds,
+        expand(videos), windows, Smoothing(parse_seconds(min_duration or "0s", "--min-duration")),
+        "json" if as_json else format or "table", out, overlay, below, top or 3, batch, workers, seconds,
     )  # fmt: skip
     request.check()
     predictors = {
@@ -292,9 +305,16 @@ def export_(
         print(f"  {name}  {size / 1e6:.1f} MB, differs from torch by {done['differs_by'][name]:.1e}")
 
 
+def _refuse(options: dict[str, Any], why: str) -> None:
+    """Raise if one of these was given."""
+    for name, value in options.items():
+        if value:
+            raise ConfigError(f"{name}: {why}")
+
+
 def _predict_catalog(
     data: Path, out: Path | None, engine: Any, processes: int | None, partition: int, as_json: bool, *,
-    adapter: list[Path], labels: Any, template: Any, plain: bool, **settings: Any,
+    adapter: list[Path], labels: Any, template: Any, **settings: Any,
 ) -> None:  # fmt: skip
     from msta.config import make_config
     from msta.inference.bulk import Job, default_threads, predict_catalog
@@ -302,8 +322,8 @@ def _predict_catalog(
 
     if out is None:
         raise ConfigError("missing --out")
-    if not plain or len(adapter) > 1:
-        raise ConfigError("--data: goes with one --adapter, and with neither videos nor --window")
+    if len(adapter) > 1:
+        raise ConfigError("--data: goes with one --adapter")
     if not adapter and labels is None:
         raise ConfigError("give --adapter, or --labels")
     read = make_config("small", {"data.path": str(data)}).data.read

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -101,6 +102,8 @@ def read_catalog(path: str | os.PathLike[str], layout: str | None = None, **opti
         raise DataError(f"{error.filename or path}: {error.strerror}") from error
     except UnicodeError as error:
         raise DataError(f"{path}: no UTF-8 text") from error
+    # A name may be spelled with accents apart, as in archives made on a Mac; it is the same class.
+    catalog = replace(catalog, classes=tuple(unicodedata.normalize("NFC", name) for name in catalog.classes))
     _check(catalog)
     if catalog.missing:
         notice(

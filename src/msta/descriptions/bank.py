@@ -11,6 +11,7 @@ import difflib
 import functools
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -255,6 +256,7 @@ def load_descriptions(
 @functools.lru_cache(1 << 16)
 def key(name: str) -> str:
     """What two spellings of a class share: "swipe_left" and "Swipe Left", "ApplyEyeMakeup" and "apply eye makeup"."""
+    name = unicodedata.normalize("NFC", name)  # a mark that stands by itself is no part of a word
     words = re.sub(r"[\W_]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)).strip()
     return (words or name).casefold()
 

@@ -16,13 +16,14 @@ from rich.console import Console
 from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
 from msta.config import RunConfig, make_config
-from msta.data.catalog import Catalog, read_catalog, write_catalog
+from msta.data.catalog import Catalog, write_catalog
 from msta.data.splits import base_novel, make_split, restrict
 from msta.descriptions.bank import KINDS, DescriptionBank, Kind, Sentences
 from msta.errors import ConfigError, MSTAError
 from msta.evaluation.ablation_report import write_ablation
 from msta.evaluation.metrics import harmonic_mean
 from msta.evaluation.part_runs import train_part
+from msta.evaluation.parts import READING
 from msta.evaluation.run import evaluate_on
 from msta.files import new_directory, read_json, write_json
 from msta.methods import load_adapter
@@ -88,7 +89,7 @@ def ablate(asked: Ablation, out: Path, console: Console) -> dict[str, Any]:
         raise ConfigError(f"method: {wanted.method['name']} has other choices; msta ablate varies those of msta")
     if unknown := [name for name in asked.axes or () if name not in AXES]:
         raise ConfigError(f"--axes: no {unknown[0]!r}; there are {', '.join(AXES)}")
-    catalog = read_catalog(wanted.data.path)
+    catalog = wanted.data.read()
     if out.absolute().is_relative_to(wanted.data.path):
         raise ConfigError(f"--out: {out} lies inside the data, where it would be taken for a class")
     bank = wanted.descriptions.load(catalog.classes)
@@ -210,7 +211,8 @@ class _Data:
         files = {f"descriptions.{kind}": self._file(kind) for kind in self.sentences}
         files |= {n: v and self._file(v) for n, v in changes.items() if n.startswith("descriptions.")}
         rest = {n: v for n, v in changes.items() if not n.startswith("descriptions.")}
-        last = {"descriptions.bank": None, **files, **rest, "train.seed": self.seed}
+        ours = {f"data.{name}": None for name in READING}  # the split is a CSV of our own
+        last = {**ours, "descriptions.bank": None, **files, **rest, "train.seed": self.seed}
         overrides = [f"{name}={'none' if value is None else value}" for name, value in last.items()]
         return _config(self.asked, self.folder / "own" / "split.csv", overrides)
 

@@ -18,7 +18,7 @@ from msta.data.catalog import Catalog, Clip, read_catalog
 from msta.data.splits import base_novel, make_split, restrict
 from msta.descriptions.bank import load_descriptions
 from msta.errors import ConfigError
-from msta.evaluation.parts import Part, parse_parts, refuse_overlap, shared_classes, write_once
+from msta.evaluation.parts import READING, Part, parse_parts, refuse_overlap, shared_classes, write_once
 from msta.files import write_json
 from msta.methods import METHODS
 from msta.methods.artefact import WEIGHTS, Artefact
@@ -274,6 +274,9 @@ def check(request: Request) -> None:
             raise ConfigError(f"settings for {', '.join(missing)}, which is not among the methods")
         for override in overrides:
             name = override.partition("=")[0]
+            reading = name.removeprefix("data.")
+            if reading != name and reading in READING:
+                raise ConfigError(f"{name} is a data set's own: write it behind its path, 'PATH?{reading}=…'")
             if name in fixed:
                 raise ConfigError(f"{name} is the protocol's to set; see msta protocol --help for the option")
             inner = name.removeprefix("method.")

@@ -111,8 +111,8 @@ class Artefact:
             raise CheckpointError(f"{folder / CONFIG}: damaged or not ours ({error!r})") from error
 
 
-def _texts(content: dict[str, Any]) -> dict[str, str]:
-    if not {"source", "fingerprint"} <= content.keys():
+def _texts(content: Any) -> dict[str, str]:
+    if not isinstance(content, dict) or not {"source", "fingerprint"} <= content.keys():
         raise KeyError("backbone: source and fingerprint")
     return {name: str(value) for name, value in content.items()}
 

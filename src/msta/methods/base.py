@@ -194,11 +194,16 @@ class AdaptedModel(nn.Module):
         self.adapter.load_state_dict({name.removeprefix("adapter."): tensor for name, tensor in state.items()})
 
     def save(self, directory: str | os.PathLike[str], metrics: dict[str, Any] | None = None) -> None:
-        """Write the adapter's directory, see :mod:`msta.methods.artefact`. ``metrics``: None for its own.
+        """Write the adapter's directory, see :mod:`msta.methods.artefact`.
+
+        ``metrics``: None for its own; if it has no temperature, the model's is written.
 
         Raises:
             MSTAError: the directory exists with other contents.
         """
+        written = dict(self.metrics if metrics is None else metrics)
+        if self.temperature != 1.0 and (metrics is None or "temperature" not in metrics):
+            written["temperature"] = self.temperature
         Artefact(
             method=self.config.name,
             settings=self.config.model_dump(),
@@ -207,7 +212,7 @@ class AdaptedModel(nn.Module):
             trained=self.num_trainable(),
             total=sum(p.numel() for p in self.parameters()),
             task=self.task,
-        ).write(directory, self.metrics if metrics is None else metrics)
+        ).write(directory, written)
 
     def push_to_hub(
         self, repo_id: str, *, private: bool = False, revision: str | None = None, token: str | None = None

@@ -149,9 +149,10 @@ class Source:
 
     def _loader(self, part: str, epoch: int, report: Report) -> SteadyLoader:
         dataset, data = self.datasets[part], self.config.data
-        if self.cache is not None and epoch < self.config.cache.views and (part, epoch) not in self._filled:
-            self._fill(self.cache, part, epoch, report)
-            self._filled.add((part, epoch))
+        view = epoch % max(1, self.config.cache.views)
+        if self.cache is not None and (part, view) not in self._filled:
+            self._fill(self.cache, part, view, report)
+            self._filled.add((part, view))
         if part not in self._loaders:
             size, own = self.config.eval.batch_size, self.processes.share(len(dataset))
             keys: list[Key] = [(0, i) for i in own] if part != "train" else []

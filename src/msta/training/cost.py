@@ -132,6 +132,16 @@ def count_step(model: AdaptedModel, prompts: Tensor | Tokens, *, batch: int, fra
         )
 
 
+def step(model: AdaptedModel, video: Tensor | Tokens, prompts: Tensor | Tokens, labels: Tensor) -> None:
+    """Forward, loss and backward, and the gradients forgotten: what a step costs, without its effect."""
+    seen, said = model(video, prompts)
+    loss, _ = objective(seen, said, labels, model.logits, [], 0.0)
+    if loss.requires_grad:
+        loss.backward()
+    for parameter in model.parameters():
+        parameter.grad = None
+
+
 def time_step(model: AdaptedModel, prompts: Tensor | Tokens, *, batch: int, frames: int, size: int) -> float:
     """Seconds of a step on noise, the second of two: the first one warms up. No weight changes."""
     device = model.backbone.logit_scale.device
@@ -140,15 +150,10 @@ def time_step(model: AdaptedModel, prompts: Tensor | Tokens, *, batch: int, fram
     seconds = 0.0
     for _ in range(2):
         start = time.perf_counter()
-        seen, said = model(video, prompts)
-        loss, _ = objective(seen, said, labels, model.logits, [], 0.0)
-        if loss.requires_grad:
-            loss.backward()
+        step(model, video, prompts, labels)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - start
-    for parameter in model.parameters():
-        parameter.grad = None
     return seconds
 
 

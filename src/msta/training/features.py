@@ -24,7 +24,7 @@ from msta.data.catalog import WHOLE
 from msta.data.clips import ClipDataset, Failures, Key, collate, make_loader, on_device
 from msta.data.loading import SteadyLoader
 from msta.data.storage import content_hash
-from msta.errors import ConfigError
+from msta.errors import ConfigError, DataError, in_short
 from msta.files import replacing
 from msta.methods.base import AdaptedModel
 
@@ -181,5 +181,9 @@ class _Kept(Dataset[dict[str, Any]]):
         clip = self.dataset.clips[key[1]]
         if clip.name in self.failures.reasons:
             return {"failure": (clip.name, self.failures.reasons[clip.name])}
-        tokens = np.load(self.cache.file(self.dataset, key), mmap_mode="r")
+        file = self.cache.file(self.dataset, key)
+        try:
+            tokens = np.load(file, mmap_mode="r")
+        except (ValueError, EOFError) as error:
+            raise DataError(f"{file}: damaged ({in_short(error)}); without it the clip is computed again") from error
         return {"tokens": tokens.astype(np.float32), "label": clip.label, "index": key[1]}

@@ -66,6 +66,8 @@ def plan(config: RunConfig) -> dict[str, Any]:
         "steps": steps,
         "seconds": round(step_seconds + decode_seconds + test_seconds),
     }
+    if settings.keep_tokens < 1:
+        facts["not counted"] = "train.keep_tokens: arithmetic, memory and time are those of all patches"
     if views:
         cache = PrefixCache(config.cache.folder(), model, max_gb=config.cache.max_gb, dtype=config.cache.dtype)
         dataset = ClipDataset(split.train, form, augmentation=augmentation)
