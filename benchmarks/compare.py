@@ -3,12 +3,12 @@
     python benchmarks/compare.py --clips FOLDER [--out runs/compare] [--trials 3] [--methods a,b,c] [--cases few-shot]
 
 FOLDER holds egogestar/ and ut_interaction/, class folders of videos; the demo's data set is drawn here. It is `msta
-compare`, few-shot and base-to-novel, five clips a class, three seeds. MSTA reads descriptions: MotionWorld's own
-of its motions, and of the other classes descriptions.json, which a language model wrote knowing the names alone. The
-consistency term is a part of MSTA and of none of the others. OUT keeps the runs; given again, it goes on where it was
-stopped. Some hours on two cores; --only DATASET computes one data set's share, so that several processes can work side
-by side before the last call, without --only, puts the tables together. Methods and cases may be added from call to
-call.
+compare`, few-shot and base-to-novel, five clips a class, three seeds. MSTA, plus or not, reads descriptions:
+MotionWorld's own of its motions, and of the other classes descriptions.json, which a language model wrote knowing the
+names alone. The consistency term is a part of MSTA and of none of the others. OUT keeps the runs; given again, it goes
+on where it was stopped. Some hours on two cores; --only DATASET computes one data set's share, so that several
+processes can work side by side before the last call, without --only, puts the tables together. Methods and cases may
+be added from call to call.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def main() -> None:
         bank = bank.put(class_name(motion), Described(*descriptions(motion), model="template"))
     out.mkdir(parents=True, exist_ok=True)
     bank.save(out / "descriptions.json")
-    own = {"msta": f"descriptions.bank={out / 'descriptions.json'}", "tip-adapter": "method.views=5"}
+    sentences = f"descriptions.bank={out / 'descriptions.json'}"
+    own = {"msta": sentences, "msta-plus": sentences, "tip-adapter": "method.views=5"}
     data = {
         "egogestar": clips / "egogestar", "ut_interaction": clips / "ut_interaction", "synthetic": drawn / "clips",
     }  # fmt: skip

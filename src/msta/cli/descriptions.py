@@ -31,7 +31,7 @@ def describe(
         str, typer.Option(metavar="NAME", help="Environment variable of the key; your own server may need none.")
     ] = "OPENAI_API_KEY",
     sentences: Annotated[int, typer.Option(help="Of either kind for each class.")] = 4,
-    jobs: Annotated[int, typer.Option(min=1, help="Classes in flight.")] = 8,
+    jobs: Annotated[int, typer.Option(help="Classes in flight.")] = 8,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds an answer may take.")] = 120,
     template: Annotated[bool, typer.Option("--template", help="Fill templates, without a language model.")] = False,
     edit: Annotated[bool, typer.Option("--edit", help="Open the bank in $EDITOR, to write by hand.")] = False,
