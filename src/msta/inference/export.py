@@ -12,6 +12,7 @@ depends on the input. Every file is compared with torch before it is kept.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
@@ -58,11 +59,12 @@ class Text(nn.Module):
 
     def __init__(self, member: Member) -> None:
         super().__init__()
-        self.tower = member.model.backbone.text
+        self.model = copy.copy(member.model)
+        self.model.exact_reference = True
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Token ids int64 [K, L], zero-padded -> embeddings [K, D]."""
-        return self.tower(token_ids)
+        return self.model.encode_text(token_ids)
 
 
 def export(
@@ -218,7 +220,7 @@ def _difference(member: Member, video: Path, text: Path, clips: Tensor, ids: Ten
     others = [_random_clips(member, 1), _random_clips(member, 3, member.format.frames + 3 if moving else None), clips]
     with torch.no_grad():
         of_video = [_relative(run_video(other)[1], member.model.encode_video(other)) for other in others]
-        of_text = [_relative(run_text(some)[0], member.model.backbone.text(some)) for some in (ids, ids[:1])]
+        of_text = [_relative(run_text(some)[0], member.model.encode_text(some)) for some in (ids, ids[:1])]
     return {video.name: max(of_video), text.name: max(of_text)}
 
 

@@ -177,7 +177,7 @@ class TextPrompts(nn.Module):
         """x [b, s, d] -> [b, s, d], or [b, 1, d] at positions ``read`` [b]."""
         n = len(self.prompt)
         prompt = self.prompt if self.positions is None else self.prompt + self.positions[1 : 1 + n]
-        x = torch.cat((x[:, :1], prompt.to(x.dtype).expand(len(x), -1, -1), x[:, 1 + n :]), dim=1)
+        x = torch.cat((x[:, :1], prompt.to(x.dtype).expand(x.shape[0], -1, -1), x[:, 1 + n :]), dim=1)
         return self.block(x, layout, read)
 
 
@@ -205,7 +205,7 @@ class VideoPrompts(nn.Module):
             if self.norm is not None:
                 prompt = self.norm(prompt)
             tokens = x if self.enter else x[:, : -self.tokens]
-            x = torch.cat((tokens, prompt.to(x.dtype).expand(len(x), -1, -1)), dim=1)
+            x = torch.cat((tokens, prompt.to(x.dtype).expand(x.shape[0], -1, -1)), dim=1)
         x = self.block(x, layout, read)
         return x[:, : -self.tokens] if self.leave and read is None else x
 
