@@ -7,10 +7,10 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from msta.backbone.checkpoints import TOY
 from msta.data.catalog import Catalog, read_catalog
@@ -21,9 +21,13 @@ from msta.descriptions.anchors import Average, Distance
 from msta.descriptions.bank import KINDS, DescriptionBank, load_descriptions
 from msta.descriptions.prompts import ENSEMBLE
 from msta.errors import ConfigError
+from msta.files import typed_path
 from msta.methods import METHODS, method_config
 from msta.methods.base import MethodConfig
 from msta.methods.task import DEFAULT_TEMPLATE
+
+TypedPath = Annotated[Path, AfterValidator(typed_path)]
+"""Absolute, since a run may be resumed from another folder."""
 
 
 class Section(BaseModel):
@@ -128,19 +132,14 @@ class DescriptionSettings(Section):
     - average: of the sentences, for one anchor (the paper), or of the term, with an anchor a sentence.
     """
 
-    bank: Path | None = None
-    spatial: Path | None = None
-    temporal: Path | None = None
+    bank: TypedPath | None = None
+    spatial: TypedPath | None = None
+    temporal: TypedPath | None = None
     kinds: Literal["both", "spatial", "temporal"] = "both"
     alpha: float = Field(1.0, ge=0)
     alpha_warmup: float = Field(0.0, ge=0)
     distance: Distance = "cosine"
     average: Average = "anchors"
-
-    @field_validator("bank", "spatial", "temporal")
-    @classmethod
-    def _from_anywhere(cls, path: Path | None) -> Path | None:
-        return path and Path(os.path.abspath(path.expanduser()))
 
     @field_validator("spatial", "temporal")
     @classmethod
@@ -213,12 +212,7 @@ class TrainSettings(Section):
     share_prompts: bool | None = None
     log_clips: bool = False
     trackers: tuple[str, ...] = ()
-    prometheus: Path | None = None
-
-    @field_validator("prometheus")
-    @classmethod
-    def _from_anywhere(cls, path: Path | None) -> Path | None:
-        return path and Path(os.path.abspath(path.expanduser()))
+    prometheus: TypedPath | None = None
 
     @field_validator("trackers", mode="before")
     @classmethod
@@ -247,14 +241,9 @@ class CacheSettings(Section):
     """
 
     views: int = Field(0, ge=0)
-    path: Path | None = None
+    path: TypedPath | None = None
     max_gb: float = Field(20, gt=0)
     dtype: Literal["fp16", "fp32"] = "fp16"
-
-    @field_validator("path")
-    @classmethod
-    def _from_anywhere(cls, path: Path | None) -> Path | None:
-        return path and Path(os.path.abspath(path.expanduser()))
 
     def folder(self) -> Path:
         """Where it is."""

@@ -36,7 +36,7 @@ def new_directory(target: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def typed_path(text: str) -> Path:
+def typed_path(text: str | Path) -> Path:
     """What somebody typed as a path, from anywhere; ``~`` is the home."""
     return Path(os.path.abspath(Path(text).expanduser()))
 

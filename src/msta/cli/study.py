@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from msta.cli.options import AsJSON, Backbone, Base, app, console, integers, listed, print_facts, print_json
+from msta.cli.options import AsJSON, Backbone, Base, app, console, integers, listed, load_model, print_facts, print_json
 from msta.errors import ConfigError
 
 command = partial(app.command, rich_help_panel="Study")
@@ -185,12 +185,9 @@ def bench(
 
     A ViCLIP-B/16 takes minutes on a CPU. Decoding is not in it: msta info --plan has that, and a whole run.
     """
-    import torch
-
-    import msta
     from msta.training.bench import bench as run
 
-    frozen = msta.load_backbone(backbone, base=base).to("cuda" if torch.cuda.is_available() else "cpu")
+    frozen = load_model(backbone, base, None).backbone
     print_facts(run(frozen, method, classes=classes, batch=batch, rounds=rounds), as_json)
 
 

@@ -119,15 +119,15 @@ def log_odds(predictor: Predictor, embeddings: Tensor, index: int, text: Tensor 
 
 def patch_relevance(predictor: Predictor, clip: Tensor, index: int, steps: int = STEPS) -> NDArray[np.float64]:
     """Clip [1, T, 3, H, W], normalised -> [T, rows, columns], each patch's share of the class's log-odds."""
-    tower, nothing = predictor.model.backbone.video, blank(clip)
+    nothing = blank(clip)
     gradient = torch.zeros_like(clip)
     with torch.enable_grad():
         for step in range(steps):
             at = (nothing + (step + 0.5) / steps * (clip - nothing)).requires_grad_()
-            score = log_odds(predictor, tower(at), index).sum()  # the tower itself: the fast path has no gradients
+            score = log_odds(predictor, predictor.model.encode_video(at), index).sum()
             gradient += torch.autograd.grad(score, at)[0] / steps
     relevance = ((clip - nothing) * gradient)[0].sum(1)  # [T, H, W]
-    side = tower.patch_size
+    side = predictor.model.backbone.video.patch_size
     patches = relevance.unflatten(2, (-1, side)).unflatten(1, (-1, side)).sum((2, 4))
     return patches.double().cpu().numpy()
 

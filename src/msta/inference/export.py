@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from msta._version import __version__
-from msta.backbone.blocks import plainly
 from msta.errors import ConfigError, MSTAError, in_short
 from msta.files import new_directory, write_bytes, write_json
 from msta.inference.onnx_predictor import DESCRIPTION, FORMAT
 from msta.inference.shared import Member
+from msta.methods.base import AdaptedModel
 
 Format = Literal["onnx", "torch-export"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -39,17 +39,24 @@ TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.1}
 _FILES = {"onnx": ("video.onnx", "text.onnx"), "torch-export": ("video.pt2", "text.pt2")}
 
 
+def _plain(member: Member) -> AdaptedModel:
+    """The same model, without the shortcuts."""
+    model = copy.copy(member.model)
+    model.exact_reference = True
+    return model
+
+
 class VideoWithClasses(nn.Module):
     """The adapted video tower and its classes, as one function of a clip."""
 
     def __init__(self, member: Member) -> None:
         super().__init__()
-        self.model, self.temperature = member.model, member.temperature
+        self.model, self.temperature = _plain(member), member.temperature
         self.register_buffer("text", member.text.clone())
 
     def forward(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Video [B, T, 3, H, W], normalised -> probabilities [B, K], embeddings [B, D]."""
-        embeddings = self.model.backbone.video(video)
+        embeddings = self.model.encode_video(video)
         text: Tensor = self.text  # type: ignore[assignment]
         return (self.model.logits(embeddings, text) / self.temperature).softmax(-1), embeddings
 
@@ -59,8 +66,7 @@ class Text(nn.Module):
 
     def __init__(self, member: Member) -> None:
         super().__init__()
-        self.model = copy.copy(member.model)
-        self.model.exact_reference = True
+        self.model = _plain(member)
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Token ids int64 [K, L], zero-padded -> embeddings [K, D]."""
@@ -152,7 +158,7 @@ def _write_video(member: Member, clips: Tensor, path: Path) -> bool:
 
 def _write(module: nn.Module, example: Tensor, moving: dict[int, Any], path: Path) -> None:
     try:
-        with plainly(), torch.no_grad(), _quietly():
+        with torch.no_grad(), _quietly():
             program = torch.export.export(module.eval(), (example,), dynamic_shapes=(moving,), strict=False)
             if path.suffix == ".pt2":
                 made = io.BytesIO()

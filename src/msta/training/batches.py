@@ -149,8 +149,7 @@ class Source:
 
     def _loader(self, part: str, epoch: int, report: Report) -> SteadyLoader:
         dataset, data = self.datasets[part], self.config.data
-        view = epoch % max(1, self.config.cache.views)
-        if self.cache is not None and (part, view) not in self._filled:
+        if self.cache is not None and (part, view := epoch % self.config.cache.views) not in self._filled:
             self._fill(self.cache, part, view, report)
             self._filled.add((part, view))
         if part not in self._loaders:
