@@ -54,7 +54,7 @@ def saved_adapter(
 ) -> None:
     """Of MSTA, in a folder of its own, with answers of its own: every parameter is moved by chance."""
     torch.manual_seed(seed)
-    model = msta.attach(backbone, "msta")
+    model = msta.attach(backbone, msta.MSTAConfig(dim=16))
     with torch.no_grad():
         for p in model.trainable_parameters():
             p.add_(0.1 * torch.randn_like(p))

@@ -15,7 +15,7 @@ from video_files import write_video
 
 import msta
 from msta.cli import app
-from msta.config import make_config
+from msta.config import make_config, read_config
 from msta.descriptions.bank import Described, DescriptionBank
 from msta.errors import ConfigError, MSTAError
 from msta.evaluation import part_runs
@@ -57,14 +57,33 @@ def test_exactly_one_point_of_each_axis_changes_nothing_and_all_are_valid():
             for changes in values.values():
                 method = [f"{n}={'none' if v is None else v}" for n, v in changes.items() if "descr" not in n]
                 msta.attach(toy, make_config("small", {"data.path": "."}, [*overrides, *method]).method_config())
-    assert list(axes["sentences"]) == ["1", "2", "4", "all (5)"]
-    assert list(axes["blocks"]) == ["last 1", "last 3", "last 4", "last 5", "last 8", "last 9"]
+    assert list(axes["sentences"]) == ["1", "2", "4", "5"]
+    assert list(axes["blocks"]) == ["1..4", "1..9", "5..9", "6..9"]
+
+
+def test_the_values_are_those_of_the_papers_ablations():
+    backbone = msta.random_backbone("viclip-b16")
+    for preset in ("paper", "paper:base-to-novel", "paper-logs"):
+        axes = points(make_config(preset, {"data.path": "."}), backbone, bank(16), None)
+        assert list(axes["blocks"]) == ["1..6", "1..12", "7..12", "8..12"]
+        assert list(axes["dim"]) == [
+            "8",
+            "16",
+            "32",
+            "64",
+            "128",
+            "256",
+        ]  # the paper has 512, which does not divide 768
+        assert list(axes["scale"]) == ["0.001", "0.005", "0.01", "0.05"]
+        assert list(axes["sentences"]) == ["1", "2", "4", "8", "16"]
+        assert "1" in axes["alpha"]
+        assert list(axes["temporal"]) == ["none", "3", "5"]
 
 
 def test_without_descriptions_their_axes_are_left_out_or_refused():
     toy = msta.random_backbone(tiny())
     config = make_config("small", {"data.path": "."})
-    assert points(config, toy, None, None).keys() == AXES.keys() - {"consistency", "sentences"}
+    assert points(config, toy, None, None).keys() == AXES.keys() - {"consistency", "alpha", "sentences"}
     with pytest.raises(ConfigError, match=r"--axes: consistency needs sentences: descriptions\.bank"):
         points(config, toy, None, ["dim", "consistency"])
 
@@ -83,8 +102,9 @@ def test_points_run_once_and_go_into_the_table(clips, backbone, tmp_path, monkey
     assert by["consistency", "temporal", 1] | {"axis": "towers", "point": "both"} == by["towers", "both", 1]
     folders = sorted(p.name for p in (tmp_path / "out" / "runs").iterdir())
     assert folders == ["consistency-off", "sentences-1", "towers-text", "towers-video", "unchanged"]
-    fewer = tmp_path / "out" / "data" / "seed-0" / "temporal-1.json"
-    assert json.loads(fewer.read_text()) == {"go back": ["back one"], "go there": ["there one"]}
+    fewer = tmp_path / "out" / "runs" / "sentences-1" / "seed-1" / "config.yaml"
+    read = read_config(fewer).descriptions.load(("go back", "go there"))
+    assert read.temporal == {"go back": ("back one",), "go there": ("there one",)}
     for axis in axes:
         assert (tmp_path / "out" / f"{axis}.png").stat().st_size > 5000
     mean = statistics.fmean(by["towers", "video", seed]["top1"] for seed in (0, 1))
@@ -109,10 +129,10 @@ def test_the_command_with_novel_classes(backbone, tmp_path):
             (tmp_path / "clips" / name).mkdir(parents=True, exist_ok=True)
             write_video(tmp_path / "clips" / name / f"{i}.mp4", 6)
     options = ["--data", tmp_path / "clips", "--backbone", backbone, "--shots", 2, "--seeds", "0", *QUICK]
-    done = run("ablate", *options, "--axes", "kernel", "--novel", "--out", tmp_path / "out", "--json")
+    done = run("ablate", *options, "--axes", "temporal", "--novel", "--out", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr
     cells = json.loads(done.stdout)["cells"]
-    assert [c["point"] for c in cells] == ["1", "3", "5"]
+    assert [c["point"] for c in cells] == ["none", "3", "5"]
     for cell in cells:
         base, novel = cell["top1"], cell["novel"]
         assert cell["harmonic_mean"] == pytest.approx(2 * base * novel / (base + novel) if base + novel else 0)

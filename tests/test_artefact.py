@@ -97,7 +97,7 @@ def edit(path, **changes):
         (lambda f: (f / "adapter_config.json").unlink(), "no adapter directory: there is no adapter_config.json"),
         (lambda f: (f / "adapter_config.json").write_text("{"), "adapter_config.json: no valid JSON"),
         (lambda f: edit(f / "adapter_config.json", format="other"), "format 'other'"),
-        (lambda f: edit(f / "adapter_config.json", method="other"), "do not fit: no method 'other'"),
+        (lambda f: edit(f / "adapter_config.json", method="other"), "was trained by the method 'other', which is not there"),
         (lambda f: edit(f / "adapter_config.json", settings={"dim": 4}), "do not fit: .*size mismatch"),
         (lambda f: edit(f / "adapter_config.json", settings={"rank": 4}), "do not fit: .*rank"),
         (lambda f: edit(f / "adapter_config.json", backbone={}), "adapter_config.json: damaged or not ours"),

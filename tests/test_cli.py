@@ -227,7 +227,7 @@ def test_a_protocol_from_nothing_to_a_report_and_the_report_again(world, tmp_pat
         (["eval", *"--data clips --backbone backbone --crops 2".split()], 2, ["crops"]),
         (["info", "random:viclip-b16:abc"], 1, ["random:ARCHITECTURE:SEED"]),
         (["predict", "clips/pull_it/0.mp4", *"--backbone backbone --labels a,,b".split()], 2, ["--labels: an empty one"]),
-        (["train", *"--data clips --backbone backbone --out r --preset big".split()], 2, ["'big'", "paper, small, upper"]),
+        (["train", *"--data clips --backbone backbone --out r --preset big".split()], 2, ["'big'", "paper, paper-logs, small, upper"]),
         (["train", *"--data clips --backbone backbone --out r --method magic".split()], 2, ["'magic'", "zero-shot"]),
         (["train", *"--data clips --backbone backbone --out r --shots 0".split()], 2, ["data.shots", "0"]),
         (["train", *"--data clips --backbone backbone --out r --shots 9".split()], 1, ["clips", "'pull it' has 5 clips", "9"]),
@@ -274,7 +274,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_adapter(world, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
     done = run("train", "--data", world / "clips", "--backbone", world / "backbone", "--shots", 2, "--out", tmp_path / "run",
-               "train.epochs=1", "method.dim=256", "data.workers=0", preexec_fn=small_files)  # fmt: skip
+               "train.epochs=1", "method.dim=48", "data.workers=0", preexec_fn=small_files)  # fmt: skip
     one_line(done, 1, "File too large")
     left = [p.name for p in (tmp_path / "run").rglob("*") if p.is_file() and "tfevents" not in p.name]
     assert sorted(left) == ["classes.csv", "config.yaml", "lock", "log.jsonl", "split.csv", "status.json"]

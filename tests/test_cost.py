@@ -127,7 +127,12 @@ def test_the_command(task):
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
-    [(["--plan"], "--data"), (["a", "b"], "one target"), (["--shots", "2"], "--plan"), (["--preset", "x"], "--plan")],
+    [
+        (["--plan"], "--data"),
+        (["a", "b"], "one target"),
+        (["--shots", "2"], "--plan"),
+        (["--preset", "x"], "no preset 'x'"),
+    ],
 )
 def test_wrong_usage_says_what(arguments, word):
     result = CliRunner().invoke(app, ["info", *arguments])
@@ -136,10 +141,12 @@ def test_wrong_usage_says_what(arguments, word):
 
 
 def test_bench_measures_the_ways_side_by_side(task):
-    result = CliRunner().invoke(app, ["bench", "--backbone", str(task[1]), "--classes", "3", "--rounds", "1", "--json"])
+    result = CliRunner().invoke(
+        app, ["bench", "--backbone", str(task[1]), "--method", "mma", "--classes", "3", "--rounds", "1", "--json"]
+    )
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
-    assert facts["method"] == "msta"
+    assert facts["method"] == "mma"
     assert facts["seconds a step"] > 0
     assert facts["times faster"] == pytest.approx(facts["seconds a step, plain"] / facts["seconds a step"], rel=0.1)
     assert facts["seconds a step, prefix kept"] > 0

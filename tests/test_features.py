@@ -112,7 +112,7 @@ def test_what_is_kept_is_known_by_all_that_made_it(clips, tmp_path, change):
 
     def key(form=plain, seed=0, augmentation=None, backbone=0, precision="fp32", keep=None):
         catalog = read_catalog(tmp_path / "clips")
-        model = msta.attach(msta.random_backbone(tiny(), backbone), "msta")
+        model = msta.attach(msta.random_backbone(tiny(), backbone), msta.MSTAConfig(dim=8))
         cache = PrefixCache(tmp_path, model, max_gb=1, precision=precision)
         dataset = ClipDataset(catalog.clips, form, augmentation=augmentation or Augmentation(), seed=seed, keep=keep)
         return cache.file(dataset, (0, 0)).name
@@ -241,7 +241,7 @@ def test_it_says_what_it_needs_and_stays_within_bounds(clips, backbone, tmp_path
     assert "2 views of every training clip: 0.00 GB" in text
     assert "Approximate: prefix cache of 2 views of every training clip, in fp32" in text
     held = sum(file.stat().st_size for file in (tmp_path / "cache").glob("*/*.npy"))
-    model = msta.attach(msta.load_backbone(backbone), "msta")
+    model = msta.attach(msta.load_backbone(backbone), msta.MSTAConfig(dim=8))
     dataset = ClipDataset(
         read_catalog(clips).clips, ClipFormat(4, 32, (0.5,) * 3, (0.25,) * 3), augmentation=Augmentation()
     )

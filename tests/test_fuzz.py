@@ -31,7 +31,7 @@ def folder(tmp_path_factory) -> Path:
     where = tmp_path_factory.mktemp("fuzz")
     backbone = msta.random_backbone(tiny())
     backbone.save(where / "bb")
-    model = msta.attach(backbone, "msta")
+    model = msta.attach(backbone, msta.MSTAConfig(dim=8))
     model.task = Task(("push", "hug", "walk"))
     model.save(where / "adapters" / "a")
     return where

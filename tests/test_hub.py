@@ -114,7 +114,7 @@ def hub():
 def trained(folder: Path) -> msta.AdaptedModel:
     backbone = msta.random_backbone(tiny())
     backbone.save(folder / "bb")
-    model = msta.attach(msta.load_backbone(str(folder / "bb")), "msta")
+    model = msta.attach(msta.load_backbone(str(folder / "bb")), msta.MSTAConfig(dim=8))
     with torch.no_grad():
         for p in model.trainable_parameters():
             p.add_(0.1 * torch.randn_like(p))

@@ -54,7 +54,6 @@ CODE, DERIVED = "the authors' code", "derived"
     ("method", "count", "source"),
     [
         ("msta", 1_744_000, "the authors' logs"),
-        ("msta-plus", 12 * (2 * 16 * 1280 + 3 * 16 + 1280 + 256 + 4 * 768), DERIVED),
         ("mma", 674_560, CODE),
         ("zero-shot", 0, DERIVED),
         (dict(name="prompts", kind="maple"), 3_555_072, CODE),  # the paper says 3.55 M
@@ -210,16 +209,6 @@ def test_the_prefix_ends_where_the_first_trainable_block_begins(name, choice, fi
 
 
 # ---------------------------------------------------------------- one by one
-
-
-def test_msta_plus_is_msta_in_every_block():
-    backbone = msta.random_backbone(tiny())
-    plus = msta.attach(backbone, "msta-plus")
-    same = msta.attach(backbone, method_config("msta", first_block=1, dim=16, scale=0.1))
-    assert {n: p.shape for n, p in plus.adapter.named_parameters()} == {
-        n: p.shape for n, p in same.adapter.named_parameters()
-    }
-    assert prefix_length(plus.backbone.video) == prefix_length(plus.backbone.text) == 0
 
 
 def test_linear_probe_is_a_linear_classifier_and_learns():

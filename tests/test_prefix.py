@@ -21,7 +21,7 @@ def small(name: str, layers: tuple[int, int], span: tuple[int, int], choice: int
     """A method that fits towers of these depths, with one of its variants."""
     first, last = sorted(min(s, max(layers)) for s in span)
     towers = ("video", "text", "both")[choice % 3]
-    if name in ("msta", "msta-plus", "mma"):
+    if name in ("msta", "mma"):
         kernel = {} if name == "mma" else {"temporal_kernel": (0, 3, 5)[choice % 3]}
         blocks = {"first_block": first, "last_block": last}
         towers = towers if layers[0] == layers[1] else "both"  # else the blocks may lie in the other tower alone

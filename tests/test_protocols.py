@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED, tiny
+from conftest import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -27,12 +27,13 @@ from msta.evaluation import running
 from msta.evaluation.parts import parse_parts, refuse_overlap
 from msta.evaluation.predictions import Recorder, read_predictions
 from msta.evaluation.protocol_report import command, summary, write_report
-from msta.evaluation.protocols import Request
-from msta.evaluation.published import read_published
+from msta.evaluation.protocols import PROTOCOLS, Request
+from msta.evaluation.published import PACKAGED, read_published
 from msta.evaluation.results import Results
 from msta.evaluation.run import evaluate_on
 from msta.evaluation.running import run_protocol
 from msta.evaluation.tables import HEADER, latex, markdown
+from msta.training import losses
 
 QUIET = Console(quiet=True)
 QUICK = ("train.epochs=2", "train.batch_size=4", "data.workers=0", "method.dim=8", "train.watch_test=true")
@@ -129,13 +130,13 @@ def test_zero_shot_from_an_adapter_and_over_parts(world, few_shot, tmp_path):
     targets = tuple(f"other={tmp_path / f'set{k}' / 'clips.csv'}" for k in (1, 2))
     run_protocol(asked(world, "zero-shot", target=targets, adapter=adapter), tmp_path / "out", QUIET)
     rows = {row["method"]: row for row in Results(tmp_path / "out").rows()}
-    assert set(rows) == {"msta adapter", "zero-shot"}
+    assert set(rows) == {"msta (blocks 1..3, r 8, scale 0.1) adapter", "zero-shot"}
     for row in rows.values():
         assert [run["part"] for run in row["runs"]] == [1, 2]
         assert row["clips"] == 8
         assert row["top1"] == pytest.approx(np.mean([run["top1"] for run in row["runs"]]))
     measured = evaluate_on(msta.load_adapter(adapter), tmp_path / "set1" / "clips.csv", new_classes=True)
-    assert rows["msta adapter"]["runs"][0]["nll"] == pytest.approx(measured["nll"])
+    assert rows["msta (blocks 1..3, r 8, scale 0.1) adapter"]["runs"][0]["nll"] == pytest.approx(measured["nll"])
     # another adapter is another cell; another backbone or other views are refused
     again = asked(
         world, "zero-shot", target=targets, adapter=few_shot / "runs" / "clips" / "msta-1shot" / "seed1" / "adapter"
@@ -177,17 +178,15 @@ def without_times(results: dict) -> dict:
 
 
 def test_a_stopped_protocol_ends_with_the_same_numbers(world, few_shot, tmp_path, monkeypatch):
-    import msta.training.step as step
+    calls, real = [], losses.objective
 
-    calls, real = [], step.consistency
-
-    def consistency(*arguments):
+    def objective(*arguments):
         calls.append(1)
         if len(calls) in (4, 7):  # in the middle of a training
             os.kill(os.getpid(), signal.SIGINT)
         return real(*arguments)
 
-    monkeypatch.setattr(step, "consistency", consistency)
+    monkeypatch.setattr(losses, "objective", objective)
     stops = 0
     while True:
         try:
@@ -357,6 +356,10 @@ def test_the_report_needs_nothing_else_and_shows_everything(name, request, tmp_p
     again = write_report(out, tmp_path / "published.json")
     assert without_times(again) == without_times(results)
     assert len({len(line) for line in summary(results).splitlines()}) > 0
+    label = next(row["label"] for row in results["rows"] if row["method"] == "msta")
+    assert re.fullmatch(r"msta \(blocks 1..3, r 8, scale 0.1\)", label)
+    assert label in page
+    assert label in md
     assert command(results["asked"]).startswith(f"msta protocol {results['protocol']} --data ")
 
 
@@ -378,11 +381,16 @@ def test_tables_hold_any_text(cells):
     assert not re.search(r"(?<!\\)%", body)
 
 
-@pytest.mark.skipif(not (SHARED / "reference").exists(), reason="the published figures are not at ../shared/reference")
-def test_the_published_figures_are_read():
-    found = read_published(SHARED / "reference" / "published.json", "base-to-novel")
-    msta_hmdb = next(p for p in found if p.model.startswith("MSTA") and p.is_on("HMDB-51"))
-    assert msta_hmdb.figures == {"base": 77.45, "novel": 57.04, "harmonic_mean": 65.7}
+def test_the_published_figures_come_along_with_their_sources():
+    found = {p.model: p for p in read_published(PACKAGED, "base-to-novel") if p.is_on("HMDB-51")}
+    ours = [p for model, p in found.items() if model.startswith("MSTA")]
+    assert [p.figures["harmonic_mean"] for p in ours] == [66.3, 65.7]  # the paper, the logs of its first version
+    assert "readers of the paper" in ours[0].source
+    assert "logs" in ours[1].source
+    counts = json.loads(PACKAGED.read_text(encoding="utf-8"))
+    assert [counts[p.model]["trainable_parameters"] for p in ours] == [8_712_192, 1_744_000]
+    for protocol in PROTOCOLS:
+        assert all(p.source for p in read_published(PACKAGED, protocol))
 
 
 @pytest.mark.parametrize(

@@ -216,7 +216,7 @@ def test_a_run_goes_on_only_with_the_same_ranges(data, backbone, tmp_path):
 
 @pytest.mark.parametrize("augmentation", [None, Augmentation()])
 def test_the_cache_tells_ranges_apart(data, tmp_path, augmentation):
-    model = msta.attach(msta.random_backbone(tiny()), "msta")
+    model = msta.attach(msta.random_backbone(tiny()), msta.MSTAConfig(dim=8))
     cache = PrefixCache(tmp_path, model, max_gb=1)
     path = str(data.parent / "push0.mp4")
     spans = [(None, None), (0.0, 0.5), (0.5, 1.0), (0.5, None), (None, 1.0)]

@@ -122,7 +122,7 @@ def test_a_member_needs_classes(backbone):
 
 
 def test_members_are_loaded_onto_the_shared_weights(backbone, tmp_path):
-    model = msta.attach(backbone, "msta")
+    model = msta.attach(backbone, msta.MSTAConfig(dim=8))
     model.task = Task(("push", "hug"))
     model.save(tmp_path / "a")
     loaded = SharedBackbone(backbone).load(tmp_path / "a")

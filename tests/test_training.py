@@ -37,6 +37,7 @@ from msta.evaluation.metrics import accuracy
 from msta.evaluation.run import evaluate_on
 from msta.notices import notice
 from msta.training import loop
+from msta.training import losses as objective_module
 from msta.training.loop import lr_factor, train
 from msta.training.state import saved_states
 
@@ -68,11 +69,28 @@ def log(run: Path) -> list[dict]:
 def test_the_loss_on_eight_clips_falls_to_near_zero(clips, backbone, tmp_path):
     # no augmentation: random times alone remain; and steps large enough for a random backbone
     plain = ["data.jitter=0", "data.greyscale=0", "data.flip=0", "data.crop_area=[1,1]", "train.epochs=25"]
-    quick = ["method.dim=32", "method.scale=1", "train.lr=3e-3", "train.eval_every=25", "train.warmup_epochs=1"]
+    quick = ["method.dim=24", "method.scale=1", "train.lr=3e-3", "train.eval_every=25", "train.warmup_epochs=1"]
     train(config(clips, backbone, *plain, *quick), tmp_path / "run", QUIET)
     losses = [line["loss"] for line in log(tmp_path / "run") if "loss" in line]
     assert losses[0] > 0.4
     assert np.mean(losses[-4:]) < 0.05
+
+
+def test_who_changes_the_objective_changes_the_training(clips, backbone, tmp_path, monkeypatch):
+    one = ["train.epochs=2", "train.warmup_epochs=0", "train.select=last"]
+    train(config(clips, backbone, *one), tmp_path / "before", QUIET)
+    real = objective_module.objective
+
+    def other(*arguments):
+        loss, terms = real(*arguments)
+        return -loss, terms
+
+    monkeypatch.setattr(objective_module, "objective", other)
+    train(config(clips, backbone, *one), tmp_path / "after", QUIET)
+    before, after = (load_file(tmp_path / run / "adapter" / "adapter_model.safetensors") for run in ("before", "after"))
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert next(line["loss"] for line in log(tmp_path / "after") if "loss" in line) < 0
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from msta.backbone.checkpoints import TOY
 from msta.data.catalog import Catalog, read_catalog
 from msta.data.clips import Augmentation, Views
+from msta.data.dataset_names import canonical
 from msta.data.layouts.options import OPTIONS
 from msta.data.storage import absolute
 from msta.descriptions.anchors import Average, Distance
@@ -125,7 +126,8 @@ class DescriptionSettings(Section):
     - bank: a file of ``msta describe``; or, in its place,
     - spatial, temporal: files in the authors' format.
     - kinds: which of the two are used.
-    - alpha: the term's weight (not published; why 1: docs/descriptions.md).
+    - alpha: the term's weight; 1 is the best of the paper's ablation.
+    - per_class: N, the first so many sentences of each kind and class are used; None: all.
     - alpha_warmup: epochs in which it rises from 0, in a straight line.
     - distance: between a class's embedding and its anchor, both of length 1: 1 - cosine (the paper), or the sum over
       dimensions of absolute (l1) or squared (mse) differences. mse is twice the cosine's.
@@ -137,6 +139,7 @@ class DescriptionSettings(Section):
     temporal: TypedPath | None = None
     kinds: Literal["both", "spatial", "temporal"] = "both"
     alpha: float = Field(1.0, ge=0)
+    per_class: int | None = Field(None, ge=1)
     alpha_warmup: float = Field(0.0, ge=0)
     distance: Distance = "cosine"
     average: Average = "anchors"
@@ -155,7 +158,8 @@ class DescriptionSettings(Section):
             DataError: files that cannot be read, or do not fit.
         """
         kinds = KINDS if self.kinds == "both" else (self.kinds,)
-        return load_descriptions(self.spatial, self.temporal, classes, bank=self.bank, kinds=kinds)
+        bank = load_descriptions(self.spatial, self.temporal, classes, bank=self.bank, kinds=kinds)
+        return bank.first(self.per_class) if bank and self.per_class else bank
 
     def alpha_at(self, step: int, steps_per_epoch: int) -> float:
         """The weight in a step, counted from 0."""
@@ -322,22 +326,28 @@ def presets() -> list[str]:
 
 
 def make_config(
-    preset: str, settings: Mapping[str, Any], overrides: Sequence[str] = (), *, method: str | None = None
+    preset: str,
+    settings: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    method: str | None = None,
+    protocol: str = "few-shot",
+    dataset: str | None = None,
 ) -> RunConfig:
     """A preset, then ``settings`` (dotted name -> value, None left out), then ``overrides`` ("train.lr=1e-3").
 
     Args:
-        preset: a name of :func:`presets`.
+        preset: see :func:`read_preset`, which also takes ``protocol``.
         settings: from options of the command line.
         overrides: key=value, the last word.
         method: the method's name.
+        protocol: whose recipe, where a preset has several.
+        dataset: its name, where a preset differs by data set; None: the last part of the setting ``data.path``.
 
     Raises:
         ConfigError: one line that names the setting at fault.
     """
-    if preset not in presets():
-        raise ConfigError(f"no preset {preset!r}; there are {', '.join(presets())}")
-    tree = yaml.safe_load((resources.files("msta") / "presets" / f"{preset}.yaml").read_text(encoding="utf-8"))
+    tree = read_preset(preset, protocol, dataset or Path(str(settings.get("data.path", ""))).name)
     parsed = [_parsed(override) for override in overrides]
     for name in (method, *(value for key, value in parsed if key in ("method", "method.name"))):
         if name is not None:
@@ -349,6 +359,41 @@ def make_config(
         if name not in ("method", "method.name"):
             _put(tree, name, _value(text))
     return _validate(tree)
+
+
+def read_preset(preset: str, protocol: str = "few-shot", dataset: str = "") -> dict[str, Any]:
+    """The settings of a preset, as a tree.
+
+    Args:
+        preset: a name of :func:`presets`, or NAME:PROTOCOL for another recipe of it than ``protocol``'s.
+        protocol: few-shot, base-to-novel, zero-shot or supervised; it matters to presets that have recipes by protocol.
+        dataset: its name, in any spelling.
+
+    Raises:
+        ConfigError: no such preset, or it has no such recipe.
+    """
+    name, colon, asked = preset.partition(":")
+    if name not in presets():
+        raise ConfigError(f"no preset {name!r}; there are {', '.join(presets())}")
+    tree = yaml.safe_load((resources.files("msta") / "presets" / f"{name}.yaml").read_text(encoding="utf-8"))
+    recipes = tree.pop("protocols", None)
+    if recipes is None:
+        if colon:
+            raise ConfigError(f"preset {name}: is the same for all protocols; leave {':' + asked!r} out")
+        return tree
+    wanted = asked if colon else protocol
+    if wanted not in recipes:
+        raise ConfigError(f"preset {name}: has no recipe for {wanted!r}; it has {', '.join(recipes)}")
+    recipe = recipes[wanted]
+    own = recipe.pop("datasets", {}).get(canonical(dataset), {})
+    return _merged(_merged(tree, recipe), own)
+
+
+def _merged(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(tree)
+    for name, value in changes.items():
+        merged[name] = _merged(merged.get(name, {}), value) if isinstance(value, dict) else value
+    return merged
 
 
 def read_config(path: Path) -> RunConfig:

@@ -1,7 +1,7 @@
 """The part of a video tower that looks at each frame by itself, so that overlapping clips can share it.
 
 Frame-wise attention (CLIP) has such a part: the blocks below the first that mixes frames, as MSTA's temporal
-convolution does; all of them, where nothing mixes. Joint attention (ViCLIP, toy) mixes frames in its first block, and
+up-projection does; all of them, where nothing mixes. Joint attention (ViCLIP, toy) mixes frames in its first block, and
 adds a frame's place in the clip before that: overlapping clips share nothing but their pixels.
 """
 

@@ -38,7 +38,10 @@ def train(
     shots: Annotated[int | None, typer.Option(help="Training clips a class. Default: all but those held out.")] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="small: few clips, the default; upper: and a large backbone; paper: the authors' recipe."),
+        typer.Option(
+            help="small: few clips, the default; upper: and a large backbone; paper: the paper's few-shot recipe, "
+            "paper:base-to-novel and so on its others; paper-logs: that of the authors' logs."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's directory: adapter/, metrics.json, logs.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this directory.")] = None,
@@ -138,11 +141,16 @@ def eval_(
         print(f"{accuracy}  of {metrics['clips']} clips ({metrics['split']})")
 
 
-@command(epilog="Example: msta info runs/first/adapter, or msta info --plan --data clips/ --shots 8 cache.views=10")
+@command(
+    epilog="Example: msta info runs/first/adapter; msta info --preset paper:base-to-novel "
+    "--backbone random:viclip-b16; msta info --plan --data clips/ --shots 8 cache.views=10"
+)
 def info(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="TARGET | KEY=VALUE", help="A backbone, an adapter; with --plan, any setting."),
+        typer.Argument(
+            metavar="TARGET | KEY=VALUE", help="A backbone, an adapter; or, with --preset, --method, --plan, settings."
+        ),
     ] = None,
     backbone: Backbone = None,
     base: Base = None,
@@ -155,6 +163,7 @@ def info(
 ) -> None:
     """Describe this installation, a backbone, or an adapter (what is trained, of what, for which classes).
 
+    With --preset or --method: what such a training trains in the backbone, and its recipe.
     With --plan: parameters, arithmetic, memory and time of a training run, before it starts.
     """
     if plan:
@@ -165,11 +174,19 @@ def info(
             raise ConfigError("missing --data")
         settings = {"data.path": str(data), "data.shots": shots, "backbone": backbone, "base": base}
         described = planned(make_config(preset or "small", settings, arguments or [], method=method))
+    elif preset or method:
+        from msta.config import make_config
+        from msta.inference.describe import describe_recipe
+
+        if data or shots:
+            raise ConfigError("--data and --shots go with --plan")
+        settings = {"data.path": ".", "backbone": backbone, "base": base}
+        described = describe_recipe(make_config(preset or "small", settings, arguments or [], method=method))
     else:
         from msta.inference.describe import describe
 
-        if len(arguments or []) > 1 or data or method or shots or preset:
-            raise ConfigError("one target at a time; --data, --method, --shots and --preset go with --plan")
+        if len(arguments or []) > 1 or data or shots:
+            raise ConfigError("one target at a time; --data and --shots go with --plan")
         described = describe(arguments[0] if arguments else None, backbone, base)
     print_facts(described, as_json)
 

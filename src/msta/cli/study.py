@@ -46,8 +46,10 @@ def protocol(
         str | None, typer.Option(help="Clips a class. Default: 2,4,8,16 for few-shot, 16 for base-to-novel, else all.")
     ] = None,
     seeds: Annotated[str, typer.Option(help="Of splits and training, separated by commas.")] = "0,1,2",
-    preset: Annotated[str, typer.Option(help="As for train.")] = "small",
-    published: Annotated[Path | None, typer.Option(help="JSON of others' figures, to stand beside yours.")] = None,
+    preset: Annotated[str, typer.Option(help="As for train; paper has a recipe for each protocol.")] = "small",
+    published: Annotated[
+        Path | None, typer.Option(help="JSON of others' figures, beside the published ones that come along.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Given again, it goes on and skips what is finished.")] = None,
     as_json: AsJSON = False,
 ) -> None:
@@ -87,7 +89,7 @@ def protocol(
         print(f"Report: {out / 'report.html'}")
 
 
-@command(epilog="Example: msta ablate --data clips/ --shots 8 --axes dim,kernel,towers --out runs/ablation")
+@command(epilog="Example: msta ablate --data clips/ --shots 8 --axes dim,temporal,towers --out runs/ablation")
 def ablate(
     data: Annotated[Path, typer.Option(help="As for train.")],
     out: Annotated[Path, typer.Option(help="Runs, table and figures. Given again, it goes on.")],
@@ -103,7 +105,9 @@ def ablate(
     preset: Annotated[str, typer.Option(help="As for train.")] = "small",
     as_json: AsJSON = False,
 ) -> None:
-    """Vary MSTA's choices one at a time: blocks, dim, scale, shared, kernel, towers, consistency, sentences, template.
+    """Vary MSTA's choices one at a time, over the values of the paper's own ablations.
+
+    Axes: blocks, dim, scale, shared, temporal, towers, init, consistency, alpha, sentences, template.
 
     Each point is a run; OUT/ablation.md is the table, OUT/AXIS.png a figure each. Finished runs are not run again.
     """

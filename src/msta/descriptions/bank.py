@@ -124,6 +124,14 @@ class DescriptionBank:
                 )
         return self
 
+    def first(self, count: int) -> DescriptionBank:
+        """This bank with the first ``count`` sentences of each kind and class."""
+        shorter = {
+            name: replace(each, spatial=each.spatial[:count], temporal=each.temporal[:count])
+            for name, each in self.classes.items()
+        }
+        return replace(self, classes=shorter)
+
     def counts(self, kind: Kind) -> str | None:
         """What is irregular about the numbers of sentences, in words; None if nothing is."""
         numbers = {name: len(each.of(kind)) for name, each in self.classes.items()}

@@ -35,13 +35,15 @@ AXES = {
     "dim": "width of the bottleneck",
     "scale": "factor on the adapter's output",
     "shared": "one projection for both towers",
-    "kernel": "taps of the temporal convolution",
+    "temporal": "frames that the temporal up-projection sees",
     "towers": "adapted towers",
+    "init": "initialisation",
     "consistency": "descriptions that the text is held to",
-    "sentences": "sentences a class and kind",
+    "alpha": "weight of the consistency term",
+    "sentences": "sentences per class and kind",
     "template": "prompt of the classes",
 }
-_OF_DESCRIPTIONS = ("consistency", "sentences")
+_OF_DESCRIPTIONS = ("consistency", "alpha", "sentences")
 _TEMPLATES = ("a video of {}.", "a photo of {}.", "{}", "ensemble")
 
 
@@ -92,7 +94,7 @@ def ablate(asked: Ablation, out: Path, console: Console) -> dict[str, Any]:
     catalog = wanted.data.read()
     if out.absolute().is_relative_to(wanted.data.path):
         raise ConfigError(f"--out: {out} lies inside the data, where it would be taken for a class")
-    bank = wanted.descriptions.load(catalog.classes)
+    bank = wanted.descriptions.model_copy(update={"per_class": None}).load(catalog.classes)
     backbone = load_backbone(wanted.backbone, base=wanted.base)
     axes = points(wanted, backbone, bank, asked.axes)
     cells = []
@@ -120,40 +122,36 @@ def points(
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Axis -> point -> the settings it changes (dotted name -> value), none at the point that ``config`` is at.
 
-    Descriptions are named by what :class:`_Data` writes: "spatial", or "spatial-2" for two sentences a class.
+    Values are the paper's own, with those that "small" and the built-in backbone call for; a bottleneck's width that
+    the temporal up-projection does not allow is left out (512 on a ViT-B).
 
     Raises:
         ConfigError: an axis that needs descriptions, and none are given.
     """
     method = config.method_config()
     assert isinstance(method, MSTAConfig)
-    depth = max(len(backbone.video.blocks), len(backbone.text.blocks))
-    usual = depth - method.twelfths_below * depth // 12
-    last = usual if method.first_block is None else depth + 1 - method.first_block
-    counts = sorted({n for n in (1, 3, 5, 8, depth, usual, last) if n <= depth})
+    video, text = len(backbone.video.blocks), len(backbone.text.blocks)
+    width = backbone.video.shape.width
     kinds = _sentences(bank)
     longest = max((len(s) for sentences in kinds.values() for s in sentences.values()), default=0)
     own = config.data.template if isinstance(config.data.template, str) else "ensemble"
-    limits = [n for n in (1, 2, 4, 8, 16) if n < longest]
+    counts = [*(n for n in (1, 2, 4, 8, 16) if n < longest), longest]
+    dims = [r for r in (8, 16, 32, 64, 128, 256, 512) if method.temporal_kernel in (None, 0, 1) or width % r == 0]
     every: dict[str, dict[str, dict[str, Any]]] = {
-        "blocks": {
-            f"last {n}": {} if n == last else {"method.first_block": None if n == usual else depth + 1 - n}
-            for n in counts
-        },
-        "dim": _values("method.dim", (8, 16, 32, 64, 128, 256), method.dim),
-        "scale": _values("method.scale", (0.005, 0.02, 0.1, 0.5), method.scale),
+        "blocks": _block_ranges(method, video, text),
+        "dim": _values("method.dim", dims, method.dim),
+        "scale": _values("method.scale", (0.001, 0.005, 0.01, 0.05), method.scale),
         "shared": _values("method.shared", (True, False), method.shared),
-        "kernel": _values("method.temporal_kernel", (1, 3, 5), max(1, method.temporal_kernel or 0)),
+        "temporal": _values("method.temporal_kernel", (1, 3, 5), max(1, method.temporal_kernel or 0), {1: "none"}),
         "towers": {t: {} if t == method.towers else {"method.towers": t} for t in ("both", "video", "text")},
+        "init": {i: {} if i == method.init else {"method.init": i} for i in ("kaiming", "zero")},
         "consistency": {
             name: {f"descriptions.{k}": None for k in kinds if k not in kept}
             for name, kept in (("both", kinds), ("spatial", ["spatial"]), ("temporal", ["temporal"]), ("off", []))
             if set(kept) <= set(kinds) and (name != "both" or len(kinds) == 2)
         },
-        "sentences": {
-            **{str(n): {f"descriptions.{k}": f"{k}-{n}" for k in kinds} for n in limits},
-            f"all ({longest})": {},
-        },
+        "alpha": _values("descriptions.alpha", (0.1, 0.5, 1, 2, 10), config.descriptions.alpha),
+        "sentences": _values("descriptions.per_class", counts, config.descriptions.per_class or longest),
         "template": {own: {}, **{t: {"data.template": t} for t in _TEMPLATES if t != own}},
     }  # fmt: skip
     if not kinds and (needed := [name for name in axes or () if name in _OF_DESCRIPTIONS]):
@@ -163,15 +161,34 @@ def points(
     return {name: every[name] for name in axes or AXES if kinds or name not in _OF_DESCRIPTIONS}
 
 
-def _values(setting: str, values: Sequence[Any], own: Any) -> dict[str, dict[str, Any]]:
+def _block_ranges(method: MSTAConfig, video: int, text: int) -> dict[str, dict[str, Any]]:
+    """The paper's four choices for towers of 12 blocks (8..12, 1..6, 7..12, 1..12), in proportion, and the own one."""
+    depth = max(video, text)
+    usual = type(method)().block_pairs(video, text)[0][0]
+    own = (method.block_pairs(video, text)[0][0], method.last_block or depth)
+    half = max(1, depth // 2)
+    ranges = sorted({(usual, depth), (1, half), (min(half + 1, depth), depth), (1, depth), own})
+    return {
+        f"{first}..{last}": {} if (first, last) == own else {"method.first_block": first, "method.last_block": last}
+        for first, last in ranges
+    }
+
+
+def _values(
+    setting: str, values: Sequence[Any], own: Any, names: dict[Any, str] | None = None
+) -> dict[str, dict[str, Any]]:
     found = sorted({*values, own}, reverse=isinstance(own, bool))
-    labels = {True: "yes", False: "no"} if isinstance(own, bool) else {}
+    labels = names or ({True: "yes", False: "no"} if isinstance(own, bool) else {})
     return {labels.get(value, f"{value:g}"): {} if value == own else {setting: value} for value in found}
 
 
 def _config(asked: Ablation, data: Path, overrides: Sequence[str] = ()) -> RunConfig:
     settings = {"data.path": str(data), "data.shots": asked.shots, "backbone": asked.backbone, "base": asked.base}
-    return make_config(asked.preset, settings, [*asked.overrides, *overrides], method="msta")
+    protocol = "base-to-novel" if asked.novel else "few-shot"
+    dataset = asked.data.stem
+    return make_config(
+        asked.preset, settings, [*asked.overrides, *overrides], method="msta", protocol=protocol, dataset=dataset
+    )
 
 
 def _sentences(bank: DescriptionBank | None) -> dict[Kind, Sentences]:
@@ -209,21 +226,16 @@ class _Data:
     def config(self, changes: dict[str, Any]) -> RunConfig:
         """A run on the base classes' clips (all classes, if none are novel) with these changes."""
         files = {f"descriptions.{kind}": self._file(kind) for kind in self.sentences}
-        files |= {n: v and self._file(v) for n, v in changes.items() if n.startswith("descriptions.")}
-        rest = {n: v for n, v in changes.items() if not n.startswith("descriptions.")}
         ours = {f"data.{name}": None for name in READING}  # the split is a CSV of our own
-        last = {**ours, "descriptions.bank": None, **files, **rest, "train.seed": self.seed}
+        last = {**ours, "descriptions.bank": None, **files, **changes, "train.seed": self.seed}
         overrides = [f"{name}={'none' if value is None else value}" for name, value in last.items()]
         return _config(self.asked, self.folder / "own" / "split.csv", overrides)
 
-    def _file(self, name: str) -> Path:
-        """The sentences of a kind, or "kind-n": the first n of each class; written when first asked for."""
-        kind, _, limit = name.partition("-")
-        sentences = self.sentences["spatial" if kind == "spatial" else "temporal"]
-        file = self.folder / f"{name}.json"
+    def _file(self, kind: Kind) -> Path:
+        """The sentences of a kind of these classes; written when first asked for."""
+        file = self.folder / f"{kind}.json"
         if not file.exists():
-            first = int(limit) if limit else None
-            write_json(file, {n: list(sentences[n][:first]) for n in self.classes})
+            write_json(file, {name: list(self.sentences[kind][name]) for name in self.classes})
         return file
 
 

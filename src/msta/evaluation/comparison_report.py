@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from msta.evaluation.intervals import Answers, interval, paired_test
 from msta.evaluation.metrics import Array, harmonic_mean
 from msta.evaluation.protocols import FROZEN
 from msta.evaluation.report import write_page
-from msta.evaluation.results import Results
+from msta.evaluation.results import Group, Results
 from msta.files import read_json, write_bytes, write_json
 from msta.methods import METHODS
 
@@ -49,7 +50,10 @@ def write_comparison(
         forgetting += _forgetting(case, results, dataset)
         for folder, cell in results.cells.items():
             size[cell["method"]] = max(size.get(cell["method"], 0), _bytes(folder / "adapter"))
-    methods = [{"method": name, **costs[name], "artefact": size[name]} for name in asked["methods"]]
+    methods = [
+        {"method": name, "label": _common_label(name, rows), **costs[name], "artefact": size[name]}
+        for name in asked["methods"]
+    ]
     content = {
         "asked": asked, "rows": rows, "means": _means(rows), "forgetting": forgetting, "methods": methods,
         "settings": _settings(out, folders, asked["methods"]),
@@ -64,6 +68,14 @@ def write_comparison(
     return content
 
 
+def _common_label(method: str, rows: Sequence[dict[str, Any]]) -> str:
+    """The label of a method in all rows; the scale is left to their tables where a search found several."""
+    labels = {row["label"] for row in rows if row["method"] == method}
+    if len(labels) > 1:
+        labels = {re.sub(r"scale [^,)]+", "scale as found", label) for label in labels}
+    return labels.pop() if len(labels) == 1 else method
+
+
 def reference(methods: Sequence[str]) -> str:
     """The method that all others are held against: msta, or the last one."""
     return "msta" if "msta" in methods else methods[-1]
@@ -76,11 +88,15 @@ class _Measured:
     """One method on one data set: what its figure is, and how it varies as clips are drawn anew."""
 
     def __init__(self, results: Results, case: str, dataset: str, method: str) -> None:
+        def group(set_: str, of: str) -> Group:
+            return next(g for g in results.groups if g[:3] == (dataset, set_, of))
+
         def answers(set_: str, of: str) -> Answers:
-            return results.answers(next(g for g in results.groups if g[:3] == (dataset, set_, of)))
+            return results.answers(group(set_, of))
 
         self.borrowed = case == "base-to-novel" and METHODS[method].closed
         names = ("base", "novel") if case == "base-to-novel" else ("",)
+        self.label = results.label(group(names[0], method))
         self.parts = {name: answers(name, FROZEN if name == "novel" and self.borrowed else method) for name in names}
         drawn = [each.resampled(seed) for seed, each in enumerate(self.parts.values())]
         self.resampled: Array = drawn[0] if len(drawn) == 1 else 2 * drawn[0] * drawn[1] / np.maximum(sum(drawn), 1e-9)
@@ -103,8 +119,8 @@ def _with_differences(case: str, results: Results, dataset: str, to: str) -> lis
     measured = {method: _Measured(results, case, dataset, method) for method in methods}
     for method, found in measured.items():
         low, high = interval(found.resampled)
-        row: dict[str, Any] = {"case": case, "dataset": dataset, "method": method, "value": found.value,
-                               "low": low, "high": high}  # fmt: skip
+        row: dict[str, Any] = {"case": case, "dataset": dataset, "method": method, "label": found.label,
+                               "value": found.value, "low": low, "high": high}  # fmt: skip
         if len(found.parts) > 1:
             row |= {name: each.mean() for name, each in found.parts.items()} | {"borrowed": found.borrowed}
         if method != to:
@@ -120,7 +136,7 @@ def _forgetting(case: str, results: Results, dataset: str) -> list[dict[str, Any
     for group in second:
         before = next(g for g in second if g[0] == group[0] and g[2] == FROZEN)
         row: dict[str, Any] = {"case": case, "trained_on": dataset, "tested_on": group[0], "method": group[2],
-                               "value": results.answers(group).mean()}  # fmt: skip
+                               "label": results.label(group), "value": results.answers(group).mean()}  # fmt: skip
         if group[2] != FROZEN:
             change = row["value"] - results.answers(before).mean()
             row |= {"change": change, "p": paired_test(results.answers(group), results.answers(before))["p"]}
@@ -158,6 +174,7 @@ def _settings(out: Path, folders: Sequence[tuple[str, str]], methods: Sequence[s
 def tables(content: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
     """(title, header, lines) each, as text."""
     to = reference(content["asked"]["methods"])
+    label = {method["method"]: method["label"] for method in content["methods"]}
     made = []
     for case in content["asked"]["cases"]:
         own = [row for row in content["rows"] if row["case"] == case]
@@ -167,12 +184,12 @@ def tables(content: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]
         lines = [_line(row, halves) for row in own]
         if len({row["dataset"] for row in own}) > 1:
             blank = ["", ""] if halves else []
-            lines += [["mean", m["method"], *blank, f"{m['value']:.1f}", "", "", ""]
+            lines += [["mean", label[m["method"]], *blank, f"{m['value']:.1f}", "", "", ""]
                       for m in content["means"] if m["case"] == case]  # fmt: skip
         made.append((case, header, lines))
     if content["forgetting"]:
         lines = [
-            [f["case"], f["trained_on"], f["tested_on"], f["method"], f"{f['value']:.1f}",
+            [f["case"], f["trained_on"], f["tested_on"], f["label"], f"{f['value']:.1f}",
              f"{f['change']:+.1f}" if "change" in f else "", f"{f['p']:.2g}" if "p" in f else ""]
             for f in content["forgetting"]
         ]  # fmt: skip
@@ -191,12 +208,12 @@ def _line(row: dict[str, Any], halves: bool) -> list[str]:
     parts = [f"{row['base']:.1f}", f"{row['novel']:.1f}{mark}"] if halves else []
     difference = [f"{row['difference']:+.1f}", f"{row['p']:.2g}"] if "p" in row else ["", ""]
     interval_ = f"{row['low']:.1f} – {row['high']:.1f}"
-    return [row["dataset"], row["method"], *parts, f"{row['value']:.1f}{mark}", interval_, *difference]
+    return [row["dataset"], row["label"], *parts, f"{row['value']:.1f}{mark}", interval_, *difference]
 
 
 def _cost(method: dict[str, Any]) -> list[str]:
     return [
-        method["method"], f"{method['trainable']:,}", f"{method['share']:.2f}", f"{method['step']:.3f}",
+        method["label"], f"{method['trainable']:,}", f"{method['share']:.2f}", f"{method['step']:.3f}",
         f"{method['clips']:.0f}",
         f"{method['memory'] / 1e6:.0f}", f"{method['artefact'] / 1e6:.1f}",
     ]  # fmt: skip
@@ -235,6 +252,6 @@ def markdown(content: dict[str, Any]) -> str:
 def _front(content: dict[str, Any], case: str, cost: str) -> bytes:
     """Mean accuracy over the data sets against a cost."""
     value = {m["method"]: m["value"] for m in content["means"] if m["case"] == case}
-    at = {m["method"]: (m[cost], value[m["method"]]) for m in content["methods"]}
+    at = {m["label"]: (m[cost], value[m["method"]]) for m in content["methods"]}
     y = "harmonic mean, %" if case == "base-to-novel" else "top-1, %"
     return figures.pareto_front(at, AXES[cost], y, logarithmic=cost == "share")

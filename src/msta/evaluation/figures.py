@@ -47,8 +47,8 @@ def accuracy_by_shots(rows: Sequence[dict[str, Any]]) -> bytes:
     """Top-1 against shots, a line a method, with intervals; what trains nothing is a level."""
     figure, (axes,) = _figure(3.2)
     shots = sorted({row["shots"] for row in rows if row["shots"]})
-    for colour, method in zip(_cycle(), dict.fromkeys(row["method"] for row in rows), strict=False):
-        own = sorted((r for r in rows if r["method"] == method), key=lambda r: r["shots"] or 0)
+    for colour, method in zip(_cycle(), dict.fromkeys(row["label"] for row in rows), strict=False):
+        own = sorted((r for r in rows if r["label"] == method), key=lambda r: r["shots"] or 0)
         if own[0]["shots"] is None:
             axes.axhline(own[0]["top1"], color=colour, linestyle="--", label=method)
             axes.axhspan(own[0]["low"], own[0]["high"], color=colour, alpha=0.12, linewidth=0)
@@ -70,12 +70,12 @@ def accuracy_bars(rows: Sequence[dict[str, Any]]) -> bytes:
     from msta.evaluation.tables import case
 
     figure, (axes,) = _figure(0.7 + 0.36 * len(rows))
-    methods = list(dict.fromkeys(row["method"] for row in rows))
+    methods = list(dict.fromkeys(row["label"] for row in rows))
     for i, row in enumerate(rows):
         error = [[row["top1"] - row["low"]], [row["high"] - row["top1"]]]
-        colour = COLOURS[methods.index(row["method"]) % len(COLOURS)]
+        colour = COLOURS[methods.index(row["label"]) % len(COLOURS)]
         axes.barh(i, row["top1"], 0.72, color=colour, xerr=error, error_kw={"capsize": 3, "ecolor": "#1f2933"})
-    axes.set_yticks(range(len(rows)), [", ".join(filter(None, (row["method"], case(row)))) for row in rows])
+    axes.set_yticks(range(len(rows)), [", ".join(filter(None, (row["label"], case(row)))) for row in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("top-1, %", fontsize=9)
@@ -86,8 +86,8 @@ def trainable_share(rows: Sequence[dict[str, Any]]) -> bytes:
     """Top-1 against the share of the parameters that train."""
     figure, (axes,) = _figure(3.0)
     axes.set_xscale("symlog", linthresh=0.01)
-    for colour, method in zip(_cycle(), dict.fromkeys(row["method"] for row in rows), strict=False):
-        own = [row for row in rows if row["method"] == method]
+    for colour, method in zip(_cycle(), dict.fromkeys(row["label"] for row in rows), strict=False):
+        own = [row for row in rows if row["label"] == method]
         axes.scatter([r["share"] for r in own], [r["top1"] for r in own], color=colour, label=method, zorder=3)
     axes.set_xlim(-0.002, 150)
     axes.set_xticks([0, 0.01, 0.1, 1, 10, 100], ["0", "0.01", "0.1", "1", "10", "100"])

@@ -13,7 +13,7 @@ from msta.data.decode import DecodeError, read_frames
 from msta.data.times import segment_times
 from msta.evaluation import figures
 from msta.evaluation.metrics import confusion, per_class, scaled
-from msta.evaluation.published import read_published
+from msta.evaluation.published import PACKAGED, read_published
 from msta.evaluation.report import write_page
 from msta.evaluation.results import Group, Results, Run
 from msta.evaluation.tables import DETAILS, HEADER, NOT_OURS, NUMBERS_FROM, Line, details, latex, lines, markdown
@@ -36,7 +36,8 @@ def write_report(out: Path, published: Path | None = None) -> dict[str, Any]:
 
     Args:
         out: a protocol's folder.
-        published: a file of others' figures, see :mod:`msta.evaluation.published`.
+        published: a file of others' figures, see :mod:`msta.evaluation.published`, beside those that come with the
+            package, which are shown where the data set is the same.
 
     Returns:
         What is written to ``out``/results.json.
@@ -45,7 +46,8 @@ def write_report(out: Path, published: Path | None = None) -> dict[str, Any]:
         DataError: a run is not finished, or a file damaged.
     """
     results = Results(out)
-    others = read_published(published, results.protocol) if published is not None else []
+    others = [p for p in read_published(PACKAGED, results.protocol) if any(map(p.is_on, results.datasets))]
+    others += read_published(published, results.protocol) if published is not None else []
     content = results.to_json()
     rows = results.rows()
     table = lines(rows, others)
@@ -119,7 +121,7 @@ def _markdown(
         text.append("\n## Published on other data sets\n\n" + markdown(HEADER, [line.cells for line in elsewhere]))
     text.append("\n## More figures\n\n" + markdown(DETAILS, details(rows)))
     comparisons = [
-        [c["dataset"], c["set"] or (f"{c['shots']} shots" if c["shots"] else ""), f"{c['method']} − {c['against']}",
+        [c["dataset"], c["set"] or (f"{c['shots']} shots" if c["shots"] else ""), f"{c['label']} − {c['against']}",
          f"{c['difference']:+.1f}", f"{c['p']:.3g}", f"{c['clips']:.0f}"]
         for c in results.comparisons()
     ]  # fmt: skip
@@ -163,7 +165,9 @@ def _section(
     for name in filter(None, (results.baseline(dataset), group)):
         each = _comparable(results.groups[name])
         truth = np.concatenate([run.predictions.labels for run in each])
-        bars[_label(name)] = per_class(truth, np.concatenate([run.predictions.predicted for run in each]), len(classes))
+        bars[_label(results, name)] = per_class(
+            truth, np.concatenate([run.predictions.predicted for run in each]), len(classes)
+        )
     few = "the classes with the lowest accuracy" if len(classes) > figures.LABELLED else "every class"
     add("classes", f"Accuracy of {few}", figures.class_bars(bars, classes))
     curves = {"as it is": (np.concatenate([run.predictions.probabilities for run in runs]), labels)}
@@ -175,7 +179,7 @@ def _section(
     add("map", caption, figures.embedding_map(runs[0].predictions))
     mistakes = _mistakes(runs, f"mistake{number}-", pictures)
     wrong = sum(run.predictions.hits.count(False) for run in runs)
-    return {"dataset": dataset, "of": _label(group), "pictures": shown, "mistakes": mistakes, "wrong": wrong,
+    return {"dataset": dataset, "of": _label(results, group), "pictures": shown, "mistakes": mistakes, "wrong": wrong,
             "clips": len(labels), "classes": len(classes)}  # fmt: skip
 
 
@@ -213,9 +217,9 @@ def _mistakes(runs: Sequence[Run], prefix: str, pictures: dict[str, Path | bytes
     return found
 
 
-def _label(group: Group) -> str:
-    _, part, method, shots = group
-    return ", ".join(filter(None, (method, f"{shots} shots" if shots else "", part)))
+def _label(results: Results, group: Group) -> str:
+    _, part, _, shots = group
+    return ", ".join(filter(None, (results.label(group), f"{shots} shots" if shots else "", part)))
 
 
 def _named(run: Run) -> str:

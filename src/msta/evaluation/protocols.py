@@ -43,7 +43,7 @@ class Request:
         methods: names, the baseline first.
         shots: training clips a class; None: all, or the protocol's own.
         seeds: of splits and training.
-        preset: of settings; ``overrides`` (key=value) come after it.
+        preset: of settings, by protocol where it has recipes by protocol; ``overrides`` (key=value) come after it.
         backbone: see :func:`load_backbone`; ``base`` as well.
         adapter: a trained one, which zero-shot measures instead of training.
         second: data sets, of the same form, that finished models are measured on as well, among all of their classes:
@@ -151,7 +151,9 @@ def few_shot(request: Request, out: Path) -> Iterator[Cell]:
         for method in request.methods:
             tests = () if METHODS[method].closed else second
             for k in shots if method != FROZEN else shots[:1]:
-                yield _cell(method, part, seed, run_config(request, method, csv, seed, k), shots=k, tests=tests)
+                yield _cell(
+                    method, part, seed, run_config(request, method, csv, seed, k, part.dataset), shots=k, tests=tests
+                )
 
 
 def supervised(request: Request, out: Path) -> Iterator[Cell]:
@@ -160,7 +162,7 @@ def supervised(request: Request, out: Path) -> Iterator[Cell]:
     for part, seed in _each(request.data, "--data", request.seeds):
         csv = _divided(part.read(), out, part, seed, shots=None, request=request)
         for method in request.methods:
-            config = run_config(request, method, csv, seed, None, {"eval.clips": 4, "eval.crops": 3})
+            config = run_config(request, method, csv, seed, None, part.dataset, {"eval.clips": 4, "eval.crops": 3})
             tests = () if METHODS[method].closed else second
             yield _cell(method, part, seed, config, shots=None, tests=tests)
 
@@ -183,7 +185,7 @@ def base_to_novel(request: Request, out: Path) -> Iterator[Cell]:
         novel = Test("novel", part.dataset, part.number, novel_csv, unknown=True)
         for method in request.methods:
             tests = () if METHODS[method].closed else (novel, *second)
-            config = run_config(request, method, csv, seed, shots)
+            config = run_config(request, method, csv, seed, shots, part.dataset)
             if not given:
                 config = _restrict_descriptions(config, catalog, halves[0], csv.parent)
             yield _cell(method, part, seed, config, shots=shots, own="base", tests=tests)
@@ -201,14 +203,14 @@ def zero_shot(request: Request, out: Path) -> Iterator[Cell]:
         request = replace(
             request, backbone=request.backbone or origin["source"], base=request.base or origin.get("base")
         )
-    untrained = run_config(request, FROZEN, tests[0].csv, 0, None)
+    untrained = run_config(request, FROZEN, tests[0].csv, 0, None, targets[0].dataset)
     as_it_is = Cell(FROZEN, FROZEN, "", 0, None, 0, untrained, trains=False, own=None, tests=tests)
     if FROZEN in request.methods or not (request.source or request.adapter):
         yield as_it_is
     if request.adapter is not None:
         weights = hashlib.sha256((request.adapter / WEIGHTS).read_bytes()).hexdigest()[:12]
         yield replace(
-            as_it_is, folder=f"adapter-{weights}", method=f"{artefact.method} adapter", adapter=request.adapter
+            as_it_is, folder=f"adapter-{weights}", method=f"{artefact.label} adapter", adapter=request.adapter
         )
     trained = [method for method in request.methods if method != FROZEN]
     if not request.source and trained and not request.adapter:
@@ -225,7 +227,7 @@ def zero_shot(request: Request, out: Path) -> Iterator[Cell]:
                     f"({some}): for those the test is not zero-shot."
                 )
         for method in trained:
-            config = run_config(request, method, csv, seed, shots)
+            config = run_config(request, method, csv, seed, shots, part.dataset)
             yield _cell(method, part, seed, config, shots=shots, own=None, tests=tests)
 
 
@@ -303,9 +305,13 @@ def _cell(method: str, part: Part, seed: int, config: RunConfig, *, shots: int |
 
 
 def run_config(
-    request: Request, method: str, csv: Path, seed: int, shots: int | None, defaults: dict[str, Any] | None = None
-) -> RunConfig:
-    """The settings of one run. Embeddings are kept, for the map; ``method.*`` goes to the methods that have it."""
+    request: Request, method: str, csv: Path, seed: int, shots: int | None, dataset: str,
+    defaults: dict[str, Any] | None = None,
+) -> RunConfig:  # fmt: skip
+    """The settings of one run on ``dataset``.
+
+    Embeddings are kept, for the map; ``method.*`` goes to the methods that have it.
+    """
     settings = {
         "eval.keep": "embeddings", **(defaults or {}), "data.path": str(csv), "data.shots": shots,
         "backbone": request.backbone, "base": request.base, "train.seed": seed,
@@ -315,14 +321,14 @@ def run_config(
         o for o in (*request.overrides, *dict(request.own).get(method, ()))
         if not o.startswith("method.") or o.partition("=")[0].removeprefix("method.") in fields
     ]  # fmt: skip
-    return make_config(request.preset, settings, own, method=method)
+    return make_config(request.preset, settings, own, method=method, protocol=request.protocol, dataset=dataset)
 
 
 def _divided(
     catalog: Catalog, out: Path, part: Part, seed: int, *, shots: int | None, request: Request, half: str = ""
 ) -> Path:
     """Make the split of a seed, unless the data bring it, and write it down; no clip may be on two sides."""
-    data = run_config(request, FROZEN, Path("."), seed, shots).data
+    data = run_config(request, FROZEN, Path("."), seed, shots, part.dataset).data
     split = make_split(
         catalog, shots=shots, val_fraction=data.val_fraction, test_fraction=data.test_fraction, seed=seed
     )

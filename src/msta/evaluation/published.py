@@ -1,16 +1,18 @@
-"""Figures that others published, to stand beside ours. None comes with the package: they are read from a file.
+"""Published figures, to stand beside ours: those that come with the package, published.json, and files of the user's.
 
-The file is JSON: a model's name -> {"source": where it is from, "few_shot" | "base_to_novel" | "zero_shot" |
-"fully_supervised": {data set: figures}}, all in percent of top-1. A line of text under "about" is allowed.
+Each names its source: the paper's readers, the authors' logs, a README. None was measured by us. A file is JSON: a
+model's name -> {"source": where it is from, "few_shot" | "base_to_novel" | "zero_shot" | "fully_supervised": {data set:
+figures}}, all in percent of top-1. A line of text under "about" is allowed.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from msta.data.dataset_names import canonical
 from msta.errors import DataError
 from msta.files import read_json
 
@@ -21,14 +23,6 @@ KEYS = {
     "supervised": "fully_supervised",
 }
 """Protocol -> its name in the file."""
-
-_ALIASES = {
-    "k400": "kinetics400",
-    "k600": "kinetics600",
-    "somethingsomethingv2": "ssv2",
-    "hmdb": "hmdb51",
-    "ucf": "ucf101",
-}
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,11 @@ class Published:
 
     def is_on(self, dataset: str) -> bool:
         """Whether that is our ``dataset``, however either is spelt."""
-        return _key(self.dataset) == _key(dataset)
+        return canonical(self.dataset) == canonical(dataset)
+
+
+PACKAGED = Path(str(resources.files("msta.evaluation"))) / "published.json"
+"""Figures on the field's data sets, each with its source."""
 
 
 def read_published(path: Path, protocol: str) -> list[Published]:
@@ -78,8 +76,3 @@ def _figures(content: Any) -> dict[str, float]:
     if not isinstance(content, dict):
         return {}
     return {str(name): float(value) for name, value in content.items() if isinstance(value, int | float)}
-
-
-def _key(name: str) -> str:
-    plain = re.sub(r"[^a-z0-9]", "", name.lower())
-    return _ALIASES.get(plain, plain)

@@ -118,6 +118,10 @@ class Results:
             self._answers[group] = Answers((r.predictions.clips, r.predictions.hits) for r in self.groups[group])
         return self._answers[group]
 
+    def label(self, group: Group) -> str:
+        """The group's method with what decides its size, as tables and legends name it."""
+        return str(self.groups[group][0].metrics.get("label", group[2]))
+
     def rows(self) -> list[dict[str, Any]]:
         """A dictionary for every data set, set, method and number of shots, in the order of the cells."""
         rows = []
@@ -140,7 +144,7 @@ class Results:
         runs = self.groups[group]
         figures = [run.figures() for run in runs]
         low, high = interval(self.answers(group).resampled())
-        row: dict[str, Any] = _named(group) | {
+        row: dict[str, Any] = self._named(group) | {
             "runs": figures,
             "classes": len(runs[0].predictions.classes),
             "top1": statistics.fmean(f["top1"] for f in figures),
@@ -166,7 +170,8 @@ class Results:
         low, high = interval(2 * drawn[0] * drawn[1] / np.maximum(drawn[0] + drawn[1], 1e-9))
         runs = [{"seed": a.seed, "part": a.part, "top1": harmonic_mean(_top1(a), _top1(b))}
                 for a, b in zip(self.groups[base], self.groups[novel], strict=True)]  # fmt: skip
-        return _named((novel[0], "harmonic mean", *novel[2:])) | {
+        return self._named(novel) | {
+            "set": "harmonic mean",
             "runs": runs,
             "top1": harmonic_mean(self.answers(base).mean(), self.answers(novel).mean()),
             "low": low,
@@ -206,8 +211,11 @@ class Results:
             if group[1] != "unknown" and baseline[2] != group[2]:
                 test = paired_test(self.answers(group), self.answers(baseline))
                 if test:
-                    found.append({**_named(group), "against": baseline[2], **test})
+                    found.append({**self._named(group), "against": self.label(baseline), **test})
         return found
+
+    def _named(self, group: Group) -> dict[str, Any]:
+        return dict(zip(("dataset", "set", "method", "shots"), group, strict=True)) | {"label": self.label(group)}
 
     def environments(self) -> list[dict[str, str]]:
         """What the cells were computed with, each once."""
@@ -240,10 +248,6 @@ class Results:
             "environments": self.environments(),
             "cost": {"seconds": sum(cost.values()), "cells": cost},
         }
-
-
-def _named(group: Group) -> dict[str, Any]:
-    return dict(zip(("dataset", "set", "method", "shots"), group, strict=True))
 
 
 def _top1(run: Run) -> float:

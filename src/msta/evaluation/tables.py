@@ -64,9 +64,9 @@ def lines(rows: Sequence[dict[str, Any]], published: Sequence[Published]) -> lis
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         for row in (r for r in rows if r["dataset"] == dataset):
             numbers = (row["top1"], row["low"], row["high"], row["deviation"], len(row["runs"]))
-            table.append(Line(dataset, case(row), row["method"], *numbers))
+            table.append(Line(dataset, case(row), row["label"], *numbers))
             if "test_leak" in row:
-                leak = f"{row['method']}, best on test (test-leak)"
+                leak = f"{row['label']}, best on test (test-leak)"
                 table.append(Line(dataset, case(row), leak, row["test_leak"], runs=len(row["runs"])))
         table += published_lines([p for p in published if p.is_on(dataset)], dataset)
     return table
@@ -93,7 +93,7 @@ def details(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
 
     return [
         [
-            row["dataset"], case(row), row["method"], number(row, "top5"), number(row, "mean_class"),
+            row["dataset"], case(row), row["label"], number(row, "top5"), number(row, "mean_class"),
             number(row, "ece"), number(row, "ece_scaled"), number(row, "temperature", 2), str(row["clips"]),
             f"{row['trainable_parameters']:,} ({row['share']:.2f} %)", f"{row['seconds']:.0f}",
         ]

@@ -11,7 +11,8 @@ import torch
 from msta._version import __version__
 from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
-from msta.methods import load_adapter
+from msta.config import RunConfig
+from msta.methods import attach, load_adapter
 
 
 def describe(target: str | None, backbone: str | None = None, base: str | None = None) -> dict[str, Any]:
@@ -54,6 +55,29 @@ def describe(target: str | None, backbone: str | None = None, base: str | None =
         template = template if isinstance(template, str) else " | ".join(template)
         facts |= {"classes": ", ".join(model.task.classes), "template": template}
     return facts | {"backbone": model.origin["source"], "fingerprint": model.origin["fingerprint"][:12]}
+
+
+def describe_recipe(config: RunConfig) -> dict[str, Any]:
+    """What a training with these settings trains in its backbone, and how.
+
+    Raises:
+        MSTAError: no such backbone, or a method that does not fit it.
+    """
+    model = attach(load_backbone(config.backbone, base=config.base), config.method_config())
+    trained, total = model.num_trainable(), sum(p.numel() for p in model.parameters())
+    settings = config.flat()
+    told = ("train.epochs", "train.lr", "train.weight_decay", "train.warmup_epochs", "descriptions.alpha",
+            "descriptions.per_class")  # fmt: skip
+    return {
+        "backbone": model.origin["source"],
+        "method": model.label,
+        "trained": model.trains,
+        "trained parameters": trained,
+        "share": f"{100 * trained / total:.2f} %",
+        "clips a step": config.train.step_clips(1),
+        **{name: settings[name] for name in told},
+        "test views (clips x crops)": f"{config.eval.clips} x {config.eval.crops}",
+    }
 
 
 def _describe_backbone(backbone: DualEncoder) -> dict[str, Any]:

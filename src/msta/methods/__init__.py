@@ -21,7 +21,6 @@ from msta.methods.linear_probe import LinearProbeConfig
 from msta.methods.lora import LoRAConfig
 from msta.methods.mma import MMAConfig
 from msta.methods.msta import MSTAConfig
-from msta.methods.msta_plus import MSTAPlusConfig
 from msta.methods.prompts import PromptsConfig
 from msta.methods.st_adapter import STAdapterConfig
 from msta.methods.tip_adapter import TipAdapterConfig
@@ -32,7 +31,6 @@ METHODS: dict[str, type[MethodConfig]] = {
     for config in (
         MSTAConfig, ZeroShotConfig, LinearProbeConfig, TipAdapterConfig, FullConfig, FullVideoConfig, FullTextConfig,
         BitFitConfig, LoRAConfig, PromptsConfig, AdaptFormerConfig, STAdapterConfig, AIMConfig, MMAConfig,
-        MSTAPlusConfig,
     )
 }  # fmt: skip
 
@@ -78,6 +76,11 @@ def load_adapter(
     """
     folder = adapter_folder(directory, revision)
     artefact = Artefact.read(folder)
+    if artefact.method not in METHODS:
+        raise CheckpointError(
+            f"{directory}: was trained by the method {artefact.method!r}, which is not there (any more); train it "
+            f"again by one of {', '.join(METHODS)}"
+        )
     source, fingerprint = artefact.backbone["source"], artefact.backbone["fingerprint"]
     if backbone is None:
         try:
@@ -94,6 +97,8 @@ def load_adapter(
     try:
         model = attach(backbone, method_config(artefact.method, **artefact.settings))
         model.load_adapter_state(artefact.state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{directory}: {error}") from error
     except (ConfigError, ValidationError, RuntimeError) as error:
         raise CheckpointError(f"{directory}: its settings and weights do not fit: {in_short(error)}") from error
     model.task, model.temperature = artefact.task, artefact.temperature

@@ -37,6 +37,7 @@ class Artefact:
 
     Attributes:
         method: name of the method.
+        label: the same with what decides its size, see :class:`AdaptedModel`.
         settings: of the method's config.
         backbone: "source", "fingerprint" and perhaps "base" of the frozen backbone.
         state: what trained, by name, on the CPU.
@@ -47,6 +48,7 @@ class Artefact:
     """
 
     method: str
+    label: str
     settings: dict[str, Any]
     backbone: dict[str, str]
     state: dict[str, Tensor]
@@ -67,6 +69,7 @@ class Artefact:
                 "format": FORMAT,
                 "msta_version": __version__,
                 "method": self.method,
+                "label": self.label,
                 "settings": self.settings,
                 "backbone": self.backbone,
                 "trained_parameters": self.trained,
@@ -99,6 +102,7 @@ class Artefact:
         try:
             return cls(
                 method=str(config["method"]),
+                label=str(config.get("label", config["method"])),
                 settings=dict(config["settings"]),
                 backbone=_texts(config["backbone"]),
                 state=state,

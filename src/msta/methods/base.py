@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -43,6 +43,13 @@ class MethodConfig(BaseModel, ABC):
         """Whether it must know which patches are neighbours, so that none may be dropped."""
         return False
 
+    def check_state(self, state: Mapping[str, Tensor]) -> None:
+        """Refuse saved weights that fit by name but were made for another function; most methods have none such.
+
+        Raises:
+            CheckpointError: why, and what to do; the caller puts the file's name before it.
+        """
+
     @abstractmethod
     def attach(self, backbone: DualEncoder) -> AdaptedModel:
         """Build the adapted model. ``backbone`` itself stays frozen and as it was."""
@@ -57,6 +64,7 @@ class AdaptedModel(nn.Module):
         config: the method's settings.
         origin: source, fingerprint and, if it had one, base of the backbone it was made from.
         trains: what trains, in words.
+        label: the method's name and, for MSTA, what decides its size, for tables and legends.
         frozen: what does not, in words.
         clip_views: how many augmented views of each training clip the method wants to :meth:`see` before training.
         task: classes and template, once trained.
@@ -74,6 +82,7 @@ class AdaptedModel(nn.Module):
         origin: DualEncoder,
         trains: str,
         frozen: str = "both towers and the temperature",
+        label: str | None = None,
     ) -> None:
         super().__init__()
         self.exact_reference = False
@@ -84,6 +93,7 @@ class AdaptedModel(nn.Module):
         if origin.base is not None:
             self.origin["base"] = os.fspath(origin.base)
         self.trains, self.frozen = trains, frozen
+        self.label = label or config.name
         self.clip_views = 0
         self.task: Task | None = None
         self.temperature = 1.0
@@ -189,8 +199,10 @@ class AdaptedModel(nn.Module):
         """The inverse of :meth:`adapter_state`.
 
         Raises:
+            CheckpointError: weights of an adapter that the method no longer is.
             RuntimeError: names or sizes that do not fit, listed.
         """
+        self.config.check_state(state)
         self.adapter.load_state_dict({name.removeprefix("adapter."): tensor for name, tensor in state.items()})
 
     def save(self, directory: str | os.PathLike[str], metrics: dict[str, Any] | None = None) -> None:
@@ -206,6 +218,7 @@ class AdaptedModel(nn.Module):
             written["temperature"] = self.temperature
         Artefact(
             method=self.config.name,
+            label=self.label,
             settings=self.config.model_dump(),
             backbone=self.origin,
             state=self.adapter_state(),

@@ -1,4 +1,4 @@
-"""MMA, the Multi-Modal Adapter (Yang et al., CVPR 2024): MSTA without its temporal convolution, in more blocks.
+"""MMA, the Multi-Modal Adapter (Yang et al., CVPR 2024): MSTA without its temporal up-projection, in more blocks.
 
     y   = Up_m( ReLU( Shared( ReLU( Down_m( LN1(x) ) ) ) ) )        m in {text, video}
     out = block(x) + scale * y

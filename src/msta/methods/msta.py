@@ -1,19 +1,27 @@
 """MSTA, the Multi-modal Spatio-Temporal Adapter (CVPR 2025, arXiv 2411.11223).
 
-In the upper blocks of both towers, with x a block's input and LN1 the block's own first layer norm:
+In the adapted blocks of both towers, with x a block's input and LN1 the block's own first layer norm:
 
-    y   = Up_m( ReLU( Shared( ReLU( Down_m( LN1(x) ) ) ) ) )        m in {text, video}
-    out = block(x) + scale * TemporalConv(y)                        the convolution in the video tower only
+    h   = ReLU( Shared( ReLU( Down_m( LN1(x) ) ) ) )                m in {text, video}
+    out = block(x) + scale * Up(h)                                  text
+    out = block(x) + scale * ( SpatialUp(h) + TemporalUp(h) )       video
 
-Down_m and Up_m belong to one tower, Shared to both: a gradient of either modality reaches it. Without the temporal
-convolution this is MMA (CVPR 2024), which the authors extended. On ViT-B/16 it trains 1,744,000 parameters, the figure
-in the authors' logs; that the convolution is depthwise, of kernel 3 and with a bias, is inferred from that figure.
+Down_m belongs to one tower, Shared to both: a gradient of either modality reaches it. SpatialUp is a linear layer from
+the bottleneck of width r back to the tower's width d. TemporalUp stands beside it and is a 3-D convolution, r to d,
+that mixes neighbouring frames and nothing else. Without TemporalUp this is MMA (CVPR 2024), which the authors extended.
+
+The formulas, the initialisation and scale = 0.005 are the paper's. That TemporalUp has a kernel of 3 frames and one
+group per hidden channel is inferred from the published parameter counts: 1,744,000 (r 128, blocks 8..12 of ViT-B/16)
+and 8.7 M (r 256, all blocks). Inferred as well, because the paper does not say it: that LN1 comes before Down (MMA's
+code has it), and that ViCLIP's class token, which belongs to no frame, takes SpatialUp alone. The authors' code would
+decide all three.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,9 +31,11 @@ from torch import Tensor, nn
 from msta.backbone.blocks import Block, may_rearrange, pick
 from msta.backbone.dual_encoder import DualEncoder
 from msta.backbone.layout import VideoLayout
-from msta.errors import ConfigError
+from msta.errors import CheckpointError, ConfigError
 from msta.methods.base import AdaptedModel, MethodConfig
 from msta.methods.wrapping import Towers
+
+Init = Literal["zero", "kaiming"]
 
 
 class MSTAConfig(MethodConfig):
@@ -35,11 +45,15 @@ class MSTAConfig(MethodConfig):
         first_block: first adapted block, from 1, inclusive. Unset: the upper five twelfths of each tower by its own
             depth (8..12 of 12, 15..24 of 24, 4..6 of 6).
         last_block: last adapted block, inclusive. Unset: the last.
-        dim: r, the width of the bottleneck.
-        scale: factor on the adapter's output.
-        temporal_kernel: taps of the temporal convolution, odd. 0, 1 or None: no convolution, which is MMA.
+        dim: r, the width of the bottleneck. The temporal up-projection needs a divisor of the video tower's width.
+        scale: factor on the adapter's output, the paper's lambda.
+        temporal_kernel: frames that the temporal up-projection sees, odd. 0, 1 or None: there is no temporal
+            up-projection, which is MMA.
         shared: one projection for both towers. False: one each.
         towers: which are adapted: "video", "text" or "both", the paper's.
+        init: "kaiming", the paper's: all weights normal with He's variance (fan-out, as in MMA's code), biases 0; or
+            "zero": the same, but the up-projections start at zero, and so the adapted model starts as the frozen one,
+            to the last bit. docs/methods.md has the figures of both.
 
     Towers of unequal depth (ViCLIP-L/14: video 24, text 12) share from the top: the last text block with the last
     video block, the one below with the one below. Block numbers, here and in saved files, then count in the deeper
@@ -70,6 +84,7 @@ class MSTAConfig(MethodConfig):
     temporal_kernel: int | None = Field(3, ge=0)
     shared: bool = True
     towers: Towers = "both"
+    init: Init = "zero"
 
     @field_validator("temporal_kernel")
     @classmethod
@@ -82,31 +97,66 @@ class MSTAConfig(MethodConfig):
         """Wrap the chosen blocks of both towers.
 
         Raises:
-            ConfigError: block numbers outside the towers.
+            ConfigError: block numbers outside the towers, or a ``dim`` that does not divide the video tower's width.
         """
         view = backbone.view()
-        adapter = nn.ModuleDict()
         pairs = self.block_pairs(len(view.video.blocks), len(view.text.blocks))
+        if self._temporal and any(video_block is not None for _, video_block, _ in pairs):
+            self._check_dim(view.video.shape.width)
+        adapter = nn.ModuleDict()
         for number, video_block, text_block in pairs:
             pair = nn.ModuleDict()
             if self.shared:
-                pair["shared"] = _projection(self.dim, self.dim)
+                pair["shared"] = nn.Linear(self.dim, self.dim)
             for name, tower, index in (("text", view.text, text_block), ("video", view.video, video_block)):
                 if index is None:
                     continue
-                kernel = self.temporal_kernel if name == "video" else None
-                bottleneck = pair[name] = Bottleneck(tower.shape.width, self.dim, kernel)
+                width = tower.shape.width
+                bottleneck: Bottleneck | SpatioTemporalBottleneck
+                if name == "video" and self._temporal:
+                    bottleneck = SpatioTemporalBottleneck(width, self.dim, self._temporal)
+                else:
+                    bottleneck = Bottleneck(width, self.dim)
+                pair[name] = bottleneck
                 if not self.shared:
-                    pair[f"{name}_projection"] = _projection(self.dim, self.dim)
+                    pair[f"{name}_projection"] = nn.Linear(self.dim, self.dim)
                 projection = pair["shared" if self.shared else f"{name}_projection"]
                 block = cast(Block, tower.blocks[index])
                 tower.blocks[index] = MSTABlock(block, bottleneck, projection, self.scale)
             adapter[str(number)] = pair
+        initialise(adapter, self.init)
         trains = (
             f"adapters of width {self.dim} in {_span([v for _, v, _ in pairs])} of the video tower and "
             f"{_span([t for _, _, t in pairs])} of the text tower"
         )
-        return AdaptedModel(self, adapter, view, origin=backbone, trains=trains)
+        label = f"{self.name} (blocks {pairs[0][0]}..{pairs[-1][0]}, r {self.dim}, scale {self.scale:g})"
+        return AdaptedModel(self, adapter, view, origin=backbone, trains=trains, label=label)
+
+    @property
+    def _temporal(self) -> int:
+        """The temporal up-projection's kernel; 0: there is none."""
+        return self.temporal_kernel if self.temporal_kernel and self.temporal_kernel > 1 else 0
+
+    def _check_dim(self, width: int) -> None:
+        if width % self.dim:
+            divisors = [r for r in range(1, width + 1) if width % r == 0]
+            nearest = min(divisors, key=lambda r: abs(r - self.dim))
+            raise ConfigError(
+                f"method.dim: {self.dim} does not divide the video tower's width of {width}, which the temporal "
+                f"up-projection needs; the nearest that does is {nearest}"
+            )
+
+    def check_state(self, state: Mapping[str, Tensor]) -> None:
+        """Refuse the weights of our first reconstruction, which convolved the output of its only up-projection.
+
+        Raises:
+            CheckpointError: they are such weights.
+        """
+        if any(".video.temporal." in name for name in state):
+            raise CheckpointError(
+                "was trained with the former adapter (one up-projection, its output convolved over time), which is not "
+                "the paper's and computes something else; train it again"
+            )
 
     def block_pairs(self, video_depth: int, text_depth: int) -> list[tuple[int, int | None, int | None]]:
         """(number in the deeper tower from 1, video block from 0, text block from 0) of every adapted pair; None for
@@ -134,76 +184,76 @@ def _span(blocks: list[int | None]) -> str:
     return f"blocks {numbers[0]}..{numbers[-1]}" if numbers else "no block"
 
 
-def _projection(inputs: int, outputs: int) -> nn.Linear:
-    linear = nn.Linear(inputs, outputs)
-    nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")  # a ReLU follows each
-    nn.init.zeros_(linear.bias)
-    return linear
-
-
-class TemporalConv(nn.Module):
-    """Depthwise convolution along the frames, zero-padded, starting as the identity.
-
-    Written as a sum of shifted copies: channels stay innermost, nothing is permuted, and the identity is exact.
-    :meth:`after` is the same behind a linear layer, for less.
-    """
-
-    def __init__(self, width: int, kernel: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(width, kernel))
-        self.bias = nn.Parameter(torch.zeros(width))
-        nn.init.ones_(self.weight[:, kernel // 2])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [b, t, m, d] -> [b, t, m, d], every token mixed with itself in the neighbouring frames."""
-        taps = (copy * self.weight[:, i] for i, copy in enumerate(self._shifted(x)))
-        return sum(taps, start=self.bias)
-
-    def after(self, linear: nn.Linear, z: Tensor) -> Tensor:
-        """``self(linear(z))`` for a z [b, t, m, r] that is narrow: it is z that is copied, not what is d wide.
-
-        sum_i w_i (U z_i + u), over the taps i, is one product with the shifted copies z_i side by side. Each has a
-        column of ones for the bias u, shifted with it, so that it too is zero beyond the first and the last frame.
-        """
-        ones = z.new_ones(()).expand(*z.shape[:-1], 1)
-        copies = torch.cat(self._shifted(torch.cat((z, ones), dim=-1)), dim=-1)
-        layer = torch.cat((linear.weight, linear.bias[:, None]), dim=1)
-        return F.linear(copies, (self.weight[:, :, None] * layer[:, None]).flatten(1), self.bias)
-
-    def _shifted(self, x: Tensor) -> list[Tensor]:
-        frames, kernel = x.shape[1], self.weight.shape[1]
-        padded = F.pad(x, (0, 0, 0, 0, kernel // 2, kernel // 2))
-        return [padded[:, i : i + frames] for i in range(kernel)]
+def initialise(adapter: nn.Module, init: Init) -> None:
+    """He's initialisation (Kaiming, normal) with fan-out for ReLU, biases 0; with "zero" the up-projections are 0."""
+    for name, layer in adapter.named_modules():
+        if isinstance(layer, (nn.Linear, nn.Conv3d)):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if init == "zero" and name.endswith("up"):
+                nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
 
 class Bottleneck(nn.Module):
-    """The part of an adapter that belongs to one tower: Down, Up and, for video, the temporal convolution."""
+    """The part of an adapter that belongs to the text tower, or to a video tower without temporal up-projection."""
 
-    def __init__(self, width: int, dim: int, kernel: int | None) -> None:
+    def __init__(self, width: int, dim: int) -> None:
         super().__init__()
-        self.down = _projection(width, dim)
+        self.down = nn.Linear(width, dim)
         self.up = nn.Linear(dim, width)
-        nn.init.zeros_(self.up.weight)  # the adapted model starts as the frozen one, to the last bit
-        nn.init.zeros_(self.up.bias)
-        self.temporal = TemporalConv(width, kernel) if kernel and kernel > 1 else None
 
     def forward(self, x: Tensor, projection: nn.Module, layout: VideoLayout | None) -> Tensor:
         """x [b, s, d], layer-normed -> y [b, s, d]."""
-        z = F.relu(projection(F.relu(self.down(x))))
-        if self.temporal is not None and layout is not None and layout.patches and may_rearrange():
-            return layout.put_back(self.up(z[:, :1]), self.temporal.after(self.up, layout.over_time(z)))
-        y = self.up(z)
-        if self.temporal is None or layout is None:
-            return y
-        if layout.patches == 0 and layout.class_token == "shared":  # no token to mix: its gradient is zero, not none
-            return y + 0 * (self.temporal.weight.sum() + self.temporal.bias.sum())
-        return layout.put_back(y, self.temporal(layout.over_time(y)))
+        return self.up(F.relu(projection(F.relu(self.down(x)))))
+
+
+class SpatioTemporalBottleneck(nn.Module):
+    """The part of an adapter that belongs to the video tower: Down, and SpatialUp and TemporalUp side by side."""
+
+    def __init__(self, width: int, dim: int, kernel: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, dim)
+        self.spatial_up = nn.Linear(dim, width)
+        self.temporal_up = nn.Conv3d(dim, width, (kernel, 1, 1), padding=(kernel // 2, 0, 0), groups=dim)
+
+    def forward(self, x: Tensor, projection: nn.Module, layout: VideoLayout) -> Tensor:
+        """x [b, s, d], layer-normed -> y [b, s, d]. Class tokens that exist once a frame are frames like any patch's; a
+        class token that all frames share takes SpatialUp alone.
+        """
+        h = F.relu(projection(F.relu(self.down(x))))
+        if layout.patches == 0 and layout.class_token == "shared":  # no frame to mix: the gradient is zero, not none
+            unread = sum(p.sum() for p in self.temporal_up.parameters())
+            return self.spatial_up(h) + 0 * unread
+        if may_rearrange():
+            return layout.put_back(self.spatial_up(h[:, :1]), self.both_up(layout.over_time(h)))
+        y = self.spatial_up(h)
+        grid = layout.over_time(h).permute(0, 3, 1, 2)[..., None]  # [b, r, t, m, 1]
+        temporal = self.temporal_up(grid)[..., 0].permute(0, 2, 3, 1)  # [b, t, m, d]
+        return layout.put_back(y, layout.over_time(y) + temporal)
+
+    def both_up(self, h: Tensor) -> Tensor:
+        """SpatialUp(h) + TemporalUp(h) in one product: h [b, t, m, r] -> [b, t, m, d].
+
+        The shifted copies of h, one per tap, stand side by side. The matrix that they meet holds a tap's weights where
+        an output belongs to a hidden channel, zeros elsewhere, and SpatialUp in the columns of the tap that shifts
+        nothing.
+        """
+        (d, r), kernel = self.spatial_up.weight.shape, self.temporal_up.weight.shape[2]
+        padded = F.pad(h, (0, 0, 0, 0, kernel // 2, kernel // 2))
+        copies = torch.cat([padded[:, i : i + h.shape[1]] for i in range(kernel)], dim=-1)  # [b, t, m, k * r]
+        belongs = torch.eye(r, dtype=h.dtype, device=h.device).repeat_interleave(d // r, dim=0)  # [d, r]
+        taps = self.temporal_up.weight.view(d, kernel, 1) * belongs[:, None]  # [d, k, r]
+        centre = F.pad(self.spatial_up.weight[:, None], (0, 0, kernel // 2, kernel // 2))
+        bias = self.spatial_up.bias + cast(Tensor, self.temporal_up.bias)
+        return F.linear(copies, (taps + centre).flatten(1), bias)
 
 
 class MSTABlock(nn.Module):
     """A block with an adapter beside it; has a block's interface, and a part that no adapter enters, ``frozen``."""
 
-    def __init__(self, block: Block, bottleneck: Bottleneck, projection: nn.Module, scale: float) -> None:
+    def __init__(
+        self, block: Block, bottleneck: Bottleneck | SpatioTemporalBottleneck, projection: nn.Module, scale: float
+    ) -> None:
         super().__init__()
         self.block = block
         self.bottleneck = bottleneck
@@ -213,7 +263,7 @@ class MSTABlock(nn.Module):
     @property
     def mixes_frames(self) -> bool:
         """Whether a frame's tokens depend on other frames, where the block itself attends within each."""
-        return self.bottleneck.temporal is not None
+        return isinstance(self.bottleneck, SpatioTemporalBottleneck)
 
     def frozen(self, x: Tensor, layout: VideoLayout | None) -> Tensor:
         """The block itself: if nothing below trains, the same in every step. :meth:`forward` takes it as ``ahead``."""

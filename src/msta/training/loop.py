@@ -377,6 +377,7 @@ class _Run:
             "selected_by": self.config.train.select if progress.best else "last",
             "selected_at": progress.best,
             "method": self.model.config.name,
+            "label": self.model.label,
             "trainable_parameters": self.model.num_trainable(),
             "steps": progress.step,
             "seconds": round(self.clock.seconds(), 1),

@@ -1,4 +1,8 @@
-"""The objective: contrastive cross-entropy over class prompts, and consistency with the description anchors."""
+"""The objective: contrastive cross-entropy over class prompts, and consistency with the description anchors.
+
+:func:`objective` is the loss of every training step (:mod:`msta.training.step`), of the cost model and of the
+benchmarks. Change it, and training changes.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,37 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from msta.descriptions.anchors import Distance
+
+
+def objective(
+    video: Tensor,
+    text: Tensor,
+    labels: Tensor,
+    logits: Callable[[Tensor, Tensor], Tensor],
+    anchors: Sequence[Tensor],
+    alpha: float,
+    distance: Distance = "cosine",
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """L = CE(logits, labels) + alpha * consistency: a mean over clips, and its two terms for the log.
+
+    A step that reads its clips in parts adds up the parts' losses, each weighted by its share of the clips. That is the
+    loss of all clips together: the cross-entropy is a mean over clips, the consistency is the same in each part.
+
+    Args:
+        video: [B, D].
+        text: [K, D].
+        labels: int64 [B], class indices.
+        logits: from video and text to scores [B, K]: :meth:`AdaptedModel.logits`.
+        anchors: see :func:`consistency`.
+        alpha: weight of the consistency term; 1 is the best of the paper's ablation.
+        distance: see :func:`distances`.
+    """
+    cross_entropy = F.cross_entropy(logits(video, text), labels)
+    held_to = consistency(text, anchors, distance)
+    return cross_entropy + alpha * held_to, {
+        "cross_entropy": cross_entropy.detach(),
+        "consistency": held_to.detach(),
+    }
 
 
 def consistency(text: Tensor, anchors: Sequence[Tensor], distance: Distance = "cosine") -> Tensor:
@@ -43,31 +78,3 @@ def distances(a: Tensor, b: Tensor, distance: Distance) -> Tensor:
         return 1 - F.cosine_similarity(a.float(), b.float(), dim=-1)
     difference = F.normalize(a.float(), dim=-1) - F.normalize(b.float(), dim=-1)
     return (difference.abs() if distance == "l1" else difference.square()).sum(-1)
-
-
-def objective(
-    video: Tensor,
-    text: Tensor,
-    labels: Tensor,
-    logits: Callable[[Tensor, Tensor], Tensor],
-    anchors: Sequence[Tensor],
-    alpha: float,
-    distance: Distance = "cosine",
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """L = CE(logits, labels) + alpha * consistency, with its parts for the log.
-
-    Args:
-        video: [B, D].
-        text: [K, D].
-        labels: int64 [B], class indices.
-        logits: from video and text to scores [B, K]: :meth:`AdaptedModel.logits`.
-        anchors: see :func:`consistency`.
-        alpha: weight of the consistency term; the paper does not give its value.
-        distance: see :func:`distances`.
-    """
-    cross_entropy = F.cross_entropy(logits(video, text), labels)
-    drift = consistency(text, anchors, distance)
-    return cross_entropy + alpha * drift, {
-        "cross_entropy": cross_entropy.detach(),
-        "consistency": drift.detach(),
-    }

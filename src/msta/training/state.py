@@ -165,6 +165,8 @@ def load_state(path: Path, progress: Progress, model: AdaptedModel) -> State:
         )
         model.load_adapter_state(state.adapter)
         return state
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot go on from it ({in_short(error)})") from error
 

@@ -1,13 +1,10 @@
 """One optimizer step, of a batch that may be read in parts and shared out over processes.
 
-With n the readable clips of the whole batch, the step's loss is
-
-    1/n sum_i CE_i + alpha * consistency
-
-however the batch is cut. The classes are read once a step: their embeddings are a leaf of every part's loss, collect
-its gradient, and hand it down the text tower at the end. With many classes each process reads some of them and the
-embeddings are gathered. All communication comes after the parts, so that a process may read its own again, or in
-smaller ones, without the others noticing.
+The loss of a part is :func:`msta.training.losses.objective`, weighted by the part's share of the readable clips: the
+sum is the objective of the whole batch, however it is cut. The classes are read once a step: their embeddings are a
+leaf of every part's loss, collect its gradient, and hand it down the text tower at the end. With many classes each
+process reads some of them and the embeddings are gathered. All communication comes after the parts, so that a process
+may read its own again, or in smaller ones, without the others noticing.
 """
 
 from __future__ import annotations
@@ -18,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from msta.backbone.prefix import Tokens
@@ -29,11 +25,14 @@ from msta.errors import MSTAError
 from msta.evaluation.evaluate import views_of
 from msta.methods.base import AdaptedModel
 from msta.methods.task import per_class
-from msta.training.losses import consistency
+from msta.training import losses
 from msta.training.processes import Processes
 
 _MANY = 32
 """Prompts from which on sharing them out pays for gathering the embeddings: see docs/training.md."""
+
+
+_LOSSES = ("loss", "cross_entropy", "consistency")
 
 
 class OutOfMemory(MSTAError):
@@ -75,10 +74,17 @@ class _Text:
 
 @dataclass
 class _Parts:
-    """What the parts of a batch in this process came to."""
+    """What the parts of a batch in this process came to.
+
+    Attributes:
+        indices: of the clips that were read.
+        finite: of each of them, whether its embedding is made of numbers.
+        losses: "loss" and the objective's terms -> of each part, times its clips.
+    """
 
     indices: list[int] = field(default_factory=list)
-    losses: list[Tensor] = field(default_factory=list)
+    finite: list[Tensor] = field(default_factory=list)
+    losses: dict[str, list[Tensor]] = field(default_factory=lambda: {name: [] for name in _LOSSES})
 
 
 class Stepper:
@@ -137,35 +143,31 @@ class Stepper:
                 self._text = self._read_classes()
             text = self._text
             text.leaf.grad = None
-            parts = self._read_parts(batches, text.leaf, whole, stopped)
+            parts = self._read_parts(batches, text.leaf, whole, alpha, stopped)
         except (MemoryError, RuntimeError) as error:
             if not _lacks_memory(error):
                 raise
             self.optimizer.zero_grad()
             raise OutOfMemory(" ".join(str(error).split())[:120]) from None
         self._text = None
-        here = torch.cat(parts.losses) if parts.losses else torch.zeros(0)
-        n, total, stops, saves = self.processes.sums(
-            [len(parts.indices), float(here.double().sum()), stopped(), save and self.processes.main]
+        here = [float(torch.stack(each).double().sum()) if each else 0.0 for each in parts.losses.values()]
+        n, stops, saves, *totals = self.processes.sums(
+            [len(parts.indices), stopped(), save and self.processes.main, *here]
         )
         taken = Taken(int(n), stops > 0, saves > 0)
         if taken.stopped or not taken.clips:
             return taken
-        drift = consistency(text.leaf, self.anchors, self.config.descriptions.distance)
-        cross_entropy, drifted = total / n, float(drift.detach())
-        taken.losses = {
-            "loss": cross_entropy + alpha * drifted, "cross_entropy": cross_entropy, "consistency": drifted
-        }  # fmt: skip
+        taken.losses = {name: total / n for name, total in zip(_LOSSES, totals, strict=True)}
         finite = math.isfinite(taken.losses["loss"])
         if finite:
-            taken.sent = self._collect(text, alpha * drift * (n / whole / self.processes.count), parameters, whole / n)
+            taken.sent = self._collect(text, parameters, whole / n)
             finite = self._clip(parameters)
         if self.config.train.log_clips:
             taken.ids = sorted(i for some in self.processes.gather(parts.indices) for i in some)
         if finite:
             self.optimizer.step()
         else:
-            taken.bad = self._suspects(parts, here)
+            taken.bad = self._suspects(parts)
         self.optimizer.zero_grad()
         return taken
 
@@ -196,8 +198,9 @@ class Stepper:
         return replace(prompts, x=prompts.x[rows], read=prompts.read[rows], ahead=ahead)
 
     def _read_parts(
-        self, batches: Iterable[dict[str, Any]], text: Tensor, whole: int, stopped: Callable[[], bool]
+        self, batches: Iterable[dict[str, Any]], text: Tensor, whole: int, alpha: float, stopped: Callable[[], bool]
     ) -> _Parts:
+        """Forward and backward, part by part; ``text`` collects its gradient."""
         parts = _Parts()
         for batch in batches:
             self.failures.add(batch["failures"])
@@ -205,22 +208,24 @@ class Stepper:
                 views = views_of(batch, self.model, self.processes.device)
                 video = None if views is None else self.model.encode_video(views[0])
             if video is not None:
-                logits = self.model.logits(video.float(), text)
-                each = F.cross_entropy(logits, batch["label"].to(logits.device), reduction="none")
-                if each.requires_grad:
-                    self.accelerator.backward(each.sum() / whole)
+                video, labels = video.float(), batch["label"].to(video.device)
+                loss, terms = losses.objective(
+                    video, text, labels, self.model.logits, self.anchors, alpha, self.config.descriptions.distance
+                )
+                if loss.requires_grad:
+                    self.accelerator.backward(loss * (len(labels) / whole))
                 parts.indices += batch["index"].tolist()
-                parts.losses.append(each.detach())
+                parts.finite.append(video.detach().isfinite().all(dim=1))
+                for name, value in {"loss": loss.detach(), **terms}.items():
+                    parts.losses[name].append(value * len(labels))
             if stopped():
                 break
         return parts
 
-    def _collect(self, text: _Text, drift: Tensor, parameters: list[torch.nn.Parameter], scale: float) -> int:
+    def _collect(self, text: _Text, parameters: list[torch.nn.Parameter], scale: float) -> int:
         """Hand the classes' gradient down the text tower, then add up everybody's. Returns bytes sent."""
         sent = 0
         if text.own.requires_grad:
-            if drift.requires_grad:
-                self.accelerator.backward(drift)
             gradient = torch.zeros_like(text.leaf) if text.leaf.grad is None else text.leaf.grad
             if text.shared:
                 self.processes.add_up(gradient)
@@ -240,10 +245,11 @@ class Stepper:
         norm = self.accelerator.clip_grad_norm_(parameters, limit)
         return self.config.train.precision == "fp16" or norm is None or bool(torch.isfinite(norm))
 
-    def _suspects(self, parts: _Parts, losses: Tensor) -> list[str]:
-        """The clips whose loss is no number; all of the step's if each one's is."""
+    def _suspects(self, parts: _Parts) -> list[str]:
+        """The clips whose embedding is no number; all of the step's if each one's is."""
         names = [self.clips[i].name for i in parts.indices]
-        bad = [name for name, finite in zip(names, torch.isfinite(losses).tolist(), strict=True) if not finite]
+        finite = torch.cat(parts.finite).tolist() if parts.finite else []
+        bad = [name for name, each in zip(names, finite, strict=True) if not each]
         everybody = self.processes.gather((bad, names))
         return [name for some, _ in everybody for name in some] or [name for _, some in everybody for name in some]
 
