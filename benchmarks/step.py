@@ -34,6 +34,8 @@ from msta.training.losses import objective
 RESULTS = Path(__file__).parent / "results"
 PRODUCTS = 40
 VARIANTS = ("reference", "kept", "fast", "cached")
+UPPER, ALL = msta.MSTAConfig(), msta.MSTAConfig(first_block=1, dim=256)
+"""The paper's placements: blocks 8..12 with r 128 for few shots, 1..12 with r 256 for the other protocols."""
 LABELS = {
     "reference": "plain (`exact_reference`)",
     "kept": "plain, keeping freed memory",
@@ -51,8 +53,9 @@ class Step:
             clips' prefix is read from disk, in float16) or "full" (fine-tuning of everything).
         backbone: shared by all variants.
         shape: batch, frames and classes.
-        dtype: bfloat16 runs under autocast, with the frozen weights kept in it.
         folder: for the cache.
+        dtype: bfloat16 runs under autocast, with the frozen weights kept in it.
+        method: what is adapted, unless everything is.
     """
 
     def __init__(
@@ -62,9 +65,10 @@ class Step:
         shape: argparse.Namespace,
         folder: Path,
         dtype: torch.dtype = torch.float32,
+        method: msta.MSTAConfig = UPPER,
     ) -> None:
         plain = variant in ("reference", "kept")
-        self.model = msta.attach(backbone, "full" if variant == "full" else "msta", exact_reference=plain)
+        self.model = msta.attach(backbone, "full" if variant == "full" else method, exact_reference=plain)
         self.keep = variant != "reference"
         self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
         if dtype != torch.float32:
@@ -184,7 +188,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--parts", nargs="+", default=["growth", "steps", "memory", "bf16", "prefix"])
+    parser.add_argument("--parts", nargs="+", default=["growth", "steps", "all", "memory", "bf16", "prefix"])
     arguments = parser.parse_args()
     keep_freed_memory()
 
@@ -214,6 +218,12 @@ def main() -> None:
                         size=backbone.architecture.image_size,
                     ).prefix_bytes,
                 }
+        if "all" in arguments.parts:
+            classes = arguments.classes[0]
+            steps = {v: Step(v, backbone, shape(classes), folder, method=ALL) for v in ("reference", "kept", "fast")}
+            result[f"blocks 1..12, r 256, {classes} classes"] = {
+                "seconds": alternate(steps, arguments.rounds), "flops": {v: flops(step) for v, step in steps.items()},
+            }  # fmt: skip
         if "memory" in arguments.parts:
             for classes in arguments.classes:
                 result[f"{classes} classes"]["peak"] = {v: peak_memory(v, shape(classes)) for v in VARIANTS}
