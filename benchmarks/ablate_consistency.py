@@ -27,15 +27,16 @@ import torch
 from rich.console import Console
 
 import msta
+from msta.adapters.inputs import clip_format
+from msta.adapters.task import DEFAULT_TEMPLATE
 from msta.backbone.prefix import Tokens
 from msta.data.clips import ClipDataset, make_loader, on_device
-from msta.data.motionworld import write_dataset
 from msta.demo import BASE, CLIPS_PER_CLASS, NOVEL, Data
 from msta.descriptions.anchors import anchors_of
-from msta.evaluation.evaluate import class_embeddings, class_probabilities, clip_format
+from msta.evaluation.evaluate import class_embeddings, class_probabilities
 from msta.evaluation.metrics import accuracy, harmonic_mean
 from msta.files import write_json
-from msta.methods.task import DEFAULT_TEMPLATE
+from msta.motionworld import write_dataset
 from msta.training.loop import train
 from msta.training.losses import consistency, distances
 

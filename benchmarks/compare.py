@@ -20,12 +20,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from msta.data.motionworld import class_name, descriptions, write_dataset
 from msta.demo import BASE, CLIPS_PER_CLASS, NOVEL
 from msta.descriptions.bank import Described, DescriptionBank
-from msta.evaluation.comparison import CASES, Comparison, compare, prepare
-from msta.evaluation.comparison_report import markdown
 from msta.files import new_directory, write_json
+from msta.motionworld import class_name, descriptions, write_dataset
+from msta.studies.comparison import CASES, Comparison, compare, prepare
+from msta.studies.comparison_report import markdown
 
 RESULTS = Path(__file__).parent / "results"
 PLOTS = Path(__file__).parent.parent / "docs"

@@ -21,8 +21,8 @@ from torch import Tensor
 
 import msta
 from msta.backbone.blocks import Attention
-from msta.data.catalog import read_catalog
 from msta.data.clips import ONE_VIEW, read_views
+from msta.data.reading import read_catalog
 from msta.inference import Predictor
 from msta.inference.explain import delete, log_odds, patch_relevance
 

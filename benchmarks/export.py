@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 import msta
-from msta.data.catalog import read_catalog
 from msta.data.clips import ONE_VIEW, read_views
+from msta.data.reading import read_catalog
 from msta.inference.export import export
 from msta.inference.onnx_predictor import OnnxPredictor
 from msta.inference.shared import Member

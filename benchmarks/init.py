@@ -19,10 +19,10 @@ from typing import Any
 from rich.console import Console
 
 import msta
-from msta.data.motionworld import write_dataset
 from msta.demo import BASE, CLIPS_PER_CLASS, NOVEL, Data
 from msta.evaluation.metrics import harmonic_mean
 from msta.files import write_json
+from msta.motionworld import write_dataset
 from msta.training.loop import train
 
 RESULTS = Path(__file__).parent / "results"

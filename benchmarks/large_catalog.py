@@ -79,8 +79,8 @@ def stage(name: str, folder: Path) -> None:
 
     import msta.training.loop as loop
     from msta.config import make_config
-    from msta.data.catalog import read_catalog
     from msta.data.index import index
+    from msta.data.reading import read_catalog
     from msta.data.splits import write_split
     from msta.errors import Interrupted
 

@@ -21,8 +21,8 @@ import transformers
 from torch import Tensor, nn
 
 import msta
+from msta.adapters.scores import class_logits
 from msta.memory import keep_freed_memory
-from msta.methods.scores import class_logits
 from msta.training.bench import alternate
 from msta.training.losses import objective
 

@@ -16,11 +16,11 @@ from typing import Any
 
 from rich.console import Console
 
-from msta.evaluation.protocol_report import command, write_report
-from msta.evaluation.protocols import Request
-from msta.evaluation.running import run_protocol
-from msta.evaluation.tables import DETAILS, HEADER, details, lines, markdown
 from msta.files import write_json
+from msta.studies.protocol_report import command, write_report
+from msta.studies.protocols import Request
+from msta.studies.running import run_protocol
+from msta.studies.tables import DETAILS, HEADER, details, lines, markdown
 
 RESULTS = Path(__file__).parent / "results"
 SETS = ("egogestar", "ut_interaction")

@@ -28,11 +28,11 @@ import numpy as np
 import torch
 
 import msta
+from msta.adapters.task import Task
 from msta.config import make_config
 from msta.data.catalog import Clip
 from msta.data.clips import Failures
 from msta.memory import keep_freed_memory
-from msta.methods.task import Task
 from msta.training.cost import count_step
 from msta.training.processes import Processes
 from msta.training.step import Stepper

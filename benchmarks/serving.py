@@ -23,9 +23,9 @@ import psutil
 import torch
 
 import msta
+from msta.adapters.task import Task
 from msta.backbone.architecture import Architecture
 from msta.backbone.blocks import TowerShape
-from msta.methods.task import Task
 
 CLASSES = ("push", "hug", "walk", "run", "sit down", "stand up", "wave", "point", "kick", "swipe left")
 

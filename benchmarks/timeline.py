@@ -32,8 +32,8 @@ from msta.backbone.architecture import Architecture
 from msta.backbone.blocks import TowerShape
 from msta.data.clips import ONE_VIEW, cut_views
 from msta.data.decode import read_frames
-from msta.data.windows import window_at
 from msta.inference import Predictor, Windows, read_timelines
+from msta.inference.windows import window_at
 
 RESULTS = Path(__file__).parent / "results"
 WINDOWS = Windows(2.0, 0.5)

@@ -22,16 +22,17 @@ from rich.console import Console
 from sklearn.linear_model import LogisticRegressionCV
 
 import msta
+from msta.adapters.inputs import clip_format
 from msta.config import make_config
-from msta.data.catalog import Catalog, read_catalog, write_catalog
+from msta.data.catalog import Catalog, write_catalog
 from msta.data.clips import ClipDataset, make_loader, on_device
+from msta.data.reading import read_catalog
 from msta.data.splits import make_split
 from msta.demo import Data, demo
-from msta.evaluation.evaluate import clip_format
 from msta.evaluation.metrics import harmonic_mean
 from msta.evaluation.run import evaluate_on
-from msta.evaluation.synthetic import measure
 from msta.files import write_json
+from msta.motionworld.measure import measure
 from msta.training.loop import train
 
 RESULTS = Path(__file__).parent / "results"

@@ -176,7 +176,7 @@ def make_world(world: Path) -> None:
     from conftest import tiny
 
     import msta
-    from msta.data.catalog import read_catalog
+    from msta.data.reading import read_catalog
     from msta.data.shards.write import Recipe, write_shards
 
     clips = world / "folder"

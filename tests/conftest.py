@@ -11,9 +11,9 @@ import torch
 from hypothesis import settings
 
 import msta
+from msta.adapters.task import Task
 from msta.backbone.architecture import Architecture
 from msta.backbone.blocks import TowerShape
-from msta.methods.task import Task
 
 settings.register_profile("msta", deadline=None)  # another job on the machine is no failure
 settings.load_profile("msta")

@@ -18,9 +18,9 @@ from msta.cli import app
 from msta.config import make_config, read_config
 from msta.descriptions.bank import Described, DescriptionBank
 from msta.errors import ConfigError, MSTAError
-from msta.evaluation import part_runs
-from msta.evaluation.ablation import AXES, Ablation, ablate, points
-from msta.evaluation.ablation_report import table
+from msta.studies import resumable as part_runs
+from msta.studies.ablation import AXES, Ablation, ablate, points
+from msta.studies.ablation_report import table
 
 QUIET = Console(quiet=True)
 QUICK = ("train.epochs=1", "train.batch_size=4", "data.workers=0")

@@ -22,16 +22,16 @@ from hypothesis import strategies as st
 from video_files import write_video
 
 import msta
-from msta.data.catalog import read_catalog
+from msta.app import clips, render
+from msta.app.models import Models, find_adapters
+from msta.app.predicting import Wanted, answer, in_words, typed_classes, why
+from msta.app.searching import search
+from msta.app.server import run
+from msta.app.training import Progress, Trainings
+from msta.app.training import in_words as figures_in_words
+from msta.data.reading import read_catalog
 from msta.errors import ConfigError, MSTAError
 from msta.evaluation.figures import learning_curves
-from msta.inference.app import clips, render
-from msta.inference.app.models import Models, find_adapters
-from msta.inference.app.predicting import Wanted, answer, in_words, typed_classes, why
-from msta.inference.app.searching import search
-from msta.inference.app.server import run
-from msta.inference.app.training import Progress, Trainings
-from msta.inference.app.training import in_words as figures_in_words
 from msta.inference.search import INDEX, key_of, read_index, update_index
 from msta.inference.timeline import Windows
 
@@ -507,7 +507,7 @@ def test_a_port_that_is_taken_is_told(folder):
 
 
 def test_without_gradio_the_extra_is_named(monkeypatch):
-    monkeypatch.setattr("msta.inference.app.server.find_spec", lambda name: None)
+    monkeypatch.setattr("msta.app.server.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"msta\[app\]"):
         run()
 

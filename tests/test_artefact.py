@@ -11,9 +11,9 @@ from test_msta import stir
 from video_files import write_video
 
 import msta
+from msta.adapters.task import Task
 from msta.errors import CheckpointError, MSTAError
 from msta.inference import Predictor
-from msta.methods.task import Task
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_nothing_is_overwritten_and_nothing_left_half_written(saved, tmp_path, m
         raise OSError(28, "No space left on device", "adapter_model.safetensors")
 
     before = sorted(p.name for p in tmp_path.iterdir())
-    monkeypatch.setattr("msta.methods.artefact.write_bytes", no_space)
+    monkeypatch.setattr("msta.adapters.artefact.write_bytes", no_space)
     with pytest.raises(OSError, match="No space left"):
         model.save(tmp_path / "second")
     assert sorted(p.name for p in tmp_path.iterdir()) == before

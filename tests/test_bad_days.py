@@ -23,11 +23,11 @@ from safetensors.torch import load_file
 from video_files import moving_squares
 
 import msta
+from msta.adapters.model import AdaptedModel
 from msta.config import make_config, read_config
 from msta.data.catalog import Clip
 from msta.data.clips import ClipDataset, ClipFormat, Failures, make_loader
 from msta.errors import CheckpointError, Interrupted, MSTAError
-from msta.methods.base import AdaptedModel
 from msta.training import state as state_module
 from msta.training import step as step_module
 from msta.training.loop import train

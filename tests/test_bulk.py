@@ -14,7 +14,8 @@ from video_files import numbered_frames, write_video
 
 import msta
 from msta import cli
-from msta.data.catalog import Clip, read_catalog
+from msta.data.catalog import Clip
+from msta.data.reading import read_catalog
 from msta.data.shards.write import Recipe, write_shards
 from msta.errors import ConfigError, DataError, MSTAError
 from msta.inference.bulk import Job, Part, predict_catalog

@@ -16,12 +16,12 @@ from msta.cli import main
 from msta.config import make_config, read_config
 from msta.errors import ConfigError, MSTAError
 from msta.evaluation import comparison, search
-from msta.evaluation.comparison import Comparison, compare
-from msta.evaluation.comparison_report import markdown
 from msta.evaluation.intervals import Answers, paired_test
 from msta.evaluation.metrics import harmonic_mean
 from msta.evaluation.predictions import read_predictions
 from msta.methods import METHODS
+from msta.studies.comparison import Comparison, compare
+from msta.studies.comparison_report import markdown
 
 QUIET = Console(quiet=True)
 QUICK = ("train.epochs=1", "train.batch_size=4", "data.workers=0", "method.dim=8", "eval.batch_size=4")
@@ -188,7 +188,7 @@ def test_a_setting_of_one_method_is_its_own_and_is_not_searched(asked, tmp_path,
 
 def test_the_command_tells_settings_of_all_from_those_of_one_method(asked, tmp_path, monkeypatch, capsys):
     told = []
-    monkeypatch.setattr("msta.evaluation.comparison.compare", lambda asked, *_: told.append(asked) or {})
+    monkeypatch.setattr("msta.studies.comparison.compare", lambda asked, *_: told.append(asked) or {})
     given = ["train.epochs=2", "msta:descriptions.bank=C:/bank.json", "msta:method.dim=8", "mma:method.dim=4"]
     monkeypatch.setattr("sys.argv", ["msta", "compare", "--data", asked.data[0], "--out", "o", "--json", *given])
     with pytest.raises(SystemExit) as stop:

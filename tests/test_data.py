@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from video_files import frame_number, numbered_frames, write_video
 
-from msta.data.catalog import Catalog, Clip, class_text, read_catalog, write_catalog
+from msta.data.catalog import Catalog, Clip, class_text, write_catalog
 from msta.data.clips import (
     Augmentation,
     ClipDataset,
@@ -33,6 +33,7 @@ from msta.data.clips import (
     segment_times,
     view_times,
 )
+from msta.data.reading import read_catalog
 from msta.data.splits import make_split
 from msta.errors import DataError
 from msta.notices import notice

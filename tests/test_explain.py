@@ -17,7 +17,7 @@ from msta.data.decode import read_frames
 from msta.errors import MSTAError
 from msta.inference import Predictor
 from msta.inference.explain import blank, delete, explain, log_odds, patch_relevance
-from msta.inference.heat import write_explanation
+from msta.inference.heatmap import write_explanation
 
 CLIPS = SHARED / "clips" / "egogestar"
 
@@ -34,7 +34,7 @@ def test_patches_add_up_to_what_the_clip_does_to_the_score(backbone, method, cli
     model = msta.attach(backbone, method)
     if method == "linear-probe":
         model.expect(2, 4)
-        model.task = msta.methods.task.Task(("push", "hug"))
+        model.task = msta.adapters.task.Task(("push", "hug"))
     p = Predictor(stir(model, 0.05), ("push", "hug"))
     video = read_views(str(clip), p.format, ONE_VIEW)
     patches = patch_relevance(p, video, 0, steps=256)

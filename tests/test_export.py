@@ -17,12 +17,12 @@ from test_prefix import small, stirred
 from video_files import write_video
 
 import msta
+from msta.adapters.task import Task
 from msta.data.clips import ONE_VIEW, read_views
 from msta.errors import CheckpointError, ConfigError, MSTAError
 from msta.inference.export import export
 from msta.inference.onnx_predictor import OnnxPredictor
 from msta.inference.shared import Member
-from msta.methods.task import Task
 
 pytest.importorskip("onnxscript", reason="needs the extra onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")

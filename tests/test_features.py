@@ -20,12 +20,12 @@ from video_files import write_video
 
 import msta
 from msta.config import make_config, read_config
-from msta.data.catalog import read_catalog
 from msta.data.clips import Augmentation, ClipDataset, ClipFormat
+from msta.data.reading import read_catalog
 from msta.errors import ConfigError, DataError, Interrupted
-from msta.training import features
-from msta.training.features import PrefixCache
+from msta.training import prefix_cache as features
 from msta.training.loop import train
+from msta.training.prefix_cache import PrefixCache
 
 QUIET = Console(quiet=True)
 
@@ -142,7 +142,7 @@ def test_a_kill_while_it_fills_leaves_nothing_half_written(clips, backbone, tmp_
 import os, signal, numpy as np, sys
 sys.argv = ["msta", "train", "--data", {str(clips)!r}, "--backbone", {str(backbone)!r}, "--shots", "3", "--out", {str(tmp_path / "killed")!r},
   "train.epochs=3", "train.batch_size=4", "train.warmup_epochs=1", "data.workers=0", "method.dim=8", "method.scale=1", *{cache!r}]
-from msta.training import features
+from msta.training import prefix_cache as features
 real, count = np.save, [0]
 def save(stream, tokens):
     count[0] += 1

@@ -17,7 +17,7 @@ from conftest import tiny
 from video_files import write_video
 
 import msta
-from msta.methods.task import Task
+from msta.adapters.task import Task
 
 SOURCE = Path(msta.__file__).parents[1]
 CONTAINERS = ("mp4", "avi", "mkv", "webm", "mov", "gif", "flv", "wmv", "ts")
@@ -77,8 +77,8 @@ def through_the_service(folder: Path, files: list[Path]) -> Counter[str]:
     pytest.importorskip("fastapi", reason="needs the extra serve")
     from fastapi.testclient import TestClient
 
-    from msta.inference.service.app import create_app
-    from msta.inference.service.limits import Limits
+    from msta.serve.app import create_app
+    from msta.serve.limits import Limits
 
     limits, ends = Limits(decode_seconds=10, decode_bytes=512 * MB), Counter[str]()
     app = create_app(msta.load_backbone(str(folder / "bb")), folder / "adapters", limits=limits, workers=1)

@@ -18,10 +18,10 @@ import torch
 from conftest import tiny
 
 import msta
+from msta.adapters.card import licence_of
+from msta.adapters.hub import adapter_folder
+from msta.adapters.task import Task
 from msta.errors import CheckpointError
-from msta.methods.card import licence_of
-from msta.methods.hub import adapter_folder
-from msta.methods.task import Task
 
 SOURCE = Path(msta.__file__).parents[1]
 
@@ -159,7 +159,7 @@ def test_there_and_back(hub, tmp_path):
     back = run(
         "import msta, torch, os; m = msta.load_adapter('me/hands', revision='main')\n"
         f"torch.save((m.task.classes, m.metrics, m.adapter_state()), {str(tmp_path / 'back.pt')!r})\n"
-        "from msta.methods.hub import adapter_folder; print(sorted(os.listdir(adapter_folder('me/hands'))))",
+        "from msta.adapters.hub import adapter_folder; print(sorted(os.listdir(adapter_folder('me/hands'))))",
         endpoint, tmp_path / "home2",
     )  # fmt: skip
     assert back.returncode == 0, back.stderr + "\n".join(handler.asked)
@@ -174,7 +174,7 @@ def test_refusals_are_one_line(hub, tmp_path):
     _, endpoint = hub
     trained(tmp_path).save(tmp_path / "adapter")
     code = (
-        "import msta\nfrom msta.errors import MSTAError\nfrom msta.methods.hub import push_adapter\n"
+        "import msta\nfrom msta.errors import MSTAError\nfrom msta.adapters.hub import push_adapter\n"
         f"for what in (lambda: msta.load_adapter('me/nothing'), lambda: push_adapter({str(tmp_path / 'adapter')!r}, 'me/x')):\n"
         "    try: what(); print('no error')\n"
         "    except MSTAError as e: print(e)\n"

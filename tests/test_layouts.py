@@ -19,10 +19,11 @@ from video_files import frame_number, write_video
 
 import msta
 from msta.config import make_config
-from msta.data.catalog import Catalog, Clip, read_catalog, require_files
+from msta.data.catalog import Catalog, Clip, require_files
 from msta.data.clips import ClipFormat, Views, read_views
 from msta.data.index import index
 from msta.data.layouts import LAYOUTS
+from msta.data.reading import read_catalog
 from msta.data.splits import base_novel, class_sets, make_split, restrict, unseen, write_split
 from msta.errors import ConfigError, DataError
 from msta.evaluation.run import evaluate_on

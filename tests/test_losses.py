@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import msta
+from msta.adapters.scores import class_logits
 from msta.descriptions import anchors as anchors_module
 from msta.descriptions.anchors import anchors, embed
 from msta.descriptions.bank import load_descriptions
 from msta.descriptions.check import astray
 from msta.errors import DataError
-from msta.methods.scores import class_logits
 from msta.notices import notice
 from msta.training.losses import consistency, distances, objective
 

@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from test_prefix import SPANNING, small, stirred
 
 import msta
+from msta.adapters.task import Task
 from msta.backbone.prefix import prefix_length
 from msta.errors import ConfigError
 from msta.methods import METHODS, method_config
 from msta.methods.st_adapter import STAdapter
-from msta.methods.task import Task
 from msta.methods.wrapping import twin
 from msta.training.losses import objective
 

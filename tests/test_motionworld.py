@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from msta.data.catalog import read_catalog
 from msta.data.decode import read_frames
-from msta.data.motionworld import (
+from msta.data.reading import read_catalog
+from msta.descriptions.bank import load_descriptions
+from msta.errors import ConfigError, MSTAError
+from msta.motionworld import (
     ALL_MOTIONS,
     HELD_OUT_MOTIONS,
     MOTIONS,
@@ -26,11 +28,11 @@ from msta.data.motionworld import (
     same_meaning,
     write_dataset,
 )
-from msta.data.motionworld.motions import MEANING
-from msta.data.motionworld.paths import COMPOSED, DIRECTIONS, MOVES, OPPOSITE, SHAPES
-from msta.data.motionworld.raster import Canvas, Capsule, Layer, Polygon
-from msta.data.motionworld.surroundings import HELD_OUT_KINDS, KINDS
-from msta.data.motionworld.things import (
+from msta.motionworld.motions import MEANING
+from msta.motionworld.paths import COMPOSED, DIRECTIONS, MOVES, OPPOSITE, SHAPES
+from msta.motionworld.raster import Canvas, Capsule, Layer, Polygon
+from msta.motionworld.surroundings import HELD_OUT_KINDS, KINDS
+from msta.motionworld.things import (
     COLOURS,
     HELD_OUT_COLOURS,
     HELD_OUT_SILHOUETTES,
@@ -41,8 +43,6 @@ from msta.data.motionworld.things import (
     choose_looks,
     sprite,
 )
-from msta.descriptions.bank import load_descriptions
-from msta.errors import ConfigError, MSTAError
 
 FIELDS = ("video", "meaning", "trajectory", "visible", "other", "occupancy")
 
@@ -306,7 +306,7 @@ def test_captions_are_many_and_well_formed(motion):
 def test_no_two_motions_share_a_name():
     """A bare name must tell a clip from all others that count as its negatives."""
     owner: dict[str, str] = {}
-    from msta.data.motionworld.wordings import WORDINGS
+    from msta.motionworld.wordings import WORDINGS
 
     for motion in ALL_MOTIONS:
         for text in (*WORDINGS[motion].names, *WORDINGS[motion].nouns):

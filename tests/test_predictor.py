@@ -16,19 +16,19 @@ from test_msta import stir
 from video_files import numbered_frames, write_video
 
 import msta
+from msta.adapters.task import Task
 from msta.data.catalog import Clip
 from msta.data.clips import Views
 from msta.data.decode import DecodeError, play, read_frames
-from msta.data.live import is_live, play_live
 from msta.errors import CheckpointError, DataError, MSTAError
 from msta.evaluation.calibration import calibrated
 from msta.evaluation.metrics import scaled
 from msta.evaluation.predictions import Recorder
 from msta.inference import Windows, read_timelines
 from msta.inference.durations import parse_seconds, short_names
+from msta.inference.live import is_live, play_live
 from msta.inference.predictor import predict_each
 from msta.inference.sources import expand
-from msta.methods.task import Task
 
 CLASSES = ("push", "hug", "sit")
 

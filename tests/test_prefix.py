@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import msta
+from msta.adapters.method import MethodConfig
 from msta.methods import METHODS, method_config
-from msta.methods.base import MethodConfig
 from msta.training.losses import objective
 
 SPANNING = {"bitfit", "lora", "adaptformer", "st-adapter", "aim"}

@@ -14,10 +14,9 @@ from safetensors.torch import load_file
 
 import msta
 from msta.backbone.layout import VideoLayout
-from msta.data.motionworld import MEANING
 from msta.errors import ConfigError
-from msta.training import pretrain
-from msta.training.pretrain import PretrainConfig, contrast, start_positions, trim
+from msta.motionworld import MEANING, pretrain
+from msta.motionworld.pretrain import PretrainConfig, contrast, start_positions, trim
 
 QUIET = Console(quiet=True)
 SMALL = PretrainConfig(

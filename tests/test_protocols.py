@@ -20,19 +20,20 @@ from rich.console import Console
 from video_files import draw
 
 import msta
-from msta.data.catalog import Clip, read_catalog, write_catalog
+from msta.data.catalog import Clip, write_catalog
+from msta.data.reading import read_catalog
 from msta.data.splits import base_novel
 from msta.errors import ConfigError, DataError, Interrupted, MSTAError
-from msta.evaluation import running
-from msta.evaluation.parts import parse_parts, refuse_overlap
 from msta.evaluation.predictions import Recorder, read_predictions
-from msta.evaluation.protocol_report import command, summary, write_report
-from msta.evaluation.protocols import PROTOCOLS, Request
-from msta.evaluation.published import PACKAGED, read_published
-from msta.evaluation.results import Results
 from msta.evaluation.run import evaluate_on
-from msta.evaluation.running import run_protocol
-from msta.evaluation.tables import HEADER, latex, markdown
+from msta.studies import running
+from msta.studies.datasets import parse_parts, refuse_overlap
+from msta.studies.protocol_report import command, summary, write_report
+from msta.studies.protocols import PROTOCOLS, Request
+from msta.studies.published import PACKAGED, read_published
+from msta.studies.results import Results
+from msta.studies.running import run_protocol
+from msta.studies.tables import HEADER, latex, markdown
 from msta.training import losses
 
 QUIET = Console(quiet=True)

@@ -18,15 +18,16 @@ from video_files import frame_number, write_video
 
 import msta
 from msta.config import make_config
-from msta.data.catalog import Catalog, Clip, read_catalog, write_catalog
+from msta.data.catalog import Catalog, Clip, write_catalog
 from msta.data.clips import Augmentation, ClipDataset, ClipFormat, Failures, make_loader
 from msta.data.decode import DecodeError, read_frames
+from msta.data.reading import read_catalog
 from msta.data.splits import make_split
 from msta.data.times import segment_times
 from msta.errors import DataError
 from msta.evaluation.run import evaluate_on
-from msta.training.features import PrefixCache
 from msta.training.loop import train
+from msta.training.prefix_cache import PrefixCache
 
 FORM = ClipFormat(4, 32, (0.5,) * 3, (0.25,) * 3)
 QUIET = Console(quiet=True)

@@ -14,14 +14,14 @@ from test_msta import stir
 from video_files import write_video
 
 import msta
+from msta.adapters.inputs import clip_format
 from msta.data.clips import ONE_VIEW, cut_views
 from msta.data.decode import read_frames
-from msta.data.windows import window_at
 from msta.errors import ConfigError, DataError
-from msta.evaluation.evaluate import clip_format
 from msta.inference import Windows
 from msta.inference import search as module
 from msta.inference.search import Index, key_of, query_embedding, read_index, update_index
+from msta.inference.windows import window_at
 
 WINDOWS = Windows(1.0, 0.5)
 

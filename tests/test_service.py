@@ -36,11 +36,11 @@ pytest.importorskip("fastapi", reason="needs the extra serve")
 from fastapi.testclient import TestClient
 
 from msta.inference.guards import too_much
-from msta.inference.service.app import create_app
-from msta.inference.service.batching import Batcher
-from msta.inference.service.limits import Limits, Refusal, path_under
-from msta.inference.service.server import _listen, read_keys, serve
-from msta.inference.service.workers import Workers
+from msta.serve.app import create_app
+from msta.serve.batching import Batcher
+from msta.serve.limits import Limits, Refusal, path_under
+from msta.serve.server import _listen, read_keys, serve
+from msta.serve.workers import Workers
 
 CLASSES = ("push", "hug", "walk")
 KEY = "a-key-of-sixteen-characters"
@@ -425,7 +425,7 @@ def test_memory_of_a_worker_is_limited(tmp_path, backbone, folder):
 
 def test_a_worker_may_do_little(tmp_path):
     code = (
-        "import resource as r, socket; from msta.inference.service.worker import confine, allow_seconds\n"
+        "import resource as r, socket; from msta.serve.worker import confine, allow_seconds\n"
         "confine(2**28); allow_seconds(1)\n"
         "try: open('made', 'wb', buffering=0).write(b'x')\n"
         "except OSError: print('no file')\n"
@@ -442,7 +442,7 @@ def test_a_worker_may_do_little(tmp_path):
 
 
 def test_the_worker_does_without_torch():
-    code = "import sys, msta.inference.service.worker; print('torch' in sys.modules)"
+    code = "import sys, msta.serve.worker; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(SOURCE)}, capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
 

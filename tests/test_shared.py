@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from test_prefix import small, stirred
 
 import msta
+from msta.adapters.task import Task
 from msta.errors import MSTAError
 from msta.inference.shared import Member, SharedBackbone, fork
 from msta.methods import METHODS
-from msta.methods.task import Task
 
 LAYERS = (4, 3)
 BACKBONES = {a: msta.random_backbone(tiny(a, video_layers=4, text_layers=3)) for a in ("joint", "frame-wise")}

@@ -23,12 +23,12 @@ from video_files import cut as cut_file
 from video_files import frame_number, numbered_frames, write_video
 
 import msta
-from msta.data import windows as data_windows
 from msta.data.clips import ONE_VIEW, cut_views
 from msta.data.decode import Shown, play, probe, read_frames
 from msta.errors import ConfigError
 from msta.inference import Predictor, Smoothing, Windows, read_timelines
 from msta.inference import output as texts
+from msta.inference import windows as data_windows
 from msta.inference.segments import Scored, Segmenter
 
 METHODS = [
@@ -227,7 +227,7 @@ def world(tmp_path_factory) -> Path:
     backbone.save(root / "backbone")
     for name in ("one", "two"):
         model = stir(msta.attach(msta.load_backbone(root / "backbone"), msta.MSTAConfig(dim=8)), 0.3)
-        model.task = msta.methods.task.Task((f"{name} push", f"{name} <hug> & kiss"))
+        model.task = msta.adapters.task.Task((f"{name} push", f"{name} <hug> & kiss"))
         model.save(root / name / "adapter")
     write_video(root / "long.mp4", 60, fps=10)
     return root

@@ -24,12 +24,12 @@ from video_files import write_video
 
 import msta
 import msta.demo
-from msta.data.catalog import read_catalog
-from msta.data.motionworld import DEMO_MOTIONS, HELD_OUT_MOTIONS, MOTIONS, REVERSED
+from msta.data.reading import read_catalog
 from msta.errors import CheckpointError, MSTAError
-from msta.evaluation import synthetic
 from msta.evaluation.metrics import harmonic_mean
 from msta.evaluation.report import draw_prediction, write_page
+from msta.motionworld import DEMO_MOTIONS, HELD_OUT_MOTIONS, MOTIONS, REVERSED
+from msta.motionworld import measure as synthetic
 
 FOLDER = Path(str(resources.files("msta.backbone"))) / "toy"
 QUIET = Console(quiet=True)
@@ -261,7 +261,7 @@ def test_harmonic_mean(base, novel, mean):
 
 
 def test_train_and_predict_need_no_backbone(tmp_path):
-    from msta.data.motionworld import write_dataset
+    from msta.motionworld import write_dataset
 
     write_dataset(tmp_path / "clips", ["swipe left", "swipe right"], 4, size=64, frames_per_clip=8, seed=3)
     run = [sys.executable, "-m", "msta"]

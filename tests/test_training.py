@@ -27,7 +27,7 @@ from video_files import moving_squares
 
 import msta
 from msta.config import make_config
-from msta.data.catalog import read_catalog
+from msta.data.reading import read_catalog
 from msta.descriptions import anchors as anchors_module
 from msta.descriptions.bank import Described, DescriptionBank
 from msta.descriptions.prompts import ENSEMBLE

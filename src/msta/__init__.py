@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from msta._version import __version__
 
 if TYPE_CHECKING:
+    from msta.adapters.model import AdaptedModel
     from msta.backbone.checkpoints import load_backbone
     from msta.backbone.dual_encoder import DualEncoder, random_backbone
     from msta.inference.predictor import Predictor
     from msta.methods import attach, load_adapter
-    from msta.methods.base import AdaptedModel
     from msta.methods.full import FullConfig
     from msta.methods.msta import MSTAConfig
     from msta.methods.zero_shot import ZeroShotConfig

@@ -12,11 +12,14 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from msta.adapters.method import MethodConfig
+from msta.adapters.task import DEFAULT_TEMPLATE
 from msta.backbone.checkpoints import TOY
-from msta.data.catalog import Catalog, read_catalog
+from msta.data.catalog import Catalog
 from msta.data.clips import Augmentation, Views
 from msta.data.dataset_names import canonical
 from msta.data.layouts.options import OPTIONS
+from msta.data.reading import read_catalog
 from msta.data.storage import absolute
 from msta.descriptions.anchors import Average, Distance
 from msta.descriptions.bank import KINDS, DescriptionBank, load_descriptions
@@ -24,8 +27,6 @@ from msta.descriptions.prompts import ENSEMBLE
 from msta.errors import ConfigError
 from msta.files import typed_path
 from msta.methods import METHODS, method_config
-from msta.methods.base import MethodConfig
-from msta.methods.task import DEFAULT_TEMPLATE
 
 TypedPath = Annotated[Path, AfterValidator(typed_path)]
 """Absolute, since a run may be resumed from another folder."""
@@ -111,7 +112,7 @@ class DataSettings(Section):
         """The data set.
 
         Raises:
-            MSTAError: see :func:`msta.data.catalog.read_catalog`.
+            MSTAError: see :func:`msta.data.reading.read_catalog`.
         """
         return read_catalog(self.path, self.layout, **{name: getattr(self, name) for name in OPTIONS})
 

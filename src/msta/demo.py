@@ -12,11 +12,12 @@ from typing import Any
 
 from rich.console import Console
 
+from msta.adapters.model import AdaptedModel
 from msta.backbone.checkpoints import TOY, load_backbone
 from msta.config import RunConfig, make_config
-from msta.data.catalog import Catalog, read_catalog, write_catalog
+from msta.data.catalog import Catalog, write_catalog
 from msta.data.decode import read_frames
-from msta.data.motionworld import HELD_OUT_MOTIONS, class_name, descriptions, write_dataset
+from msta.data.reading import read_catalog
 from msta.data.splits import make_split, restrict
 from msta.data.times import segment_times
 from msta.errors import one_line
@@ -26,7 +27,7 @@ from msta.evaluation.run import evaluate_on
 from msta.files import new_directory, refuse_existing, write_json
 from msta.inference.predictor import Predictor
 from msta.methods import attach, load_adapter
-from msta.methods.base import AdaptedModel
+from msta.motionworld import HELD_OUT_MOTIONS, class_name, descriptions, write_dataset
 from msta.training.loop import train
 
 BASE = ("circle", "left then down", "right and back", "shrink then grow", "star")

@@ -199,8 +199,8 @@ def pretrain(
     seed: Annotated[int, typer.Option(min=0, help="Of clips, weights and order.")] = 0,
 ) -> None:
     """Pretrain a small ViCLIP from nothing on MotionWorld, a synthetic world of captioned motion. Takes hours."""
-    from msta.training.pretrain import PretrainConfig
-    from msta.training.pretrain import pretrain as run
+    from msta.motionworld.pretrain import PretrainConfig
+    from msta.motionworld.pretrain import pretrain as run
 
     given: dict[str, Any] = {name: n for name, n in (("steps", steps), ("clips", clips)) if n is not None}
     run(PretrainConfig(seed=seed, **given), out, console)

@@ -39,7 +39,7 @@ def motionworld(
     names: Annotated[bool, typer.Option("--list", help="List the motions, and write nothing.")] = False,
 ) -> None:
     """Write labelled MP4 clips of synthetic motion in class folders, with descriptions of the classes."""
-    from msta.data.motionworld import ALL_MOTIONS, DEMO_MOTIONS, write_dataset
+    from msta.motionworld import ALL_MOTIONS, DEMO_MOTIONS, write_dataset
 
     if names:
         print("\n".join(ALL_MOTIONS))

@@ -58,9 +58,9 @@ def protocol(
     Writes DIR/report.html, results.md, results.tex and results.json, and keeps every prediction. The checkpoint is
     selected on validation clips; train.watch_test=true also prints the authors' choice, by test clips, as test-leak.
     """
-    from msta.evaluation.protocol_report import summary, write_report
-    from msta.evaluation.protocols import Request
-    from msta.evaluation.running import run_protocol
+    from msta.studies.protocol_report import summary, write_report
+    from msta.studies.protocols import Request
+    from msta.studies.running import run_protocol
 
     if out is None:
         raise ConfigError("missing --out")
@@ -111,9 +111,9 @@ def ablate(
 
     Each point is a run; OUT/ablation.md is the table, OUT/AXIS.png a figure each. Finished runs are not run again.
     """
-    from msta.evaluation.ablation import Ablation
-    from msta.evaluation.ablation import ablate as run
-    from msta.evaluation.ablation_report import table
+    from msta.studies.ablation import Ablation
+    from msta.studies.ablation import ablate as run
+    from msta.studies.ablation_report import table
 
     chosen, numbers = tuple(listed(axes)) if axes is not None else None, tuple(integers(seeds, "--seeds"))
     asked = Ablation(data, novel, chosen, shots, numbers, preset, tuple(overrides or ()), backbone, base)
@@ -156,9 +156,9 @@ def compare(
     Accuracy with intervals and paired tests, base-to-novel, forgetting, parameters, time, memory, size: in
     OUT/report.html, comparison.md and comparison.json. Finished runs are not run again.
     """
-    from msta.evaluation.comparison import Comparison
-    from msta.evaluation.comparison import compare as run
-    from msta.evaluation.comparison_report import markdown
+    from msta.studies.comparison import Comparison
+    from msta.studies.comparison import compare as run
+    from msta.studies.comparison_report import markdown
 
     common, own = _by_method(overrides or ())
     asked = Comparison(

@@ -141,7 +141,7 @@ def explain(
     from msta.inference.class_sets import class_names
     from msta.inference.durations import parse_seconds
     from msta.inference.explain import explain as run
-    from msta.inference.heat import summary, write_explanation
+    from msta.inference.heatmap import summary, write_explanation
     from msta.inference.predictor import Predictor
 
     names = class_names(labels) if labels is not None else None
@@ -220,9 +220,9 @@ def serve(
     SIGTERM ends it when the requests it has are answered.
     """
     try:
-        from msta.inference.service.limits import Limits
-        from msta.inference.service.server import read_keys
-        from msta.inference.service.server import serve as run
+        from msta.serve.limits import Limits
+        from msta.serve.server import read_keys
+        from msta.serve.server import serve as run
     except ImportError as error:
         raise ConfigError(f"msta serve needs the package {error.name}: pip install 'msta[serve]'") from error
     limits = Limits(
@@ -258,7 +258,7 @@ def app_(
 
     Ctrl-C ends it; a training under way is saved, and goes on with msta train --resume.
     """
-    from msta.inference.app.server import run
+    from msta.app.server import run
 
     run(
         adapter or [], adapters, backbone=backbone, base=base, search_in=search_in, runs=runs, host=host, port=port,

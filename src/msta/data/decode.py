@@ -33,7 +33,8 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from msta.data.storage import Unreachable, member_of, read_member, shown
+from msta.data.slices import Unreachable
+from msta.data.storage import member_of, read_member, shown
 from msta.errors import MSTAError, one_line
 
 VIDEO_EXTENSIONS = frozenset(

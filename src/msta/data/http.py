@@ -13,14 +13,11 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
-from msta.data.storage import Damaged, Unreachable
+from msta.data.slices import Damaged, Slice, Unreachable
 from msta.errors import ConfigError, DataError, in_short
-
-if TYPE_CHECKING:
-    from msta.data.storage import Slice
 
 
 @dataclass(frozen=True)

@@ -12,22 +12,16 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from msta.data.http import fetch
+from msta.data.slices import Damaged, Slice, Unreachable
 from msta.errors import ConfigError, in_short
 from msta.files import sha256_of
 
 DIGITS = 16
 _MEMBER = re.compile(r"(?P<shard>.+)::(?P<name>[^:#]+)#(?P<offset>\d+)\+(?P<size>\d+)\+(?P<digest>[0-9a-f]{16})", re.S)
 _URL = re.compile(r"(?!file:)(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?P<rest>[^/].*)", re.S)
-
-
-class Unreachable(OSError):
-    """A server that does not answer, or only with errors: no fault of the clip that is there."""
-
-
-class Damaged(OSError):
-    """Bytes that are missing, or not those that were written."""
 
 
 # ---------------------------------------------------------------- names
@@ -145,13 +139,6 @@ def content_hash(path: str) -> str:
     return sha256_of(Path(path))
 
 
-class Slice(NamedTuple):
-    """``size`` bytes from ``offset`` on."""
-
-    offset: int
-    size: int
-
-
 def read_range(where: str, offset: int, size: int) -> bytes:
     """``size`` bytes of a file or URL.
 
@@ -179,8 +166,6 @@ def _read(where: str, part: Slice | None) -> bytes:
                 file.seek(part.offset)
             content = file.read() if part is None else file.read(part.size)
     elif url.startswith(("http://", "https://")):
-        from msta.data.http import fetch
-
         content = fetch(url, part)
     else:
         content = _read_filesystem(url, part)

@@ -17,7 +17,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
     Args:
         path: ``classes.csv`` (id,name), a text file of one name a line, a JSON object of index -> name (or name ->
-            anything); or a data set, a folder or table that :func:`msta.data.catalog.read_catalog` reads.
+            anything); or a data set, a folder or table that :func:`msta.data.reading.read_catalog` reads.
 
     Raises:
         DataError: unreadable, no names in it, or two that read the same.
@@ -41,7 +41,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def _of_data(path: Path) -> Iterable[str]:
-    from msta.data.catalog import read_catalog  # PyAV comes with it
+    from msta.data.reading import read_catalog  # PyAV comes with it
 
     return read_catalog(path).classes
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msta.adapters.task import prompts
 from msta.backbone.dual_encoder import DualEncoder
 from msta.descriptions.anchors import anchor_folder
 from msta.descriptions.bank import DescriptionBank
@@ -14,7 +15,6 @@ from msta.descriptions.check import Check, check
 from msta.errors import ConfigError, one_line
 from msta.evaluation.report import write_page
 from msta.files import refuse_existing, replacing
-from msta.methods.task import prompts
 
 if TYPE_CHECKING:
     import torch

@@ -9,20 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from msta.backbone.prefix import Tokens, tokens_of
-from msta.data.clips import ClipFormat, Failures, on_device
+from msta.adapters.inputs import views_of
+from msta.adapters.model import AdaptedModel
+from msta.adapters.task import per_class, prompts
+from msta.backbone.prefix import Tokens
+from msta.data.clips import Failures
 from msta.errors import ConfigError
 from msta.evaluation.metrics import accuracy
 from msta.evaluation.predictions import Recorder
-from msta.methods.base import AdaptedModel
-from msta.methods.task import per_class, prompts
-
-
-def clip_format(model: AdaptedModel) -> ClipFormat:
-    """What the model wants to see: frames, size and fit of its task, else of its backbone."""
-    task, a = model.task, model.backbone.architecture
-    frames, size, fit = (task.frames, task.size, task.fit) if task else (None, None, None)
-    return ClipFormat(frames or a.frames, size or a.image_size, a.pixel_mean, a.pixel_std, fit or a.fit)
 
 
 @torch.no_grad()
@@ -39,17 +33,6 @@ def class_embeddings(model: AdaptedModel, classes: Sequence[str], template: str 
     model.check_classes(classes)
     ids = model.tokenize(prompts(classes, template)).to(model.backbone.logit_scale.device)
     return per_class(model.encode_text(ids), len(classes))
-
-
-def views_of(batch: dict[str, Any], model: AdaptedModel, device: torch.device) -> list[Tensor | Tokens] | None:
-    """A loader's batch as ``model.encode_video`` takes it, view by view; None if none of its files could be read."""
-    if (tokens := on_device(batch, "tokens", device)) is not None:  # [B, views, parts, sequences a clip, s, d]
-        frames = clip_format(model).frames
-        return [tokens_of(model.backbone.video, view, frames) for view in tokens.unbind(1)]
-    if (video := on_device(batch, "video", device)) is None:
-        return None
-    kept = on_device(batch, "kept", device)
-    return [view if kept is None else model.video_prefix(view, kept) for view in video.unbind(1)]
 
 
 @torch.no_grad()

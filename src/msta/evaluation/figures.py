@@ -43,6 +43,12 @@ def _png(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
+def case(row: dict[str, Any]) -> str:
+    """What of a data set a row is about."""
+    shots = f"{row['shots']} shots" if row["shots"] and not row["set"] else ""
+    return str(row["set"] or shots)
+
+
 def accuracy_by_shots(rows: Sequence[dict[str, Any]]) -> bytes:
     """Top-1 against shots, a line a method, with intervals; what trains nothing is a level."""
     figure, (axes,) = _figure(3.2)
@@ -67,8 +73,6 @@ def accuracy_by_shots(rows: Sequence[dict[str, Any]]) -> bytes:
 
 def accuracy_bars(rows: Sequence[dict[str, Any]]) -> bytes:
     """Top-1 of each row with its interval."""
-    from msta.evaluation.tables import case
-
     figure, (axes,) = _figure(0.7 + 0.36 * len(rows))
     methods = list(dict.fromkeys(row["label"] for row in rows))
     for i, row in enumerate(rows):

@@ -11,15 +11,17 @@ from rich.console import Console
 from rich.progress import Progress as ProgressBar
 from torch import Tensor
 
-from msta.data.catalog import SPLITS, Catalog, Clip, read_catalog, require_files
+from msta.adapters.inputs import clip_format
+from msta.adapters.model import AdaptedModel
+from msta.adapters.task import DEFAULT_TEMPLATE
+from msta.data.catalog import SPLITS, Catalog, Clip, require_files
 from msta.data.clips import ONE_VIEW, ClipDataset, Failures, Views, make_loader
+from msta.data.reading import read_catalog
 from msta.errors import ConfigError, DataError
-from msta.evaluation.evaluate import class_embeddings, clip_format, evaluate
+from msta.evaluation.evaluate import class_embeddings, evaluate
 from msta.evaluation.metrics import scaled
 from msta.evaluation.predictions import Recorder
 from msta.evaluation.unknown import choose_threshold
-from msta.methods.base import AdaptedModel
-from msta.methods.task import DEFAULT_TEMPLATE
 from msta.notices import notice
 
 

@@ -21,7 +21,7 @@ def read_clips(path: Path, labelled: Callable[[], Catalog]) -> tuple[tuple[Clip,
     Args:
         path: a CSV or Parquet file with a column path, but neither label nor class, and start, end [s] if there are
             any; a folder with videos in it; anything else is read by
-        labelled: :func:`msta.data.catalog.read_catalog`, with the options that were given.
+        labelled: :func:`msta.data.reading.read_catalog`, with the options that were given.
 
     Raises:
         DataError: it cannot be read, or there is nothing in it.

@@ -19,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from msta.adapters.task import per_class, prompts
 from msta.data.catalog import WHOLE, Span
 from msta.data.clips import ONE_VIEW, cut_views
 from msta.data.times import segment_times
 from msta.errors import MSTAError
 from msta.inference.predictor import Path, Predictor
-from msta.methods.task import per_class, prompts
 
 STEPS = 16
 

@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from msta._version import __version__
+from msta.adapters.model import AdaptedModel
 from msta.errors import ConfigError, MSTAError, in_short
 from msta.files import new_directory, write_bytes, write_json
 from msta.inference.onnx_predictor import DESCRIPTION, FORMAT
 from msta.inference.shared import Member
-from msta.methods.base import AdaptedModel
 
 Format = Literal["onnx", "torch-export"]
 Precision = Literal["fp32", "fp16", "int8"]

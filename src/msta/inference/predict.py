@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from msta.data.decode import DecodeError
-from msta.data.live import is_live
 from msta.errors import ConfigError, one_line
 from msta.files import write_bytes
+from msta.inference.live import is_live
 from msta.inference.output import Result, as_csv, as_data, as_elan, as_srt, segment_line, table
 from msta.inference.overlay import write_overlay
 from msta.inference.predictor import Predictor, predict_each

@@ -15,15 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from msta.adapters.inputs import clip_format
+from msta.adapters.model import AdaptedModel
+from msta.adapters.task import DEFAULT_TEMPLATE
 from msta.data.clips import ONE_VIEW, ClipFormat, Views, read_views
 from msta.data.decode import DecodeError
-from msta.data.live import array_views, as_frames
 from msta.errors import ConfigError, MSTAError, is_text
-from msta.evaluation.evaluate import class_embeddings, clip_format, view_probabilities
+from msta.evaluation.evaluate import class_embeddings, view_probabilities
 from msta.evaluation.metrics import Array, scaled
+from msta.inference.live import array_views, as_frames
 from msta.inference.shared import SharedBackbone
-from msta.methods.base import AdaptedModel
-from msta.methods.task import DEFAULT_TEMPLATE
 
 Path = str | os.PathLike[str]
 """Of a file."""

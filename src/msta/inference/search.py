@@ -21,18 +21,18 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from msta.adapters.inputs import clip_format
+from msta.adapters.model import AdaptedModel
 from msta.data.clips import ClipFormat
 from msta.data.decode import DecodeError, play, probe, read_frames
-from msta.data.windows import cut
 from msta.errors import ConfigError, DataError, in_short
-from msta.evaluation.evaluate import clip_format
 from msta.evaluation.report import write_page
 from msta.files import replacing
 from msta.inference.output import clock
 from msta.inference.predictor import batched
 from msta.inference.sources import videos_below
 from msta.inference.timeline import SeenFrame, Windows, as_far_as_it_goes
-from msta.methods.base import AdaptedModel
+from msta.inference.windows import cut
 from msta.notices import notice
 
 FORMAT = "msta-index-1"

@@ -22,16 +22,17 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from msta.adapters.inputs import clip_format
+from msta.adapters.model import AdaptedModel
+from msta.adapters.task import DEFAULT_TEMPLATE
 from msta.backbone.dual_encoder import DualEncoder
 from msta.backbone.layout import VideoLayout
 from msta.backbone.prefix import Tokens, at_once, suffix
 from msta.backbone.video import VideoTower
 from msta.data.clips import ClipFormat
 from msta.errors import MSTAError
-from msta.evaluation.evaluate import class_embeddings, clip_format
+from msta.evaluation.evaluate import class_embeddings
 from msta.methods import load_adapter
-from msta.methods.base import AdaptedModel
-from msta.methods.task import DEFAULT_TEMPLATE
 
 _BEFORE_THE_BLOCKS = (
     "patch_embedding", "class_embedding", "positional_embedding", "temporal_positional_embedding", "ln_pre",

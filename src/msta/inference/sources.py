@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from msta.data.decode import VIDEO_EXTENSIONS
-from msta.data.live import is_live
 from msta.errors import DataError
+from msta.inference.live import is_live
 
 
 def expand(names: Sequence[str]) -> list[str]:

@@ -23,12 +23,12 @@ from msta.backbone.prefix import Tokens
 from msta.backbone.video import VideoTower
 from msta.data.clips import ONE_VIEW, ClipFormat, cut_views
 from msta.data.decode import DecodeError, Shown, play, probe
-from msta.data.live import as_frames, is_live, play_array, play_live
-from msta.data.windows import Window, cut
 from msta.errors import ConfigError
+from msta.inference.live import as_frames, is_live, play_array, play_live
 from msta.inference.predictor import Predictor, batched, common_format
 from msta.inference.segments import Scored, Segment, Segmenter, Smoothing
 from msta.inference.shared import SharedBackbone, fork
+from msta.inference.windows import Window, cut
 from msta.notices import notice
 
 Video = str | os.PathLike[str] | NDArray[np.uint8] | Tensor

@@ -6,17 +6,18 @@ import os
 
 from pydantic import ValidationError
 
+from msta.adapters.artefact import METRICS, Artefact
+from msta.adapters.hub import adapter_folder
+from msta.adapters.method import MethodConfig
+from msta.adapters.model import AdaptedModel
 from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
 from msta.errors import CheckpointError, ConfigError, in_short
 from msta.files import read_json
 from msta.methods.adaptformer import AdaptFormerConfig
 from msta.methods.aim import AIMConfig
-from msta.methods.artefact import Artefact
-from msta.methods.base import AdaptedModel, MethodConfig
 from msta.methods.bitfit import BitFitConfig
 from msta.methods.full import FullConfig, FullTextConfig, FullVideoConfig
-from msta.methods.hub import METRICS, adapter_folder
 from msta.methods.linear_probe import LinearProbeConfig
 from msta.methods.lora import LoRAConfig
 from msta.methods.mma import MMAConfig

@@ -19,10 +19,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from msta.adapters.method import MethodConfig
+from msta.adapters.model import AdaptedModel
 from msta.backbone.blocks import Block, pick
 from msta.backbone.dual_encoder import DualEncoder
 from msta.backbone.layout import VideoLayout
-from msta.methods.base import AdaptedModel, MethodConfig
 from msta.methods.wrapping import Towers, chosen_blocks, span
 
 

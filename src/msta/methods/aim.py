@@ -26,11 +26,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from msta.adapters.method import MethodConfig
+from msta.adapters.model import AdaptedModel
 from msta.backbone.blocks import Block, pick
 from msta.backbone.dual_encoder import DualEncoder
 from msta.backbone.layout import VideoLayout
 from msta.backbone.video import at_frames
-from msta.methods.base import AdaptedModel, MethodConfig
 from msta.methods.wrapping import chosen_blocks, own, span, twin
 
 

@@ -12,8 +12,9 @@ from typing import ClassVar
 from pydantic import Field
 from torch import nn
 
+from msta.adapters.method import MethodConfig
+from msta.adapters.model import AdaptedModel
 from msta.backbone.dual_encoder import DualEncoder
-from msta.methods.base import AdaptedModel, MethodConfig
 from msta.methods.wrapping import Towers, chosen_blocks, own, span, twin
 
 

@@ -11,8 +11,9 @@ from typing import ClassVar
 
 from torch import nn
 
+from msta.adapters.method import MethodConfig
+from msta.adapters.model import AdaptedModel
 from msta.backbone.dual_encoder import DualEncoder
-from msta.methods.base import AdaptedModel, MethodConfig
 
 VIFI_CLIP = {"train.lr": 2e-6, "train.epochs": 50, "train.warmup_epochs": 5, "train.weight_decay": 1e-3}
 """Its few-shot schedule, for CLIP ViT-B/16."""

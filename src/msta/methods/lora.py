@@ -12,9 +12,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 from torch import nn
 
+from msta.adapters.method import MethodConfig
+from msta.adapters.model import AdaptedModel
 from msta.backbone.dual_encoder import DualEncoder
 from msta.errors import ConfigError
-from msta.methods.base import AdaptedModel, MethodConfig
 from msta.methods.wrapping import Towers, chosen_blocks, span, twin
 
 _WHERE = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from msta.methods.base import MethodConfig
+from msta.adapters.method import MethodConfig
 from msta.methods.msta import MSTAConfig
 
 

@@ -28,11 +28,12 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from msta.adapters.method import MethodConfig
+from msta.adapters.model import AdaptedModel
 from msta.backbone.blocks import Block, may_rearrange, pick
 from msta.backbone.dual_encoder import DualEncoder
 from msta.backbone.layout import VideoLayout
 from msta.errors import CheckpointError, ConfigError
-from msta.methods.base import AdaptedModel, MethodConfig
 from msta.methods.wrapping import Towers
 
 Init = Literal["zero", "kaiming"]

@@ -30,12 +30,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from msta.adapters.method import MethodConfig
+from msta.adapters.model import AdaptedModel
 from msta.backbone.blocks import Block
 from msta.backbone.dual_encoder import DualEncoder
 from msta.backbone.layout import VideoLayout
 from msta.backbone.prefix import Tokens
 from msta.errors import ConfigError
-from msta.methods.base import AdaptedModel, MethodConfig
 from msta.methods.full import VIFI_CLIP
 
 Kind = Literal["coop", "vpt", "ivlp", "maple"]

@@ -22,10 +22,11 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from msta.adapters.method import MethodConfig
+from msta.adapters.model import AdaptedModel
 from msta.backbone.blocks import Block, pick
 from msta.backbone.dual_encoder import DualEncoder
 from msta.backbone.layout import VideoLayout
-from msta.methods.base import AdaptedModel, MethodConfig
 from msta.methods.wrapping import chosen_blocks, span
 
 

@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from msta.adapters.method import MethodConfig
+from msta.adapters.model import AdaptedModel
 from msta.backbone.dual_encoder import DualEncoder
 from msta.errors import ConfigError
-from msta.methods.base import AdaptedModel, MethodConfig
 
 
 class TipAdapterConfig(MethodConfig):

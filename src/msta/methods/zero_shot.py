@@ -6,8 +6,9 @@ from typing import ClassVar
 
 from torch import nn
 
+from msta.adapters.method import MethodConfig
+from msta.adapters.model import AdaptedModel
 from msta.backbone.dual_encoder import DualEncoder
-from msta.methods.base import AdaptedModel, MethodConfig
 
 
 class ZeroShotConfig(MethodConfig):

@@ -8,6 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from msta.adapters.inputs import clip_format, views_of
+from msta.adapters.model import AdaptedModel
 from msta.config import RunConfig
 from msta.data.catalog import Catalog
 from msta.data.clips import ClipDataset, Failures, Key, allowed_flip, collate, make_loader
@@ -15,9 +17,7 @@ from msta.data.loading import SteadyLoader, StepSampler
 from msta.data.splits import Split
 from msta.data.torchcodec_reader import require_torchcodec
 from msta.errors import ConfigError, DataError
-from msta.evaluation.evaluate import clip_format, views_of
-from msta.methods.base import AdaptedModel
-from msta.training.features import PrefixCache
+from msta.training.prefix_cache import PrefixCache
 from msta.training.processes import Processes
 
 Report = Callable[[str, int, int], None]

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from msta.adapters.model import AdaptedModel
 from msta.backbone.prefix import Tokens, at_once, kept_parts, prefix_length
-from msta.methods.base import AdaptedModel
 from msta.training.losses import objective
 
 _CPU_ATTENTION: dict[Any, Any] = {  # which torch's counter leaves out

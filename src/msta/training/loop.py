@@ -18,9 +18,11 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from msta.adapters.task import per_class
 from msta.config import RunConfig, read_config
-from msta.data.catalog import Catalog, fingerprint, read_catalog, write_catalog
+from msta.data.catalog import Catalog, fingerprint, write_catalog
 from msta.data.clips import Failures
+from msta.data.reading import read_catalog
 from msta.data.splits import Split
 from msta.descriptions.anchors import anchor_folder, anchors_of
 from msta.descriptions.check import astray
@@ -30,7 +32,6 @@ from msta.evaluation.evaluate import evaluate
 from msta.evaluation.predictions import Recorder
 from msta.files import new_directory, read_json, refuse_existing, write_json
 from msta.memory import keep_freed_memory
-from msta.methods.task import per_class
 from msta.notices import notice
 from msta.training.batches import Source
 from msta.training.lock import locked

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from msta.adapters.inputs import clip_format
 from msta.config import RunConfig
 from msta.data.clips import ClipDataset, allowed_flip
-from msta.evaluation.evaluate import clip_format
 from msta.memory import keep_freed_memory
 from msta.training.cost import count_step, time_forward, time_step
-from msta.training.features import PrefixCache
+from msta.training.prefix_cache import PrefixCache
 from msta.training.setup import set_up
 
 _SAMPLE = 8

@@ -18,13 +18,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 
+from msta.adapters.inputs import clip_format
+from msta.adapters.model import AdaptedModel
 from msta.config import DescriptionSettings, RunConfig
 from msta.data.catalog import Catalog
 from msta.data.splits import Split
 from msta.errors import one_line
-from msta.evaluation.evaluate import clip_format
 from msta.files import write_bytes
-from msta.methods.base import AdaptedModel
 from msta.training.state import Progress
 
 _LATE = 20

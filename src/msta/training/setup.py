@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from msta.adapters.model import AdaptedModel
+from msta.adapters.task import Task
 from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
 from msta.config import RunConfig
@@ -15,8 +17,6 @@ from msta.data.splits import Split, make_split
 from msta.descriptions.bank import DescriptionBank
 from msta.errors import ConfigError
 from msta.methods import attach
-from msta.methods.base import AdaptedModel
-from msta.methods.task import Task
 from msta.notices import notice
 
 

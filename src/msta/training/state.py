@@ -26,9 +26,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from msta.adapters.model import AdaptedModel
 from msta.errors import CheckpointError, in_short
 from msta.files import sha256_of
-from msta.methods.base import AdaptedModel
 from msta.notices import notice
 
 KEPT = 2

@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from msta.adapters.inputs import views_of
+from msta.adapters.model import AdaptedModel
+from msta.adapters.task import per_class
 from msta.backbone.prefix import Tokens
 from msta.config import RunConfig
 from msta.data.catalog import Clip
 from msta.data.clips import Failures
 from msta.errors import MSTAError
-from msta.evaluation.evaluate import views_of
-from msta.methods.base import AdaptedModel
-from msta.methods.task import per_class
 from msta.training import losses
 from msta.training.processes import Processes
 

@@ -45,7 +45,7 @@ LAYOUTS = {
 
 
 def read_layout(path: Path, layout: str | None, options: Mapping[str, Any]) -> Catalog:
-    """Read ``path`` as ``layout``, or as the first one it looks like; see :func:`msta.data.catalog.read_catalog`."""
+    """Read ``path`` as ``layout``, or as the first one it looks like; see :func:`msta.data.reading.read_catalog`."""
     if unknown := options.keys() - set(OPTIONS):
         raise ConfigError(f"no option {min(unknown)}; there are {', '.join(OPTIONS)}")
     paths: dict[str, Any] = {

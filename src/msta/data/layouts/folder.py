@@ -15,7 +15,7 @@ from msta.notices import notice
 
 
 def read(root: Path, options: Options) -> Catalog:
-    """See :func:`msta.data.catalog.read_catalog`."""
+    """See :func:`msta.data.reading.read_catalog`."""
     if not root.is_dir():
         raise DataError(f"{root}: a file; the layout folder is read from a folder")
     children = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))

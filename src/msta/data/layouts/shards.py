@@ -12,7 +12,8 @@ from msta.data.catalog import Catalog, Clip
 from msta.data.layouts.options import Options
 from msta.data.layouts.parts import choose_classes
 from msta.data.shards import FORMAT, INDEX
-from msta.data.storage import DIGITS, Damaged, as_url, beside, read_all, read_range
+from msta.data.slices import Damaged
+from msta.data.storage import DIGITS, as_url, beside, read_all, read_range
 from msta.errors import DataError, in_short
 
 

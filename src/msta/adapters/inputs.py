@@ -1,0 +1,39 @@
+"""What a model is shown: the format of its clips, and a loader's batch as its video tower takes it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msta.adapters.model import AdaptedModel
+from msta.backbone.dual_encoder import DualEncoder
+from msta.backbone.prefix import Tokens, tokens_of
+from msta.data.clips import ClipFormat, on_device
+
+
+def backbone_format(backbone: DualEncoder) -> ClipFormat:
+    """What the backbone was trained with: frames, size, pixel statistics and fit."""
+    a = backbone.architecture
+    return ClipFormat(a.frames, a.image_size, a.pixel_mean, a.pixel_std, a.fit)
+
+
+def clip_format(model: AdaptedModel) -> ClipFormat:
+    """What the model wants to see: frames, size and fit of its task, else of its backbone."""
+    task, usual = model.task, backbone_format(model.backbone)
+    if task is None:
+        return usual
+    return replace(usual, frames=task.frames or usual.frames, size=task.size or usual.size, fit=task.fit or usual.fit)
+
+
+def views_of(batch: dict[str, Any], model: AdaptedModel, device: torch.device) -> list[Tensor | Tokens] | None:
+    """A loader's batch as ``model.encode_video`` takes it, view by view; None if none of its files could be read."""
+    if (tokens := on_device(batch, "tokens", device)) is not None:  # [B, views, parts, sequences a clip, s, d]
+        frames = clip_format(model).frames
+        return [tokens_of(model.backbone.video, view, frames) for view in tokens.unbind(1)]
+    if (video := on_device(batch, "video", device)) is None:
+        return None
+    kept = on_device(batch, "kept", device)
+    return [view if kept is None else model.video_prefix(view, kept) for view in video.unbind(1)]

@@ -1,0 +1,208 @@
+"""AdaptedModel: a backbone with something trainable in it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from msta.adapters.artefact import Artefact
+from msta.adapters.method import MethodConfig
+from msta.adapters.scores import class_logits
+from msta.adapters.task import Task
+from msta.backbone.blocks import plainly
+from msta.backbone.dual_encoder import DualEncoder
+from msta.backbone.prefix import Tokens, prefix_length, suffix, text_prefix, video_prefix
+from msta.errors import ConfigError
+
+
+class AdaptedModel(nn.Module):
+    """A backbone with something trainable in it.
+
+    Attributes:
+        adapter: all that trains and is saved, and nothing else.
+        backbone: the dual encoder the adapter acts in. It shares the frozen weights with the one it was made from.
+        config: the method's settings.
+        origin: source, fingerprint and, if it had one, base of the backbone it was made from.
+        trains: what trains, in words.
+        label: the method's name and, for MSTA, what decides its size, for tables and legends.
+        frozen: what does not, in words.
+        clip_views: how many augmented views of each training clip the method wants to :meth:`see` before training.
+        task: classes and template, once trained.
+        temperature: that makes the probabilities of its classes as high as they are right, fitted on validation clips.
+        metrics: what was measured when it was saved.
+        exact_reference: compute everything, every time, as it is written in the papers: the oracle that the shortcuts
+            of :mod:`msta.backbone.prefix`, of blocks and of adapters are tested against.
+    """
+
+    def __init__(
+        self,
+        config: MethodConfig,
+        adapter: nn.Module,
+        backbone: DualEncoder,
+        origin: DualEncoder,
+        trains: str,
+        frozen: str = "both towers and the temperature",
+        label: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.exact_reference = False
+        self.adapter = adapter  # first: its parameters are known by their names here, "adapter.…"
+        self.backbone = backbone
+        self.config = config
+        self.origin = {"source": origin.source, "fingerprint": origin.fingerprint()}
+        if origin.base is not None:
+            self.origin["base"] = os.fspath(origin.base)
+        self.trains, self.frozen = trains, frozen
+        self.label = label or config.name
+        self.clip_views = 0
+        self.task: Task | None = None
+        self.temperature = 1.0
+        self.metrics: dict[str, Any] = {}
+
+    def encode_video(self, video: Tensor | Tokens) -> Tensor:
+        """Float [B, T, 3, H, W], normalised, or what :meth:`video_prefix` gave -> [B, D], not L2-normalised."""
+        if isinstance(video, Tokens):
+            return suffix(self.backbone.video, video)
+        if not self.exact_reference:
+            return self.backbone.encode_video(video)
+        with plainly():
+            return self.backbone.video(video)
+
+    def encode_text(self, token_ids: Tensor | Tokens) -> Tensor:
+        """int64 [K, L], zero-padded, or what :meth:`text_prefix` gave -> [K, D], not L2-normalised."""
+        if isinstance(token_ids, Tokens):
+            return suffix(self.backbone.text, token_ids)
+        if not self.exact_reference:
+            return self.backbone.encode_text(token_ids)
+        with plainly():
+            return self.backbone.text(token_ids)
+
+    def video_prefix(self, video: Tensor, kept: Tensor | None = None) -> Tokens:
+        """The frozen part of :meth:`encode_video`, which is the same whatever was trained. ``kept``: see there.
+
+        Raises:
+            ConfigError: patches are dropped, and the method needs their grid.
+        """
+        if kept is not None and self.config.needs_grid:
+            raise ConfigError(f"train.keep_tokens: {self.config.name} needs the grid of patches whole; set it to 1")
+        return video_prefix(self.backbone.video, video, kept)
+
+    def text_prefix(self, token_ids: Tensor) -> Tokens:
+        """The frozen part of :meth:`encode_text`, which is the same whatever was trained."""
+        return text_prefix(self.backbone.text, token_ids)
+
+    def prepare_prompts(self, token_ids: Tensor) -> Tensor | Tokens:
+        """int64 [K, L] in the form that costs least to encode in every step of a training.
+
+        That is the prefix's output, where there is a prefix: nothing trains before it, and shortcuts are allowed.
+        """
+        if self.exact_reference or prefix_length(self.backbone.text) is None:
+            return token_ids
+        return self.text_prefix(token_ids)
+
+    def cast_frozen(self, dtype: torch.dtype) -> None:
+        """Keep the frozen layers in the dtype that autocast would turn them into, time and again, in every step."""
+        for module in self.backbone.modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d)) and not any(p.requires_grad for p in module.parameters()):
+                module.to(dtype)
+
+    def forward(self, video: Tensor | Tokens, token_ids: Tensor | Tokens) -> tuple[Tensor, Tensor]:
+        """Both encodings at once: one call for wrappers (mixed precision, many devices) that act on ``forward``."""
+        return self.encode_video(video), self.encode_text(token_ids)
+
+    def logits(self, video: Tensor, text: Tensor) -> Tensor:
+        """Embeddings of clips [B, D] and of classes [K, D], any length -> scores [B, K], in float32."""
+        return class_logits(video, text, self.backbone.logit_scale)
+
+    def expect(self, classes: int, clips: int) -> None:
+        """Told once, before training, how many classes and training clips there are: some methods are as large."""
+
+    def see(self, embeddings: Tensor, labels: Tensor) -> None:
+        """Shown once, before training, if ``clip_views``: the training clips.
+
+        Args:
+            embeddings: [N, D], each the mean over ``clip_views`` views.
+            labels: int64 [N], class indices.
+        """
+
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Raise unless the model can choose among ``classes``, in this order.
+
+        Raises:
+            ConfigError: a method whose scores do not come from names is asked for other classes than its own.
+        """
+        if self.config.closed and (self.task is None or tuple(classes) != self.task.classes):
+            own = "it was trained for none" if self.task is None else f"these are not its {len(self.task.classes)}"
+            raise ConfigError(f"{self.config.name} chooses among the classes it was trained on alone, and {own}")
+
+    def temperature_for(self, classes: Sequence[str]) -> float:
+        """The fitted one for the classes it was fitted on, in any order; 1 for others, of which nothing is known."""
+        return self.temperature if self.task and set(classes) == set(self.task.classes) else 1.0
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """K strings -> int64 [K, L]."""
+        return self.backbone.tokenize(texts)
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """The parameters an optimizer should get, each once."""
+        return [p for p in self.adapter.parameters() if p.requires_grad]
+
+    def num_trainable(self) -> int:
+        """How many numbers train."""
+        return sum(p.numel() for p in self.trainable_parameters())
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        """What is saved: name -> tensor on the CPU, every name starting with "adapter."."""
+        return {f"adapter.{name}": tensor.cpu().contiguous() for name, tensor in self.adapter.state_dict().items()}
+
+    def load_adapter_state(self, state: dict[str, Tensor]) -> None:
+        """The inverse of :meth:`adapter_state`.
+
+        Raises:
+            CheckpointError: weights of an adapter that the method no longer is.
+            RuntimeError: names or sizes that do not fit, listed.
+        """
+        self.config.check_state(state)
+        self.adapter.load_state_dict({name.removeprefix("adapter."): tensor for name, tensor in state.items()})
+
+    def save(self, directory: str | os.PathLike[str], metrics: dict[str, Any] | None = None) -> None:
+        """Write the adapter's directory, see :mod:`msta.adapters.artefact`.
+
+        ``metrics``: None for its own; if it has no temperature, the model's is written.
+
+        Raises:
+            MSTAError: the directory exists with other contents.
+        """
+        written = dict(self.metrics if metrics is None else metrics)
+        if self.temperature != 1.0 and (metrics is None or "temperature" not in metrics):
+            written["temperature"] = self.temperature
+        Artefact(
+            method=self.config.name,
+            label=self.label,
+            settings=self.config.model_dump(),
+            backbone=self.origin,
+            state=self.adapter_state(),
+            trained=self.num_trainable(),
+            total=sum(p.numel() for p in self.parameters()),
+            task=self.task,
+        ).write(directory, written)
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = False, revision: str | None = None, token: str | None = None
+    ) -> str:
+        """Save it to the Hugging Face Hub, see :func:`msta.adapters.hub.push_adapter`; the commit's address.
+
+        Raises:
+            MSTAError: the Hub refuses; the message has its reason.
+        """
+        from msta.adapters.hub import push_adapter
+
+        with tempfile.TemporaryDirectory() as aside:
+            self.save(Path(aside) / "adapter")
+            return push_adapter(Path(aside) / "adapter", repo_id, private=private, revision=revision, token=token)

@@ -1,0 +1,149 @@
+"""What was found -> HTML: filled templates, in which everything that came from outside is escaped."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+
+from msta.app.predicting import Answer, in_words
+from msta.app.searching import Found
+from msta.app.training import Progress
+from msta.errors import MSTAError, one_line
+from msta.evaluation.figures import COLOURS, film_strip
+from msta.evaluation.report import embedded
+from msta.inference.explain import Explanation
+from msta.inference.heatmap import alight, heat, warmth
+from msta.inference.output import clock
+
+T = TypeVar("T")
+_log = logging.getLogger("msta.app")
+_TOP = 5
+_UNKNOWN = "#c3cad3"
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    loader = jinja2.FunctionLoader(lambda name: read(f"{name}.html"))
+    made = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    made.filters["clock"] = _short_clock
+    made.filters["percent"] = lambda p: f"{100 * p:.{0 if 0.005 <= p < 0.9995 else 1}f}\N{NO-BREAK SPACE}%"
+    return made
+
+
+def _fill(template: str, **content: Any) -> str:
+    return _templates().get_template(template).render(**content)
+
+
+def read(name: str) -> str:
+    """A file of this package's templates: a template, the style sheet, the script."""
+    return (resources.files("msta.app") / "templates" / name).read_text(encoding="utf-8")
+
+
+def attempt(work: Callable[[], T], hidden: str = "") -> tuple[T | None, str]:
+    """What ``work`` returns and "", or None and a sentence in HTML: never a traceback.
+
+    Args:
+        work: anything.
+        hidden: a folder of the app's own, which means nothing to whoever reads the sentence.
+    """
+    try:
+        return work(), ""
+    except MSTAError as error:
+        said = str(error)
+    except OSError as error:
+        said = f"{error.filename or 'error'}: {error.strerror or error}"
+    except Exception as error:
+        _log.exception("unforeseen, in the app")
+        said = f"Something nobody foresaw went wrong ({type(error).__name__}); the terminal of msta app says more."
+    if hidden:
+        said = re.sub(rf"{re.escape(hidden)}/(uploads/[0-9a-f]+/|clips/\d+/)?", "", said)
+    return None, problem(said)
+
+
+def problem(text: str) -> str:
+    """A sentence about what went wrong."""
+    return _fill("problem", text=one_line(text))
+
+
+def ranking(answer: Answer) -> str:
+    """Bars of the likeliest classes, and whether it is none of them."""
+    return _fill("ranking", answer=answer, top=answer.ranked[:_TOP], name=Path(answer.video).name)
+
+
+def timeline(answer: Answer) -> str:
+    """A strip with a colour a class, its legend, and a table; empty without a timeline."""
+    line = answer.timeline
+    if line is None:
+        return ""
+    seconds: dict[str | None, float] = {}
+    for segment in line.segments:
+        seconds[segment.label] = seconds.get(segment.label, 0.0) + segment.end - segment.start
+    known = [label for label in line.classes if label in seconds]
+    colours: dict[str | None, str] = dict(zip(known, _distinct(len(known)), strict=True)) | {None: _UNKNOWN}
+    legend = [(label, colours[label], seconds[label]) for label in sorted(seconds, key=lambda one: -seconds[one])]
+    return _fill("timeline", line=line, colours=colours, legend=legend)
+
+
+def why(explanation: Explanation) -> str:
+    """The film strip, what each frame and word adds, and a sentence."""
+    adds = explanation.by_frame
+    strongest = float(np.abs(adds).max()) or 1.0
+    warm = warmth(explanation)
+    frames = [
+        {
+            "time": explanation.times[i],
+            "adds": float(adds[i]),
+            "share": abs(float(adds[i])) / strongest,
+            "seen": _picture(frame),
+            "alight": _picture(alight(frame, heat(warm[i], *frame.shape[:2]))),
+        }
+        for i, frame in enumerate(explanation.frames)
+    ]
+    most = max((abs(loss) for _, loss in explanation.words), default=0.0) or 1.0
+    words = [(word, loss, abs(loss) / most) for word, loss in explanation.words]
+    return _fill("why", explanation=explanation, frames=frames, words=words, said=in_words(explanation))
+
+
+def classes(uploaded: dict[str, list[str]]) -> str:
+    """What was added so far."""
+    return _fill("classes", uploaded=uploaded)
+
+
+def run(progress: Progress | None) -> str:
+    """How a training is doing."""
+    if progress is None:
+        return ""
+    curve = embedded(progress.curve) if progress.curve else None
+    return _fill("run", run=progress, curve=curve)
+
+
+def moments(found: Found) -> str:
+    """A grid of what was found."""
+    each = [(moment, embedded(strip)) for moment, strip in zip(found.moments, found.strips, strict=True)]
+    return _fill("moments", found=found, each=each)
+
+
+def _distinct(count: int) -> Sequence[str]:
+    """Colours, none of them grey; of many, the hues lie as far apart as the golden angle puts them."""
+    few = COLOURS[1:]
+    return few[:count] if count <= len(few) else [f"hsl({i * 137.508 % 360:.1f} 55% 45%)" for i in range(count)]
+
+
+def _picture(frame: NDArray[np.uint8]) -> str:
+    return embedded(film_strip(frame[None]))
+
+
+def _short_clock(seconds: float) -> str:
+    """65.5 -> "1:05.5"."""
+    return re.sub(r"^0:0?(?=\d+:)", "", clock(seconds, digits=1))

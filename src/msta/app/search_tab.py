@@ -1,0 +1,45 @@
+"""The third tab: a sentence -> moments in a folder."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from msta.app import render
+from msta.app.page import COMPUTING, NONE, Page, chosen, waiting
+from msta.app.searching import search
+
+
+def search_tab(page: Page) -> gr.Dropdown:
+    """Returns the list of adapters, which may grow."""
+    with gr.Row(equal_height=True):
+        query = gr.Textbox(
+            label="What to look for", placeholder="someone falls", scale=3, min_width=280, elem_id="msta-query"
+        )
+        go = gr.Button("Search", variant="primary", min_width=120, elem_id="msta-search")
+    with gr.Row():
+        folder = gr.Textbox(
+            str(page.folder or ""), label="In the folder", placeholder="/home/me/videos", scale=2, min_width=280,
+            elem_id="msta-in", info="Read into an index the first time, which takes a while.",
+        )  # fmt: skip
+        adapter = gr.Dropdown(page.choices(), value=NONE, label="Adapter", filterable=False, min_width=240)
+        window = gr.Slider(0.5, 30, 4, step=0.5, label="A moment, s", min_width=240)
+    found = gr.HTML(waiting("Moments will be here."), min_height=90, elem_id="msta-moments")
+
+    def look(
+        query: str,
+        folder: str,
+        adapter: str,
+        window: float,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> str:
+        def tell(number: int, count: int, path: str) -> None:
+            progress((number - 1, count), desc=path, unit="videos")
+
+        got, problem = page.attempt(
+            lambda: search(page.models, query, folder, chosen(adapter), window=window, tell=tell)
+        )
+        return problem if got is None else render.moments(got)
+
+    for event in (go.click, query.submit):
+        event(look, [query, folder, adapter, window], found, **COMPUTING)
+    return adapter

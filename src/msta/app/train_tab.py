@@ -1,0 +1,117 @@
+"""The second tab: labelled clips -> an adapter, with a curve that grows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from msta.app import clips, render
+from msta.app.page import ALONE, QUICK, Page, bring, waiting
+from msta.errors import MSTAError
+from msta.methods import METHODS
+
+_TICK = 2.0
+_BY = ("Add class by class", "A zip", "A folder on this computer")
+
+
+def train_tab(page: Page) -> tuple[gr.Timer, list[Any]]:
+    """Returns the timer that ticks while a run is under way, and what :func:`progress` fills."""
+    uploaded = gr.State({})
+    timer = gr.Timer(_TICK, active=False)
+    methods = [name for name in METHODS if name != "zero-shot"]
+    with gr.Row():
+        with gr.Column(min_width=320):
+            by = gr.Radio(_BY, value=_BY[0], label="Labelled clips")
+            with gr.Column(visible=True) as one_by_one:
+                name = gr.Textbox(label="Class", placeholder="swipe left", elem_id="msta-class")
+                files = gr.File(
+                    label="Its clips", file_count="multiple", file_types=["video"], height=150, elem_id="msta-clips"
+                )
+                with gr.Row():
+                    add = gr.Button("Add class", elem_id="msta-add", min_width=120)
+                    clear = gr.Button("Start again", min_width=120)
+                added = gr.HTML(render.classes({}), elem_id="msta-added")
+            with gr.Column(visible=False) as zipped:
+                archive = gr.File(
+                    label="A zip with a folder for each class", file_types=[".zip"], height=150, elem_id="msta-zip"
+                )
+            with gr.Column(visible=False) as on_disk:
+                folder = gr.Textbox(
+                    label="A folder with a sub-folder for each class", placeholder="/home/me/clips",
+                    elem_id="msta-folder",
+                )  # fmt: skip
+            called = gr.Textbox("my-actions", label="Name of the adapter", elem_id="msta-name")
+            with gr.Accordion("Settings", open=False):
+                method = gr.Dropdown(methods, value="msta", label="Method", filterable=False)
+                epochs = gr.Slider(1, 100, 30, step=1, label="Passes over the clips", elem_id="msta-epochs")
+            with gr.Row():
+                go = gr.Button("Train", variant="primary", elem_id="msta-train", min_width=120)
+                stop = gr.Button("Stop", variant="stop", visible=False, min_width=120, elem_id="msta-stop")
+                go_on = gr.Button("Go on", visible=False, min_width=120, elem_id="msta-go-on")
+        with gr.Column(min_width=320, elem_id="msta-trained"):
+            problem = gr.HTML(visible=False)
+            view = gr.HTML(waiting("The training's curve and result will be here."))
+            download = gr.DownloadButton("Download the adapter (.zip)", visible=False, elem_id="msta-download")
+
+    def show(chosen: str) -> list[gr.Column]:
+        return [gr.Column(visible=chosen == one) for one in _BY]
+
+    def add_class(so_far: dict[str, list[str]], name: str, files: list[str] | None) -> list[Any]:
+        got, wrong = page.attempt(lambda: clips.add_class(so_far, name, files))
+        if got is None:
+            return [so_far, wrong + render.classes(so_far), gr.skip(), gr.skip()]
+        return [got, render.classes(got), "", None]
+
+    def begin(called: str, method: str, epochs: float, *given: Any) -> list[Any]:
+        return do(lambda: page.trainings.begin(called, _data(page, *given), method, int(epochs)))
+
+    def do(work: Callable[[], None]) -> list[Any]:
+        _, wrong = page.attempt(work)
+        return [gr.HTML(wrong, visible=bool(wrong)), *progress(page)[: len(watched) + 1]]
+
+    watched = [view, download, go, stop, go_on]
+    by.change(show, by, [one_by_one, zipped, on_disk], **QUICK)
+    add.click(add_class, [uploaded, name, files], [uploaded, added, name, files], **QUICK)
+    clear.click(lambda: ({}, render.classes({})), None, [uploaded, added], **QUICK)
+    told = [problem, *watched, timer]
+    begun = go.click(begin, [called, method, epochs, by, uploaded, archive, folder], told, **ALONE)
+    begun.then(None, js=bring("#msta-trained"), api_visibility="private")
+    stop.click(page.trainings.stop, None, None, **QUICK)
+    go_on.click(lambda: do(page.trainings.go_on), None, told, **ALONE)
+    return timer, watched
+
+
+def _data(page: Page, chosen: str, uploaded: dict[str, list[str]], archive: str | None, folder: str) -> Path:
+    """The labelled clips, however they were given."""
+    if page.trainings.busy:
+        raise MSTAError("A training is under way already; stop it, or wait for its end.")
+    if chosen == _BY[2]:
+        return clips.from_folder(folder)
+    to = page.scratch / "clips" / f"{sum(1 for _ in (page.scratch / 'clips').glob('*')) + 1}"
+    return clips.from_uploads(uploaded, to) if chosen == _BY[0] else clips.from_zip(archive, to)
+
+
+def progress(page: Page, *, arriving: bool = False) -> list[Any]:
+    """The view, the buttons, the timer and the lists of adapters, as things are."""
+    now = page.trainings.progress()
+    if now is None:
+        return [gr.skip()] * 5 + [gr.Timer(active=False), *_lists(page, None)]
+    lists = _lists(page, now.name if now.state == "finished" and not arriving else None)
+    return [
+        render.run(now),
+        gr.DownloadButton(value=str(now.archive) if now.archive else None, visible=now.archive is not None),
+        gr.Button(interactive=now.over),
+        gr.Button(visible=not now.over),
+        gr.Button(visible=now.state == "stopped" and now.curve is not None),
+        gr.Timer(active=not now.over),
+        *(lists if now.over or arriving else [gr.skip(), gr.skip()]),
+    ]
+
+
+def _lists(page: Page, new: str | None) -> list[Any]:
+    """The adapters there are; the new one is picked."""
+    choices = page.choices()
+    return [gr.Dropdown(choices, value=new) if new else gr.Dropdown(choices), gr.Dropdown(choices)]

@@ -1,0 +1,1 @@
+"""Studies of many trainings: the protocols, comparisons, ablations, tuning, and their reports."""

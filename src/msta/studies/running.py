@@ -1,0 +1,176 @@
+"""Running a protocol's cells one by one, each once: what is finished is skipped, what was stopped goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from msta._version import __version__
+from msta.adapters.model import AdaptedModel
+from msta.backbone.checkpoints import load_backbone
+from msta.backbone.dual_encoder import DualEncoder
+from msta.config import read_config
+from msta.data.reading import read_catalog
+from msta.errors import ConfigError, DataError, Interrupted, MSTAError, one_line
+from msta.evaluation.evaluate import class_embeddings, view_probabilities
+from msta.evaluation.predictions import Recorder
+from msta.evaluation.run import measure_clips
+from msta.files import new_directory, read_json, refuse_existing, write_json
+from msta.methods import attach, load_adapter
+from msta.studies.datasets import parse_parts
+from msta.studies.protocols import FROZEN, PROTOCOLS, Cell, Request, Test, check
+from msta.training.loop import train
+
+
+def run_protocol(request: Request, out: Path, console: Console) -> None:
+    """Run the cells that are not finished. Stopped, or given more seeds, shots or methods, it goes on.
+
+    Args:
+        request: what is asked for.
+        out: data/ (the splits), runs/ (a folder a cell), protocol.json (what was asked for, and every cell).
+        console: where the runs tell what they do.
+
+    Raises:
+        MSTAError: wrong data, files or settings; :class:`Interrupted` after Ctrl-C.
+    """
+    check(request)
+    for option in ("data", "source", "target", "second"):
+        for part in parse_parts(getattr(request, option), f"--{option}"):
+            if Path(os.path.abspath(out)).is_relative_to(part.path):
+                raise ConfigError(f"--out: {out} lies inside {part.path}, where it would be taken for a class")
+    plan = out / "protocol.json"
+    begun = plan.exists()
+    if begun:
+        then = read_json(plan, MSTAError).get("protocol")
+        if then != request.protocol:
+            raise MSTAError(f"{out}: holds the protocol {then}; take another --out for {request.protocol}")
+    else:
+        refuse_existing(out)
+        out.mkdir(parents=True, exist_ok=True)
+    out = Path(os.path.abspath(out))
+    try:
+        cells = list(PROTOCOLS[request.protocol](request, out))
+        for cell in cells:
+            _check_same_run(out / "runs" / cell.folder, cell)
+    except (MSTAError, KeyboardInterrupt):
+        if not begun:
+            shutil.rmtree(out)  # it was empty: what is in it are splits of a command that was wrong
+        raise
+    asked = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(request).items()}
+    write_json(plan, {"protocol": request.protocol, "asked": asked, "cells": [cell.described() for cell in cells]})
+    models = _Models()
+    for number, cell in enumerate(cells, 1):
+        run = out / "runs" / cell.folder
+        if not (run / "cell.json").exists():
+            console.print(f"\n[bold]{number} of {len(cells)}[/bold]  {one_line(cell.folder)}", highlight=False)
+            try:
+                _run_cell(cell, run, models, console)
+            except (Interrupted, KeyboardInterrupt) as error:
+                raise Interrupted(f"Stopped in {run}, saved. The same command goes on from there.") from error
+
+
+def _run_cell(cell: Cell, run: Path, models: _Models, console: Console) -> None:
+    start = time.perf_counter()
+    metrics = {}
+    if cell.trains:
+        going_on = (run / "config.yaml").exists()
+        metrics = train(cell.config, run, console, resume=going_on)
+    elif not (run / "config.yaml").exists():
+        with new_directory(run) as folder:
+            (folder / "config.yaml").write_text(cell.config.to_yaml(), encoding="utf-8")
+    for test in cell.tests:
+        if not (run / "tests" / test.file).exists():
+            models.measure(cell, run, test, console)
+    seconds = max(time.perf_counter() - start, metrics.get("seconds", 0.0))  # of all sessions of a training
+    write_json(run / "cell.json", {"seconds": round(seconds, 1), "environment": environment()})
+
+
+class _Models:
+    """Finished models, loaded to be tested: the backbone once, and the last adapter."""
+
+    def __init__(self) -> None:
+        self._backbone: DualEncoder | None = None
+        self._run: Path | None = None
+        self._model: AdaptedModel | None = None
+
+    def of(self, cell: Cell, run: Path) -> AdaptedModel:
+        """The model of a cell."""
+        if self._model is None or self._run != run:
+            if self._backbone is None:  # the same for all cells of a protocol
+                self._backbone = load_backbone(cell.config.backbone, base=cell.config.base)
+            adapter = run / "adapter" if cell.trains else cell.adapter
+            model = attach(self._backbone, FROZEN) if adapter is None else load_adapter(adapter, self._backbone)
+            self._run, self._model = run, model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        return self._model
+
+    def measure(self, cell: Cell, run: Path, test: Test, console: Console) -> None:
+        """Write the predictions of a test set's clips among its classes and, if asked, among the model's own."""
+        model = self.of(cell, run)
+        catalog = read_catalog(test.csv)
+        config = cell.config
+        template = model.task.template if model.task else config.data.template
+        recorder = Recorder(catalog.clips, catalog.classes, embeddings=True)
+        metrics, unreadable = measure_clips(
+            model, catalog.clips, class_embeddings(model, catalog.classes, template),
+            views=config.eval.views(), batch_size=config.eval.batch_size, workers=config.data.workers,
+            console=console, recorder=recorder,
+        )  # fmt: skip
+        if not metrics:
+            raise DataError(f"{test.csv}: not one of its {len(catalog.clips)} clips can be read")
+        for path, reason in unreadable.items():
+            console.print(one_line(f"left out: {path}: {reason}"), markup=False, highlight=False)
+        about = {"split": "test", "method": cell.method, "unreadable": unreadable}
+        if test.unknown and model.task is not None:
+            own = Recorder(catalog.clips, model.task.classes)
+            text = class_embeddings(model, model.task.classes, template)
+            embeddings = recorder.embeddings.to(text.device)
+            nothing = torch.full_like(recorder.labels, -1)  # none of these classes
+            own.add(recorder.indices, nothing, view_probabilities(model, embeddings, text), embeddings)
+            own.write(run / "tests" / test.unknown_file, **about)
+        recorder.write(run / "tests" / test.file, **about)  # last: where it is, both are
+        name = test.dataset + (f" {test.set}" if test.set else "")
+        console.print(f"{name}: top-1 {metrics['top1']:.1f} % of {metrics['clips']} clips", highlight=False)
+
+
+_MAY_DIFFER = (
+    "cache.path", "cache.max_gb", "data.workers", "data.timeout", "eval.batch_size", "data.path",
+    "train.save_every", "train.log_clips", "train.trackers", "train.prometheus", "train.share_prompts",
+)  # fmt: skip
+"""Settings that change no figure, or that moved with the folder."""
+
+
+def _check_same_run(run: Path, cell: Cell) -> None:
+    """Raise if the folder holds a run with other settings."""
+    if not (run / "config.yaml").exists():
+        return
+    then, now = (
+        {name: json.dumps(value) for name, value in config.flat().items()}
+        for config in (read_config(run / "config.yaml"), cell.config)
+    )
+    for name in sorted(then.keys() | now.keys()):
+        if name not in _MAY_DIFFER and then.get(name) != now.get(name):
+            raise MSTAError(
+                f"{run}: was run with {name} {then.get(name)}, now {now.get(name)} is asked for; "
+                "take another --out, or remove that folder"
+            )
+
+
+def environment() -> dict[str, str]:
+    """What the figures were computed with."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
+    versions = {"msta": __version__, "python": platform.python_version(), "torch": torch.__version__}
+    return {
+        **versions,
+        "numpy": np.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": device,
+    }

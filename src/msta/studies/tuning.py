@@ -1,0 +1,85 @@
+"""Hyper-parameters by validation: every method gets the same number of trials, and the first is its own defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from msta.config import RunConfig
+from msta.errors import ConfigError
+from msta.evaluation.metrics import accuracy
+from msta.evaluation.predictions import read_predictions
+from msta.files import write_json
+from msta.methods import METHODS
+from msta.studies.resumable import train_part
+
+Overrides = tuple[str, ...]
+
+
+def search(
+    method: str, config: Callable[[Overrides], RunConfig], out: Path, console: Console, *,
+    trials: int, fixed: Collection[str] = (),
+) -> Overrides:  # fmt: skip
+    """Train ``trials`` times and keep the settings that are best on the validation clips.
+
+    What is varied is the method's own: ``MethodConfig.search``. A sampler with a fixed seed (optuna's TPE) proposes; it
+    is told of the trials that ``out`` holds already, so that a search goes on where it stopped.
+
+    Args:
+        method: its name.
+        config: of a run with these overrides, the last word.
+        out: a folder a trial, and search.json.
+        console: where the runs tell what they do.
+        fixed: settings that are not varied.
+        trials: how many; 0, or a method with nothing to vary: none is made.
+
+    Returns:
+        The best trial's settings; empty if they are the defaults.
+
+    Raises:
+        ConfigError: optuna is not installed, or there are no validation clips.
+    """
+    space = {name: range_ for name, range_ in METHODS[method].search.items() if name not in fixed}
+    if not trials or not space:
+        return ()
+    try:
+        import optuna
+    except ImportError as error:
+        raise ConfigError("--trials: a search needs the package optuna: pip install 'msta[search]'") from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
+    made: list[dict[str, Any]] = []
+    for number in range(trials):
+        chosen: Overrides = ()
+        if number:
+            trial = study.ask()
+            chosen = tuple(
+                f"{name}={trial.suggest_float(name, low, high, log=True):.3g}" for name, (low, high) in space.items()
+            )
+        console.print(f"\n[bold]{method}, trial {number + 1} of {trials}[/bold]  {' '.join(chosen) or 'defaults'}")
+        validated = _run(config(chosen), out / f"trial-{number}", console)
+        made.append({"settings": list(chosen), **validated})
+        if number:
+            study.tell(trial, _value(validated))
+    best = max(made, key=_value)  # the first, the defaults, among equals
+    write_json(out / "search.json", {"trials": made, "best": best["settings"]})
+    return tuple(best["settings"])
+
+
+def _value(validated: dict[str, Any]) -> float:
+    """Top-1; among equals, which few clips make many, the likelihood."""
+    return float(validated["top1"] - 0.1 * validated["nll"])
+
+
+def _run(config: RunConfig, run: Path, console: Console) -> dict[str, float]:
+    """Validation figures of the checkpoint that a training would keep."""
+    train_part(config, run, console)
+    kept = run / "predictions" / "val.parquet"
+    if not kept.exists():
+        raise ConfigError("--trials: without validation clips there is nothing to choose by; set data.val_fraction")
+    predictions = read_predictions(kept)
+    return accuracy(torch.from_numpy(predictions.probabilities), torch.from_numpy(predictions.labels))
