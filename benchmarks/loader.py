@@ -4,7 +4,7 @@
 
 Writes ten-second H.264 files of moving noise at 340x256 and 1280x720, reads 8 frames of 224 px of each as training
 does, in this process and with one and two workers. What a step consumes is taken from results/step.json, if that is
-there. Where torchcodec is installed it is measured beside. Writes results/loader.json and results/loader.md.
+there. Writes results/loader.json and results/loader.md.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ import torch
 
 from msta.data.catalog import Clip
 from msta.data.clips import Augmentation, ClipDataset, ClipFormat, EpochSampler, make_loader
-from msta.data.torchcodec_reader import require_torchcodec
-from msta.errors import ConfigError
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = ((340, 256), (1280, 720))
@@ -50,19 +48,9 @@ def write(path: Path, width: int, height: int, seed: int) -> None:
             container.mux(packet)
 
 
-def decoders() -> list[str]:
-    """Those that are installed."""
-    try:
-        require_torchcodec()
-    except ConfigError as error:
-        print(error)
-        return ["pyav"]
-    return ["pyav", "torchcodec"]
-
-
-def rates(files: list[Path], rounds: int, decoder: str) -> Iterator[tuple[int, list[float]]]:
+def rates(files: list[Path], rounds: int) -> Iterator[tuple[int, list[float]]]:
     """Clips a second for each number of workers, whose start is part of the first round, which is not counted."""
-    form = ClipFormat(8, 224, (0.5,) * 3, (0.25,) * 3, decoder=decoder)
+    form = ClipFormat(8, 224, (0.5,) * 3, (0.25,) * 3)
     for workers in WORKERS:
         dataset = ClipDataset([Clip(str(f), 0) for f in files], form, augmentation=Augmentation())
         loader = make_loader(dataset, 4, workers, shuffle=True)
@@ -88,9 +76,7 @@ def main() -> None:
             files = [Path(folder) / f"{width}-{i}.mp4" for i in range(arguments.clips)]
             for i, file in enumerate(files):
                 write(file, width, height, i)
-            for decoder in decoders():
-                measured = dict(rates(files, arguments.rounds, decoder))
-                result["clips a second"][f"{width}x{height}, {decoder}"] = measured
+            result["clips a second"][f"{width}x{height}"] = dict(rates(files, arguments.rounds))
     (RESULTS / "loader.json").write_text(json.dumps(result, indent=2) + "\n")
     lines = ["| clips a second | in the training process | one worker | two workers |", "|---|---|---|---|"]
     for size, by_workers in result["clips a second"].items():

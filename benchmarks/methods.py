@@ -32,7 +32,7 @@ def main() -> None:
     print("| method | trains | share | frozen blocks, video | text |\n|---|---|---|---|---|")
     for name, settings in sorted(VARIANTS, key=lambda variant: variant[0]):
         model = msta.attach(backbone, method_config(name, **settings))
-        model.expect(asked.classes, asked.classes * asked.shots)
+        model.prepare(asked.classes, asked.classes * asked.shots)
         prefixes = [prefix_length(tower) for tower in (model.backbone.video, model.backbone.text)]
         label = " ".join([name, *(f"{k}={v}" for k, v in settings.items())])
         below = " | ".join("none" if p is None else str(p) for p in prefixes)

@@ -35,7 +35,7 @@ from msta.data.clips import Failures
 from msta.memory import keep_freed_memory
 from msta.training.cost import count_step
 from msta.training.processes import Processes
-from msta.training.step import Stepper
+from msta.training.step import TrainStep
 
 RESULTS, DOCS = Path(__file__).parent / "results", Path(__file__).parents[1] / "docs"
 MODEL = {
@@ -66,12 +66,12 @@ def measure(classes: int, share: bool, batch: int, frames: int, steps: int) -> d
     prompts = model.prepare_prompts(model.tokenize(model.task.prompts()))
     optimizer = processes.accelerator.prepare(torch.optim.AdamW(model.trainable_parameters(), lr=1e-4))
     clips = [Clip(f"{i}.mp4", i % classes) for i in range(batch)]
-    stepper = Stepper(config, model, optimizer, prompts, [], clips, Failures(), processes)
+    train_step = TrainStep(config, model, optimizer, prompts, [], clips, Failures(), processes)
     seconds, sending, sent = [], [], 0
     real = processes.add_gradients
 
     def timed(parameters: Any) -> int:
-        processes.wait()  # what it takes, without waiting for the slower one
+        processes.barrier()  # what it takes, without waiting for the slower one
         start = time.perf_counter()
         given = real(parameters)
         sending.append(time.perf_counter() - start)
@@ -79,11 +79,11 @@ def measure(classes: int, share: bool, batch: int, frames: int, steps: int) -> d
 
     processes.add_gradients = timed  # type: ignore[method-assign]
     for step in range(steps + 1):
-        processes.wait()
+        processes.barrier()
         start = time.perf_counter()
-        taken = stepper(noise(processes, batch, frames, classes, step), batch, 0.0, lambda: False, False)
+        result = train_step(noise(processes, batch, frames, classes, step), batch, 0.0, lambda: False, False)
         seconds.append(time.perf_counter() - start)
-        sent = taken.sent
+        sent = result.sent
     if not processes.main:
         return None
     return {"seconds": seconds[1:], "sending": sending[1:], "sent": sent, "trainable": model.num_trainable()}

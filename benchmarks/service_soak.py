@@ -28,7 +28,7 @@ from serving import SMALL, server, write_adapters, write_clips
 
 import msta
 from msta.data.clips import ONE_VIEW, read_views
-from msta.inference.shared import SharedBackbone
+from msta.inference.shared_backbone import SharedBackbone
 
 RESULTS = Path(__file__).parent / "results"
 ADAPTERS, KEPT = 16, 8

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 import msta
-from msta.backbone.prefix import Tokens, to_keep, tokens_of
+from msta.backbone.prefix import Tokens, pack_tokens, unpack_tokens
 from msta.memory import keep_freed_memory
 from msta.training.bench import alternate
 from msta.training.cost import count_step, flop_counter
@@ -82,7 +82,7 @@ class Step:
         with self.autocast():
             self.prompts = self.model.prepare_prompts(ids)
             if variant == "cached":
-                kept = to_keep(self.model.video_prefix(self.video), shape.batch)
+                kept = pack_tokens(self.model.video_prefix(self.video), shape.batch)
                 self.kept = folder / f"{shape.classes}-{dtype}.npy"
                 np.save(self.kept, kept.float().numpy().astype(np.float16))
         self.frames = shape.frames
@@ -93,7 +93,7 @@ class Step:
         video: Tensor | Tokens = self.video
         if self.kept is not None:
             x = torch.from_numpy(np.load(self.kept, mmap_mode="r").astype(np.float32))
-            video = tokens_of(self.model.backbone.video, x, self.frames)
+            video = unpack_tokens(self.model.backbone.video, x, self.frames)
         with self.autocast():
             outputs = self.model(video, self.prompts)
         loss, _ = objective(*outputs, self.labels, self.model.logits, [], 0.0)

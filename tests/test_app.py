@@ -24,15 +24,16 @@ from video_files import write_video
 import msta
 from msta.app import clips, render
 from msta.app.models import Models, find_adapters
-from msta.app.predicting import Wanted, answer, in_words, typed_classes, why
+from msta.app.predicting import Settings, answer, explain_answer, in_words, typed_classes
 from msta.app.searching import search
 from msta.app.server import run
 from msta.app.training import Progress, Trainings
 from msta.app.training import in_words as figures_in_words
+from msta.backbone.blocks import TowerShape
 from msta.data.reading import read_catalog
 from msta.errors import ConfigError, MSTAError
 from msta.evaluation.figures import learning_curves
-from msta.inference.search import INDEX, key_of, read_index, update_index
+from msta.inference.search import INDEX, index_key, read_index, update_index
 from msta.inference.timeline import Windows
 
 CLASSES = ("push", "hug", "walk")
@@ -43,7 +44,7 @@ SOURCE = Path(msta.__file__).parents[1]
 def folder(tmp_path_factory) -> Path:
     """bb: a backbone; adapters/a, b (of it), other (of another); videos/short, long; bad/: damaged, no video."""
     where = tmp_path_factory.mktemp("app")
-    backbone = msta.random_backbone(tiny())
+    backbone = msta.random_backbone(tiny(video=TowerShape(64, 3, 4, 128)))  # the preset's 64 channels divide the width
     backbone.save(where / "bb")
     for i, name in enumerate(("a", "b", "other")):
         own = backbone if name != "other" else msta.random_backbone(tiny(), seed=1)
@@ -164,7 +165,7 @@ def test_long_videos_have_a_timeline_and_its_strip_covers_them(models, folder):
     widths = [float(w) for w in re.findall(r"width:([\d.]+)%", html)]
     assert sum(widths) == pytest.approx(100, abs=0.01)
     assert len(widths) == len(got.timeline.segments) == html.count("<tr data-seek")
-    assert answer(models, str(folder / "videos" / "long.mp4"), "a", "", Wanted(timeline=False)).timeline is None
+    assert answer(models, str(folder / "videos" / "long.mp4"), "a", "", Settings(timeline=False)).timeline is None
 
 
 @given(st.integers(0, 200))
@@ -175,7 +176,7 @@ def test_no_two_classes_of_a_timeline_have_one_colour(count):
 
 def test_a_timeline_is_unknown_only_if_that_is_wanted(models, folder):
     def labels(unknown: bool) -> set[str | None]:
-        got = answer(models, str(folder / "videos" / "long.mp4"), "b", "", Wanted(unknown=unknown))
+        got = answer(models, str(folder / "videos" / "long.mp4"), "b", "", Settings(unknown=unknown))
         assert got.timeline is not None
         return {segment.label for segment in got.timeline.segments}
 
@@ -184,12 +185,12 @@ def test_a_timeline_is_unknown_only_if_that_is_wanted(models, folder):
 
 
 def test_a_part_of_a_timeline_can_be_explained(models, folder):
-    got = answer(models, str(folder / "videos" / "long.mp4"), "a", "", Wanted(window=1, shortest=0))
+    got = answer(models, str(folder / "videos" / "long.mp4"), "a", "", Settings(window=1, shortest=0))
     name, (span, label) = list(got.parts.items())[-1]
-    explanation = why(got, None, name, steps=2)
+    explanation = explain_answer(got, None, name, steps=2)
     assert explanation.label == label
     assert all(span[0] <= t < span[1] for t in explanation.times)
-    html = render.why(explanation)
+    html = render.explanation(explanation)
     assert html.count("<figure") == len(explanation.times)
     assert html.count("data:image/jpeg") == 2 * len(explanation.times)
     best = max(zip(explanation.by_frame, explanation.times, strict=True))
@@ -198,9 +199,9 @@ def test_a_part_of_a_timeline_can_be_explained(models, folder):
 
 def test_nothing_from_outside_becomes_html(models, folder):
     names = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "${1+1} {{value}}"]
-    got = answer(models, str(folder / "videos" / "short.mp4"), None, ",".join(names), Wanted(timeline=True))
-    explanation = why(got, names[1], steps=1)
-    for html in (render.ranking(got), render.timeline(got), render.why(explanation), render.problem(names[0])):
+    got = answer(models, str(folder / "videos" / "short.mp4"), None, ",".join(names), Settings(timeline=True))
+    explanation = explain_answer(got, names[1], steps=1)
+    for html in (render.ranking(got), render.timeline(got), render.explanation(explanation), render.problem(names[0])):
         assert not re.search(r"<script|<img src=x|onerror=alert\(1\)>", html)
     assert "&lt;script&gt;" in render.ranking(got)
 
@@ -220,7 +221,7 @@ def test_every_failure_is_a_sentence(tmp_path):
     cases = {
         "data: is wrong": MSTAError("data: is wrong"),
         "/x: Permission denied": PermissionError(13, "Permission denied", "/x"),
-        "Something nobody foresaw went wrong (ZeroDivisionError)": ZeroDivisionError("secret"),
+        "Something unexpected went wrong (ZeroDivisionError)": ZeroDivisionError("secret"),
         "clip.mp4: no": MSTAError(f"{tmp_path}/uploads/0123abcd/clip.mp4: no"),
         "my.zip: no": MSTAError(f"{tmp_path}/clips/12/my.zip: no"),
     }
@@ -341,7 +342,7 @@ def test_what_cannot_be_trained_is_told_before(trainings, folder, tmp_path):
         ("x", folder / "clips", -1, "train.epochs"),
     ):
         with pytest.raises(MSTAError, match=says):
-            trainings.begin(name, data, epochs=epochs)
+            trainings.start(name, data, epochs=epochs)
     assert trainings.progress() is None
     assert not (tmp_path / "runs" / "x").exists()
 
@@ -351,14 +352,14 @@ def test_a_clip_of_two_classes_is_told(trainings, folder, tmp_path):
     right = [str(path) for path in sorted((folder / "clips" / "right").iterdir())]
     data = clips.from_uploads({"left": left, "right": [*right, left[0]]}, tmp_path / "new")
     with pytest.raises(MSTAError, match=r"0\.mp4"):
-        trainings.begin("x", data)
+        trainings.start("x", data)
 
 
 def test_a_folder_of_runs_that_cannot_be_written_to_is_told(models, folder, tmp_path):
     (tmp_path / "file").touch()
     made = Trainings(Models(models.backbone, {}, tmp_path / "file" / "runs"), tmp_path)
     with pytest.raises(MSTAError, match=r"file/runs: cannot be written to .*--runs"):
-        made.begin("x", folder / "clips")
+        made.start("x", folder / "clips")
 
 
 def wait(trainings: Trainings, done, seconds: float = 90) -> Progress:
@@ -373,18 +374,18 @@ def wait(trainings: Trainings, done, seconds: float = 90) -> Progress:
 
 @pytest.mark.slow  # it starts three processes
 def test_a_run_is_stopped_and_gone_on_with(trainings, folder):
-    trainings.begin("mine", folder / "clips", epochs=300)
+    trainings.start("mine", folder / "clips", epochs=300)
     with pytest.raises(MSTAError, match="under way"):
-        trainings.begin("other", folder / "clips")
+        trainings.start("other", folder / "clips")
     assert wait(trainings, lambda now: now.curve).state == "running"
     trainings.close()  # as the app does at its end: it waits
     stopped = trainings.progress()
     assert stopped is not None
     assert stopped.state == "stopped"
     assert 0 < stopped.share < 1
-    trainings.go_on()
+    trainings.resume()
     done = wait(trainings, lambda now: now.over)
-    assert (done.state, done.share) == ("finished", 1.0), done.told
+    assert (done.state, done.share) == ("finished", 1.0), done.output
     assert "mine" in trainings.models.adapters()
     assert {"mine/adapter_config.json"} <= {
         n.replace("adapter/", "mine/") for n in zipfile.ZipFile(done.archive).namelist()
@@ -396,13 +397,13 @@ def test_a_run_that_fails_says_why(trainings, folder, tmp_path):
     shutil.copytree(folder / "clips", tmp_path / "bad")
     for file in (tmp_path / "bad").rglob("*.mp4"):
         file.write_bytes(b"no video")
-    trainings.begin("mine", tmp_path / "bad", epochs=1)
+    trainings.start("mine", tmp_path / "bad", epochs=1)
     failed = wait(trainings, lambda now: now.over)
     assert failed.state == "failed"
-    assert "not one of the training clips can be read" in failed.said
-    assert "\n" not in failed.said
+    assert "not one of the training clips can be read" in failed.message
+    assert "\n" not in failed.message
     with pytest.raises(MSTAError, match="exists already|holds a run"):
-        trainings.begin("mine", folder / "clips", epochs=1)
+        trainings.start("mine", folder / "clips", epochs=1)
 
 
 def test_figures_in_words():
@@ -459,7 +460,7 @@ def test_the_index_of_msta_search_is_used_if_it_fits_and_never_replaced(models, 
     search(models, "a person", str(videos), "a", tell=lambda number, count, path: told.append(number))
     assert told == []  # it was read before
     assert len(list(videos.glob(".*"))) == 3
-    assert read_index(videos / INDEX).key == key_of(models.model(None), Windows(4.0, 2.0))
+    assert read_index(videos / INDEX).key == index_key(models.model(None), Windows(4.0, 2.0))
     assert len((videos / INDEX).read_bytes()) == len(before)
 
 
@@ -492,16 +493,16 @@ def test_others_are_let_in_on_purpose_only(folder):
     needs("gradio")
     with pytest.raises(ConfigError, match="--allow-anyone"):
         run(host="0.0.0.0", backbone=str(folder / "bb"))
-    with pytest.raises(MSTAError, match="--in: .*gone is no folder"):
+    with pytest.raises(MSTAError, match="--in: .*gone is not a folder"):
         run(search_in=folder / "gone", backbone=str(folder / "bb"))
 
 
 def test_a_port_that_is_taken_is_told(folder):
     needs("gradio")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+    with socket.socket() as result:
+        result.bind(("127.0.0.1", 0))
+        result.listen()
+        port = result.getsockname()[1]
         with pytest.raises(MSTAError, match=f"--port {port}: Address already in use"):
             run(backbone=str(folder / "bb"), port=port)
 

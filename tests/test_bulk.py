@@ -18,8 +18,8 @@ from msta.data.catalog import Clip
 from msta.data.reading import read_catalog
 from msta.data.shards.write import Recipe, write_shards
 from msta.errors import ConfigError, DataError, MSTAError
+from msta.inference.arguments import read_clips
 from msta.inference.bulk import Job, Part, predict_catalog
-from msta.inference.clip_lists import read_clips
 
 LABELS = ("push", "pull", "hug", "wave", "nod", "point")
 

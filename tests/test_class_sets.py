@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 import msta
 from msta.errors import ConfigError, DataError
 from msta.evaluation.evaluate import class_embeddings
-from msta.inference.class_sets import class_names, unknown_threshold
+from msta.inference.arguments import class_names, unknown_threshold
 
 
-@given(st.lists(st.text("abcdé", min_size=1), min_size=1, max_size=5, unique=True))
+@given(st.lists(st.text("abcdé", min_size=1), min_size=2, max_size=5, unique=True))
 def test_names_come_back_from_text_and_files(tmp_path_factory, names):
     folder = tmp_path_factory.mktemp("names")
     assert class_names(", ".join(names)) == names

@@ -15,11 +15,11 @@ import msta
 from msta.cli import main
 from msta.config import make_config, read_config
 from msta.errors import ConfigError, MSTAError
-from msta.evaluation import comparison, search
 from msta.evaluation.intervals import Answers, paired_test
 from msta.evaluation.metrics import harmonic_mean
 from msta.evaluation.predictions import read_predictions
 from msta.methods import METHODS
+from msta.studies import comparison, tuning
 from msta.studies.comparison import Comparison, compare
 from msta.studies.comparison_report import markdown
 
@@ -137,7 +137,7 @@ def test_again_nothing_is_run(asked, compared, monkeypatch):
         raise AssertionError("was run again")
 
     monkeypatch.setattr(comparison, "measure_costs", no)
-    monkeypatch.setattr("msta.training.loop.set_up", no)
+    monkeypatch.setattr("msta.training.prepare.set_up", no)
     again = compare(asked, out, QUIET)
     assert json.loads(json.dumps(again)) == json.loads(json.dumps(content))
 
@@ -175,7 +175,7 @@ def test_a_setting_of_one_method_is_its_own_and_is_not_searched(asked, tmp_path,
         seen.setdefault(config.method_config().name, []).append(config)
         return {"top1": 50.0, "nll": 0.0}
 
-    monkeypatch.setattr(search, "_run", validated)
+    monkeypatch.setattr(tuning, "_run", validated)
     own = replace(asked, own=(("msta", ("descriptions.alpha=7", "train.lr=0.02")),))
     ((_, _, request), *_) = comparison._requests(own)
     for method in ("msta", "mma"):
@@ -228,13 +228,13 @@ def test_a_methods_own_rate_is_taken_unless_another_is_told(tmp_path):
         return make_config("small", {"data.path": str(tmp_path)}, overrides, method=method).train.lr
 
     assert rate() == 1e-2
-    assert rate(method="full") == rate("method=full") == METHODS["full"].usual["train.lr"]
+    assert rate(method="full") == rate("method=full") == METHODS["full"].default_overrides["train.lr"]
     assert rate("train.lr=0.5", "method=full") == 0.5
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_recipes_and_ranges_name_settings_that_exist(tmp_path, method):
-    for values in (METHODS[method].recipe, METHODS[method].usual, *({n: x} for n, r in METHODS[method].search.items() for x in r)):  # fmt: skip
+    for values in (METHODS[method].paper_overrides, METHODS[method].default_overrides, *({n: x} for n, r in METHODS[method].search_space.items() for x in r)):  # fmt: skip
         overrides = [f"{name}={value}" for name, value in values.items()]
         assert make_config("small", {"data.path": str(tmp_path)}, overrides, method=method)
 
@@ -246,9 +246,9 @@ def test_a_setting_that_is_given_is_not_searched(tmp_path, monkeypatch):
         seen.append(config)
         return {"top1": np.random.default_rng(len(seen)).random(), "nll": 0.0}
 
-    monkeypatch.setattr(search, "_run", validated)
+    monkeypatch.setattr(tuning, "_run", validated)
     (tmp_path / "out").mkdir()
-    search.search("msta", lambda o: o, tmp_path / "out", QUIET, trials=4, fixed={"method.scale"})
+    tuning.tune("msta", lambda o: o, tmp_path / "out", QUIET, trials=4, fixed={"method.scale"})
     assert [len(overrides) for overrides in seen] == [0, 1, 1, 1]
     assert all(o.startswith("train.lr=") for overrides in seen for o in overrides)
 
@@ -260,7 +260,7 @@ def test_a_method_that_trains_the_first_layers_goes_without_the_cache(asked, tmp
         seen.setdefault(config.method_config().name, config)
         return {"top1": 50.0, "nll": 0.0}
 
-    monkeypatch.setattr(search, "_run", validated)
+    monkeypatch.setattr(tuning, "_run", validated)
     cached = replace(asked, overrides=(*QUICK, "cache.views=1", f"cache.path={tmp_path / 'cache'}"))
     ((_, _, request), *_) = comparison._requests(replace(cached, methods=("msta", "full")))
     for method in ("msta", "full"):

@@ -32,14 +32,19 @@ PROMPTS = ["a video of a cat.", "a video of a very slow dog."]
 def made(attention: str, method: object, exact: bool):
     backbone = msta.random_backbone(tiny(attention))
     model = msta.attach(backbone, method, exact_reference=exact)
-    model.expect(len(PROMPTS), 3)
+    model.prepare(len(PROMPTS), 3)
     return model, model.prepare_prompts(model.tokenize(PROMPTS))
 
 
 @settings(deadline=None, max_examples=12)
 @given(
     attention=st.sampled_from(["joint", "frame-wise"]),
-    method=st.sampled_from([PROMPTED, *(method_config(name) for name in METHODS if name != "prompts")]),
+    method=st.sampled_from(
+        [
+            PROMPTED,
+            *(method_config(name, **({"dim": 16} if name == "msta" else {})) for name in METHODS if name != "prompts"),
+        ]
+    ),
     exact=st.booleans(),
     batch=st.integers(1, 3),
     frames=st.integers(1, 5),

@@ -30,8 +30,9 @@ from video_files import (
     write_video,
 )
 
-from msta.data import decode
-from msta.data.decode import VIDEO_EXTENSIONS, DecodeError, play, probe, read_frames
+from msta.data import video_file
+from msta.data.decode import play, probe, read_frames
+from msta.data.video_file import VIDEO_EXTENSIONS, DecodeError
 
 WRITES_ROTATION = pytest.mark.skipif(
     not hasattr(av.VideoStream, "set_display_rotation"), reason="PyAV before 18 can read a rotation, not write one"
@@ -186,15 +187,15 @@ class Traffic:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.packets = self.starts = 0
-        packets = decode.Video.packets
+        packets = video_file.Video.packets
 
-        def counted(video: decode.Video) -> object:
+        def counted(video: video_file.Video) -> object:
             self.starts += 1
             for packet in packets(video):
                 self.packets += 1
                 yield packet
 
-        monkeypatch.setattr(decode.Video, "packets", counted)
+        monkeypatch.setattr(video_file.Video, "packets", counted)
 
 
 @pytest.mark.parametrize("name", ["short_gop.mp4", "b_frames.mp4", "b_frames.mkv", "vp8.webm", "no_b_frames.avi"])
@@ -579,7 +580,7 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> int:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
-    monkeypatch.setattr(decode.os, "open", refuse)
+    monkeypatch.setattr(video_file.os, "open", refuse)
     assert refusal(path) == "Permission denied"
 
 
@@ -600,7 +601,7 @@ def test_a_disk_that_fails_while_reading(tmp_path: Path, monkeypatch: pytest.Mon
         def read(self, size: int) -> bytes:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(decode, "_open_file", lambda path: Failing())
+    monkeypatch.setattr(video_file, "_open_file", lambda path: Failing())
     assert refusal(path) == "Input/output error"
 
 

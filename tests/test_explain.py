@@ -33,7 +33,7 @@ def clip(tmp_path):
 def test_patches_add_up_to_what_the_clip_does_to_the_score(backbone, method, clip):
     model = msta.attach(backbone, method)
     if method == "linear-probe":
-        model.expect(2, 4)
+        model.prepare(2, 4)
         model.task = msta.adapters.task.Task(("push", "hug"))
     p = Predictor(stir(model, 0.05), ("push", "hug"))
     video = read_views(str(clip), p.format, ONE_VIEW)

@@ -21,8 +21,8 @@ from msta.adapters.task import Task
 from msta.data.clips import ONE_VIEW, read_views
 from msta.errors import CheckpointError, ConfigError, MSTAError
 from msta.inference.export import export
+from msta.inference.loaded_adapter import LoadedAdapter
 from msta.inference.onnx_predictor import OnnxPredictor
-from msta.inference.shared import Member
 
 pytest.importorskip("onnxscript", reason="needs the extra onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
@@ -30,14 +30,14 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 SOURCE = Path(msta.__file__).parents[1]
 
 
-def member(attention: str, name: str = "msta") -> Member:
+def member(attention: str, name: str = "msta") -> LoadedAdapter:
     model = msta.attach(msta.random_backbone(tiny(attention)), small(name, (3, 3), (2, 3), 1))
     model.task = Task(("push", "hug", "walk"))
-    return Member(stirred(model))
+    return LoadedAdapter(stirred(model))
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> dict[str, tuple[Member, OnnxPredictor, Path, dict]]:
+def made(tmp_path_factory) -> dict[str, tuple[LoadedAdapter, OnnxPredictor, Path, dict]]:
     """By attention: the member, the predictor, its directory, what was described."""
     where, all_ = tmp_path_factory.mktemp("exports"), {}
     for attention in ("joint", "frame-wise"):
@@ -65,7 +65,7 @@ def test_onnx_says_what_torch_says(made, attention, clips, frames, scale, seed):
     with torch.no_grad():
         expected = one.model.encode_video(video)
         assert relative(torch.from_numpy(embeddings), expected) < 1e-4
-        assert np.abs(probabilities - one.probabilities(expected).numpy()).max() < 1e-4
+        assert np.abs(probabilities - one.probabilities(expected[None])).max() < 1e-4
 
 
 @pytest.mark.parametrize("attention", ["joint", "frame-wise"])
@@ -86,7 +86,7 @@ def test_files_without_torch(made, tmp_path):
     views = read_views(str(clip), one.format, ONE_VIEW)
     assert np.abs(predictor.read(clip) - views[0].numpy()).max() < 1e-6
     with torch.no_grad():
-        expected = one.probabilities(one.model.encode_video(views))[0]
+        expected = one.probabilities(one.model.encode_video(views)[None])[0]
     ranked = dict(predictor(clip))
     assert [ranked[name] for name in one.classes] == pytest.approx(expected.tolist(), abs=1e-4)
     code = (

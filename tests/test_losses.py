@@ -20,7 +20,7 @@ from msta.adapters.scores import class_logits
 from msta.descriptions import anchors as anchors_module
 from msta.descriptions.anchors import anchors, embed
 from msta.descriptions.bank import load_descriptions
-from msta.descriptions.check import astray
+from msta.descriptions.check import mismatched
 from msta.errors import DataError
 from msta.notices import notice
 from msta.training.losses import consistency, distances, objective
@@ -110,13 +110,13 @@ def test_anchors_are_normalised_means_whatever_the_order_and_batch(backbone, tmp
 def test_a_class_is_astray_if_any_of_its_anchors_lies_nearer_to_another():
     home = 3 * torch.eye(3, 4)
     near = F.normalize(torch.eye(3, 4) + 0.1, dim=-1)
-    assert astray([near, near], home) == {}
+    assert mismatched([near, near], home) == {}
     swapped = near[[0, 2, 1]]
-    assert astray([near, swapped], home) == {1: 2, 2: 1}
+    assert mismatched([near, swapped], home) == {1: 2, 2: 1}
     between = F.normalize(torch.eye(3, 4) + torch.tensor([[0, 1.02, 0, 0]]), dim=-1)
-    assert astray([between], home) == {}  # a little nearer to another
+    assert mismatched([between], home) == {}  # a little nearer to another
     sentences = torch.stack((swapped, torch.zeros(3, 4)), dim=1)  # one a class, and places without any
-    assert astray([sentences], home) == {1: 2, 2: 1}
+    assert mismatched([sentences], home) == {1: 2, 2: 1}
 
 
 @settings(max_examples=15, deadline=None)

@@ -33,10 +33,10 @@ def made(name: str, attention: str = "joint", choice: int = 0, span=(1, 3), laye
     backbone = msta.random_backbone(tiny(attention, video_layers=layers[0], text_layers=layers[1]))
     model = msta.attach(backbone, small(name, layers, span, choice))
     model.task = Task(CLASSES)
-    model.expect(len(CLASSES), 5)
-    if model.clip_views:
+    model.prepare(len(CLASSES), 5)
+    if model.support_views:
         seen = torch.randn(5, 24, generator=torch.Generator().manual_seed(1))
-        model.see(seen, torch.tensor([0, 1, 2, 0, 1]))
+        model.add_support(seen, torch.tensor([0, 1, 2, 0, 1]))
     return model
 
 
@@ -75,7 +75,7 @@ CODE, DERIVED = "the authors' code", "derived"
 def test_parameters_on_vit_b16(clip_b16, method, count, source):
     config = method_config(**method) if isinstance(method, dict) else method_config(method)
     model = msta.attach(clip_b16, config)
-    model.expect(51, 51 * 16)
+    model.prepare(51, 51 * 16)
     assert model.num_trainable() == count
 
 
@@ -126,9 +126,9 @@ def test_only_its_own_parameters_move_and_the_backbone_is_left_alone(name, choic
     backbone = msta.random_backbone(tiny(attention))
     before = {n: t.clone() for n, t in backbone.state_dict().items()}
     model = msta.attach(backbone, small(name, (3, 3), (1, 3), choice))
-    model.expect(3, 4)
-    if model.clip_views:
-        model.see(torch.randn(4, 24), torch.tensor([0, 1, 2, 0]))
+    model.prepare(3, 4)
+    if model.support_views:
+        model.add_support(torch.randn(4, 24), torch.tensor([0, 1, 2, 0]))
     if not model.num_trainable():
         return
     if not name.startswith("full"):
@@ -231,9 +231,9 @@ def test_tip_adapter_is_the_formula(trained, alpha, beta):
     model = msta.attach(
         msta.random_backbone(tiny()), method_config("tip-adapter", alpha=alpha, beta=beta, trained=trained)
     )
-    model.expect(3, 7)
+    model.prepare(3, 7)
     clips, labels = torch.randn(7, 24), torch.tensor([2, 0, 1, 1, 2, 0, 0])
-    model.see(clips, labels)
+    model.add_support(clips, labels)
     video, text = torch.randn(4, 24), torch.randn(3, 24)
     found = model.logits(video, text)
     for i in range(4):
@@ -344,7 +344,7 @@ def test_video_prompts_are_seen_as_tokens_are(attention):
     with torch.no_grad():
         model.adapter["video"]["1"].prompt.copy_(tokens[0, 2])
     doubled = tower.ln_pre(torch.cat((tokens, tokens[:, 2:3]), dim=1))
-    assert relative(model.encode_video(video), tower.read(tower.run(doubled), layout)) < 1e-5
+    assert relative(model.encode_video(video), tower.pool(tower.run(doubled), layout)) < 1e-5
 
 
 def test_maple_makes_the_videos_prompts_of_the_texts():

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import msta
-from msta.backbone.blocks import plainly
+from msta.backbone.blocks import exact_reference_mode
 from msta.backbone.layout import VideoLayout
 from msta.errors import CheckpointError, ConfigError
 from msta.methods.msta import SpatioTemporalBottleneck
@@ -236,7 +236,7 @@ def test_the_temporal_up_projection_mixes_neighbouring_frames_and_nothing_else(f
             assert not moved[:, 0].any()
         return layout.over_time(moved).abs().amax(-1) > 1e-3
 
-    for plain in (nullcontext, plainly):
+    for plain in (nullcontext, exact_reference_mode):
         with plain():
             expected = torch.zeros(2, frames, patches + (not shared), dtype=torch.bool)
             expected[0, max(0, frame - kernel // 2) : frame + kernel // 2 + 1, token] = True

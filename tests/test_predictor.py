@@ -19,16 +19,16 @@ import msta
 from msta.adapters.task import Task
 from msta.data.catalog import Clip
 from msta.data.clips import Views
-from msta.data.decode import DecodeError, play, read_frames
+from msta.data.decode import play, read_frames
+from msta.data.video_file import DecodeError
 from msta.errors import CheckpointError, DataError, MSTAError
 from msta.evaluation.calibration import calibrated
 from msta.evaluation.metrics import scaled
 from msta.evaluation.predictions import Recorder
 from msta.inference import Windows, read_timelines
-from msta.inference.durations import parse_seconds, short_names
+from msta.inference.arguments import adapter_names, find_videos, parse_seconds
 from msta.inference.live import is_live, play_live
 from msta.inference.predictor import predict_each
-from msta.inference.sources import expand
 
 CLASSES = ("push", "hug", "sit")
 
@@ -170,19 +170,19 @@ def test_folders_patterns_and_names_that_look_like_either(tmp_path):
     for name in ("b.mp4", "a.MKV", "notes.txt", ".c.mp4", ".hidden/d.mp4", "[x].mp4"):
         (tmp_path / "in" / name).write_bytes(b"x")
     inside = str(tmp_path / "in")
-    assert expand([inside]) == [f"{inside}/[x].mp4", f"{inside}/a.MKV", f"{inside}/b.mp4"]
-    assert expand([f"{inside}/*.mp4", f"{inside}/[x].mp4"]) == [
+    assert find_videos([inside]) == [f"{inside}/[x].mp4", f"{inside}/a.MKV", f"{inside}/b.mp4"]
+    assert find_videos([f"{inside}/*.mp4", f"{inside}/[x].mp4"]) == [
         f"{inside}/[x].mp4",
         f"{inside}/b.mp4",
         f"{inside}/[x].mp4",
     ]
-    assert expand(["gone.mp4", "rtsp://cam/1", "webcam:0"]) == ["gone.mp4", "rtsp://cam/1", "webcam:0"]
+    assert find_videos(["gone.mp4", "rtsp://cam/1", "webcam:0"]) == ["gone.mp4", "rtsp://cam/1", "webcam:0"]
     assert not is_live("a:b.mp4")
-    with pytest.raises(DataError, match=r"\*\.avi: no file is called so"):
-        expand([f"{inside}/*.avi"])
+    with pytest.raises(DataError, match=r"\*\.avi: no file matches"):
+        find_videos([f"{inside}/*.avi"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no video files in this folder"):
-        expand([str(tmp_path / "empty")])
+        find_videos([str(tmp_path / "empty")])
 
 
 def test_times_and_names_as_they_are_typed(tmp_path):
@@ -191,10 +191,10 @@ def test_times_and_names_as_they_are_typed(tmp_path):
         with pytest.raises(MSTAError, match="--window: expected a time such as 2s"):
             parse_seconds(wrong, "--window")
     a, b = tmp_path / "one" / "adapter", tmp_path / "two" / "adapter"
-    assert short_names([a, b]) == ["one", "two"]
-    assert short_names([a, tmp_path / "x" / "one"]) == [str(a), str(tmp_path / "x" / "one")]
+    assert adapter_names([a, b]) == ["one", "two"]
+    assert adapter_names([a, tmp_path / "x" / "one"]) == [str(a), str(tmp_path / "x" / "one")]
     with pytest.raises(MSTAError, match="given twice"):
-        short_names([a, a])
+        adapter_names([a, a])
 
 
 def test_a_frame_of_a_pass_is_the_frame_on_display(tmp_path):

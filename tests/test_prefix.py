@@ -88,9 +88,9 @@ def test_the_shortcuts_change_nothing(attention, method, layers, span, choice, f
         tiny(attention, video_layers=video_layers, text_layers=text_layers, eos_token_id=eos)
     )
     model = msta.attach(backbone, small(method, layers, span, choice))
-    model.expect(classes, clips)
-    if model.clip_views:
-        model.see(torch.randn(clips, 24), torch.arange(clips) % classes)
+    model.prepare(classes, clips)
+    if model.support_views:
+        model.add_support(torch.randn(clips, 24), torch.arange(clips) % classes)
     if not method.startswith("full"):
         stirred(model)
     video = torch.randn(clips, frames, 3, 32, 32)

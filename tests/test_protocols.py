@@ -27,7 +27,7 @@ from msta.errors import ConfigError, DataError, Interrupted, MSTAError
 from msta.evaluation.predictions import Recorder, read_predictions
 from msta.evaluation.run import evaluate_on
 from msta.studies import running
-from msta.studies.datasets import parse_parts, refuse_overlap
+from msta.studies.datasets import parse_datasets, refuse_overlap
 from msta.studies.protocol_report import command, summary, write_report
 from msta.studies.protocols import PROTOCOLS, Request
 from msta.studies.published import PACKAGED, read_published
@@ -474,17 +474,17 @@ def test_data_sets_are_told_apart(world, tmp_path):
     shutil.copytree(world / "other", tmp_path / "clips")
     both = [str(world / "clips"), str(tmp_path / "clips")]
     with pytest.raises(ConfigError, match=r"2 data sets are called 'clips'; say NAME=PATH"):
-        parse_parts(both, "--data")
-    parts = parse_parts([f"x={path}" for path in both], "--data")
+        parse_datasets(both, "--data")
+    parts = parse_datasets([f"x={path}" for path in both], "--data")
     assert [(p.dataset, p.number, p.folder) for p in parts] == [("x", 1, "x-1"), ("x", 2, "x-2")]
-    (part,) = parse_parts([f"x={both[0]}?layout=folder&split_number=2"], "--data")
+    (part,) = parse_datasets([f"x={both[0]}?layout=folder&split_number=2"], "--data")
     assert part.settings == {"layout": "folder", "split_number": "2"}
     with pytest.raises(ConfigError, match="split_number"):
         part.read()
     with pytest.raises(ConfigError, match=r"expected PATH\?setting=value"):
-        parse_parts([f"x={both[0]}?seed"], "--data")
+        parse_datasets([f"x={both[0]}?seed"], "--data")
     with pytest.raises(ConfigError, match="val_fraction does not say how data are read"):
-        parse_parts([f"{both[0]}?val_fraction=0.5"], "--data")
+        parse_datasets([f"{both[0]}?val_fraction=0.5"], "--data")
 
 
 def test_ranges_of_a_video_are_other_clips_unless_they_overlap(tmp_path):

@@ -20,10 +20,11 @@ import msta
 from msta.config import make_config
 from msta.data.catalog import Catalog, Clip, write_catalog
 from msta.data.clips import Augmentation, ClipDataset, ClipFormat, Failures, make_loader
-from msta.data.decode import DecodeError, read_frames
+from msta.data.decode import read_frames
 from msta.data.reading import read_catalog
 from msta.data.splits import make_split
 from msta.data.times import segment_times
+from msta.data.video_file import DecodeError
 from msta.errors import DataError
 from msta.evaluation.run import evaluate_on
 from msta.training.loop import train

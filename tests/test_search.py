@@ -20,7 +20,7 @@ from msta.data.decode import read_frames
 from msta.errors import ConfigError, DataError
 from msta.inference import Windows
 from msta.inference import search as module
-from msta.inference.search import Index, key_of, query_embedding, read_index, update_index
+from msta.inference.search import Index, index_key, query_embedding, read_index, update_index
 from msta.inference.windows import window_at
 
 WINDOWS = Windows(1.0, 0.5)
@@ -99,7 +99,7 @@ def test_another_model_or_other_windows_make_it_again(folder, model, reads, capl
     file = folder / "i.parquet"
     update_index(model, folder, file, WINDOWS)
     other = stir(msta.attach(msta.random_backbone(tiny()), msta.MSTAConfig(dim=8)), 0.1).eval()
-    keys = {key_of(model, WINDOWS), key_of(model, Windows(1.0, 0.25)), key_of(other, WINDOWS)}
+    keys = {index_key(model, WINDOWS), index_key(model, Windows(1.0, 0.25)), index_key(other, WINDOWS)}
     assert len(keys) == 3
     assert read_index(file).key in keys
     update_index(other, folder, file, WINDOWS)

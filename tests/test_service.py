@@ -30,16 +30,16 @@ import msta
 from msta.data.clips import ONE_VIEW, read_views
 from msta.data.decode import VideoInfo
 from msta.errors import ConfigError, MSTAError
-from msta.inference.shared import SharedBackbone
+from msta.inference.shared_backbone import SharedBackbone
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
 from fastapi.testclient import TestClient
 
-from msta.inference.guards import too_much
+from msta.inference.serving import exceeded_limit, listen
 from msta.serve.app import create_app
 from msta.serve.batching import Batcher
 from msta.serve.limits import Limits, Refusal, path_under
-from msta.serve.server import _listen, read_keys, serve
+from msta.serve.server import read_keys, serve
 from msta.serve.workers import Workers
 
 CLASSES = ("push", "hug", "walk")
@@ -90,7 +90,7 @@ def probabilities(folder: Path, backbone, adapter: str, video: str) -> list[floa
     member = SharedBackbone(backbone).load(folder / "adapters" / adapter)
     views = read_views(str(folder / "videos" / video), member.format, ONE_VIEW)
     with torch.no_grad():
-        return member.probabilities(member.model.encode_video(views))[0].tolist()
+        return member.probabilities(member.model.encode_video(views)[None])[0].tolist()
 
 
 # ---------------------------------------------------------------- answers
@@ -163,7 +163,7 @@ def test_requests_that_wait_together_are_computed_together(folder, backbone, lan
         with torch.no_grad():
             alone = members[i % 3].model.encode_video(clips[i])
         assert torch.allclose(embeddings, alone, atol=1e-5)
-        assert torch.allclose(found, members[i % 3].probabilities(alone)[0], atol=1e-5)
+        assert np.allclose(found, members[i % 3].probabilities(alone[None])[0], atol=1e-5)
 
 
 def test_metrics_count(client, folder):
@@ -216,7 +216,7 @@ def test_paths_that_lead_out_of_the_root(client, folder, path):
 )
 def test_paths_that_are_no_files(client, path):
     response = client.post("/v1/classify", data={"adapter": "a", "path": path})
-    refused(response, 422 if path == "" else 404, "no such file|one of them|adapter")
+    refused(response, 422 if path == "" else 404, "no such file|either file or path|adapter")
 
 
 def test_no_root_no_paths():
@@ -365,12 +365,14 @@ def test_requests_that_take_too_long_are_given_up(folder, backbone, monkeypatch)
 
 def test_errors_of_the_service_itself_say_nothing_of_it(client, monkeypatch):
     monkeypatch.setattr(client.app.state.service.workers, "decode", lambda *args: 1 / 0)
-    refused(client.post("/v1/classify", data={"adapter": "a", "path": "clip.mp4"}), 500, "of the service's own")
+    refused(
+        client.post("/v1/classify", data={"adapter": "a", "path": "clip.mp4"}), 500, "internal error of the service"
+    )
 
 
 def test_answers_are_not_held_back():
     """asyncio turns Nagle's algorithm off for sockets that say they are TCP; else each answer waits for 40 ms."""
-    with _listen("127.0.0.1", 0) as listening:
+    with listen("127.0.0.1", 0) as listening:
         assert listening.proto == socket.IPPROTO_TCP
 
 
@@ -449,7 +451,7 @@ def test_the_worker_does_without_torch():
 
 def test_videos_of_one_odd_shape_do_not_fill_memory(tmp_path):
     info = VideoInfo("x", 1.0, 10, 10.0, 100_000, 2, 0, "h264")
-    assert too_much(info, {"seconds": 9, "pixels": 150_000, "frames": 99})
+    assert exceeded_limit(info, {"seconds": 9, "pixels": 150_000, "frames": 99})
 
 
 # ---------------------------------------------------------------- the process

@@ -22,7 +22,7 @@ from msta.config import make_config
 from msta.data import http
 from msta.data.catalog import Clip, write_catalog
 from msta.data.clips import Augmentation, ClipDataset, ClipFormat, Failures, make_loader
-from msta.data.decode import DecodeError, OutOfReach, all_frames, probe, read_frames
+from msta.data.decode import all_frames, probe, read_frames
 from msta.data.loading import StepSampler
 from msta.data.order import by_shard, epoch_order
 from msta.data.reading import read_catalog
@@ -32,6 +32,7 @@ from msta.data.shards.write import Recipe, write_shards
 from msta.data.slices import Unreachable
 from msta.data.storage import as_url, member_of
 from msta.data.verify import verify
+from msta.data.video_file import DecodeError, OutOfReach
 from msta.errors import ConfigError, DataError, Interrupted, MSTAError
 from msta.training import loop
 from msta.training.loop import train

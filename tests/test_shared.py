@@ -12,7 +12,8 @@ from test_prefix import small, stirred
 import msta
 from msta.adapters.task import Task
 from msta.errors import MSTAError
-from msta.inference.shared import Member, SharedBackbone, fork
+from msta.inference.loaded_adapter import LoadedAdapter
+from msta.inference.shared_backbone import SharedBackbone, shared_blocks
 from msta.methods import METHODS
 
 LAYERS = (4, 3)
@@ -25,19 +26,21 @@ def backbone(request) -> msta.DualEncoder:
     return BACKBONES[request.param]
 
 
-def member(backbone: msta.DualEncoder, name: str, first: int = 2, choice: int = 1, classes=("push", "hug")) -> Member:
+def member(
+    backbone: msta.DualEncoder, name: str, first: int = 2, choice: int = 1, classes=("push", "hug")
+) -> LoadedAdapter:
     model = msta.attach(backbone, small(name, LAYERS, (first, 4), choice))
-    model.expect(len(classes), 3)
-    model.see(torch.randn(3, 24, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 1]))
+    model.prepare(len(classes), 3)
+    model.add_support(torch.randn(3, 24, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 1]))
     model.task = Task(tuple(classes))
-    return Member(stirred(model))
+    return LoadedAdapter(stirred(model))
 
 
 def video(clips: int, frames: int = 4, size: int = 32) -> torch.Tensor:
     return torch.randn(clips, frames, 3, size, size, generator=torch.Generator().manual_seed(clips))
 
 
-def alone(member: Member, clip: torch.Tensor) -> torch.Tensor:
+def alone(member: LoadedAdapter, clip: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         return member.model.encode_video(clip[None])[0]
 
@@ -58,7 +61,7 @@ def test_a_mixed_batch_gives_what_each_gives_alone(attention, kinds, asked, fram
     clips = video(len(asked), frames)
     expected = torch.stack([alone(m, clip) for m, clip in zip(of_clip, clips, strict=True)])
     assert relative(shared.encode(clips, of_clip), expected) < 1e-5
-    for m, embeddings in zip(members, shared.encode_each(clips, members), strict=True):
+    for m, embeddings in zip(members, shared.encode_each(clips, [m.model for m in members]), strict=True):
         assert relative(embeddings, torch.stack([alone(m, clip) for clip in clips])) < 1e-5
 
 
@@ -69,7 +72,7 @@ def test_frozen_blocks_run_once_for_all_adapters(backbone):
     hooks = [
         block.register_forward_hook(lambda *_, i=i: seen.append(i)) for i, block in enumerate(backbone.video.blocks)
     ]
-    shared.encode_each(video(1), members)
+    shared.encode_each(video(1), [m.model for m in members])
     for hook in hooks:
         hook.remove()
     assert seen.count(0) == 1, "block 1 belongs to all three"
@@ -78,24 +81,26 @@ def test_frozen_blocks_run_once_for_all_adapters(backbone):
 
 def test_where_adapters_leave_the_frozen_tower(backbone):
     def at(name: str, first: int = 2) -> int | None:
-        return fork(backbone.video, member(backbone, name, first, choice=2).model.backbone.video)
+        return shared_blocks(backbone.video, member(backbone, name, first, choice=2).model.backbone.video)
 
     assert at("zero-shot") == at("linear-probe") == 3, "the last block is never shared whole"
     assert at("msta", 2) == at("st-adapter", 2) == 1
     assert at("full") is at("bitfit", 1) is None
     other = msta.random_backbone(backbone.architecture, seed=1)
-    assert fork(other.video, backbone.video) is None
+    assert shared_blocks(other.video, backbone.video) is None
 
 
-def test_probabilities_are_the_predictors_at_the_fitted_temperature(backbone):
+def test_probabilities_are_the_mean_over_the_views_at_the_fitted_temperature(backbone):
     m = member(backbone, "msta")
     m.model.temperature = 2.5
-    tempered, views = Member(m.model), torch.randn(3, 24)
-    predictor = msta.Predictor(m.model)
-    ours = tempered.probabilities_of_views(views)
-    assert torch.allclose(ours.double(), torch.from_numpy(predictor.probabilities(views[:, None])[0]), atol=1e-6)
-    assert torch.allclose(tempered.probabilities(views[:1])[0], tempered.probabilities_of_views(views[:1]), atol=1e-6)
-    assert (ours - m.probabilities_of_views(views)).abs().max() > 1e-3  # 2.5 is not 1
+    tempered, views = LoadedAdapter(m.model), torch.randn(3, 24)
+    ours = torch.from_numpy(tempered.probabilities(views[:, None])[0])
+    logits = m.model.logits(views, m.text)
+    assert torch.allclose(ours, (logits.softmax(-1).mean(0).log() / 2.5).softmax(-1).double(), atol=1e-6)
+    one = torch.from_numpy(tempered.probabilities(views[None, :1])[0])
+    assert torch.allclose(one, (logits[0] / 2.5).softmax(-1).double(), atol=1e-6)
+    assert abs(ours.numpy() - m.probabilities(views[:, None])[0]).max() > 1e-3  # 2.5 is not 1
+    assert msta.Predictor(m.model).probabilities(views[:, None])[0].tolist() == ours.tolist()
 
 
 def test_answers_to_requests_of_different_shapes(backbone):
@@ -105,9 +110,9 @@ def test_answers_to_requests_of_different_shapes(backbone):
     for (views, m), (probabilities, embeddings) in zip(requests, shared.answer(requests), strict=True):
         assert embeddings.shape == (len(views), 24)
         with torch.no_grad():
-            expected = m.probabilities(m.model.encode_video(views)).mean(0)
+            expected = m.probabilities(m.model.encode_video(views)[:, None])[0]
         assert probabilities.shape == (len(m.classes),)
-        assert (probabilities - expected).abs().max() < 1e-5
+        assert abs(probabilities - expected).max() < 1e-5
 
 
 def test_memory_of_a_member_is_its_own_alone(backbone):
@@ -118,7 +123,7 @@ def test_memory_of_a_member_is_its_own_alone(backbone):
 
 def test_a_member_needs_classes(backbone):
     with pytest.raises(MSTAError, match="no classes"):
-        Member(msta.attach(backbone, "zero-shot"))
+        LoadedAdapter(msta.attach(backbone, "zero-shot"))
 
 
 def test_members_are_loaded_onto_the_shared_weights(backbone, tmp_path):
@@ -126,6 +131,6 @@ def test_members_are_loaded_onto_the_shared_weights(backbone, tmp_path):
     model.task = Task(("push", "hug"))
     model.save(tmp_path / "a")
     loaded = SharedBackbone(backbone).load(tmp_path / "a")
-    assert fork(backbone.video, loaded.model.backbone.video) is not None
+    assert shared_blocks(backbone.video, loaded.model.backbone.video) is not None
     with pytest.raises(MSTAError, match="other weights"):
         SharedBackbone(msta.random_backbone(backbone.architecture, seed=1)).load(tmp_path / "a")

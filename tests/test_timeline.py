@@ -108,7 +108,7 @@ def test_windows_show_the_frames_on_display_and_make_each_once(ends, length, sha
         return int(picture)
 
     shown = [Shown(a, b, lambda i=i: i) for i, (a, b) in enumerate(itertools.pairwise(edges))]
-    found = list(data_windows.cut(iter(shown), length, length * share, frames, make))
+    found = list(data_windows.sliding_windows(iter(shown), length, length * share, frames, make))
     assert len(made) == len(set(made))
     for number, window in enumerate(found):
         assert window.start == pytest.approx(number * length * share)
@@ -330,13 +330,15 @@ def test_what_is_read_of_a_video_does_not_pile_up(backbone):
 
     for count in (300, 1200):
         alive = []
-        shown = module.cut(endless(count), 1.0, 0.5, 4, lambda picture: module.SeenFrame(picture, p.format))
+        shown = module.sliding_windows(
+            endless(count), 1.0, 0.5, 4, lambda picture: module.PreparedFrame(picture, p.format)
+        )
         for i, group in enumerate(module.batched(shown, 4)):
-            module.Reader([p])(group)
+            module.WindowEncoder([p.model])(group)
             if i % 5 == 4:
                 del group
                 gc.collect()
-                alive.append(sum(isinstance(o, module.SeenFrame) for o in gc.get_objects()))
+                alive.append(sum(isinstance(o, module.PreparedFrame) for o in gc.get_objects()))
         most = max(alive)
         assert most <= 4 * 3 + 4
 

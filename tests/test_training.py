@@ -36,8 +36,8 @@ from msta.evaluation.evaluate import class_embeddings
 from msta.evaluation.metrics import accuracy
 from msta.evaluation.run import evaluate_on
 from msta.notices import notice
-from msta.training import loop
 from msta.training import losses as objective_module
+from msta.training import measure, prepare
 from msta.training.loop import lr_factor, train
 from msta.training.state import saved_states
 
@@ -134,14 +134,14 @@ def test_a_run_leaves_what_it_promises(clips, backbone, tmp_path, method, overri
 
 def test_a_finished_run_leaves_no_process_and_no_model_behind(clips, backbone, tmp_path, monkeypatch):
     models = []
-    set_up = loop.set_up
+    set_up = prepare.set_up
 
     def seen(*arguments):
         made = set_up(*arguments)
         models.append(weakref.ref(made.model))
         return made
 
-    monkeypatch.setattr(loop, "set_up", seen)
+    monkeypatch.setattr(prepare, "set_up", seen)
     gc.disable()  # nothing may wait for it: a comparison trains hundreds of times
     try:
         train(config(clips, backbone, "data.workers=1"), tmp_path / "run", QUIET)
@@ -365,16 +365,14 @@ def test_the_plan_says_what_is_frozen_and_trained(clips, backbone, tmp_path):
 @pytest.fixture
 def spy(monkeypatch):
     """Every call of evaluate in the loop: the clips it measured; the figures it gives fall from call to call."""
-    import msta.training.loop as loop
-
-    calls, real = [], loop.evaluate
+    calls, real = [], measure.evaluate
 
     def evaluate(model, batches, *rest, **options):
         calls.append(batches.dataset)
         result = real(model, batches, *rest, **options)
         return {**result, "top1": 100.0 - len(calls)}
 
-    monkeypatch.setattr(loop, "evaluate", evaluate)
+    monkeypatch.setattr(measure, "evaluate", evaluate)
     return calls
 
 

@@ -17,10 +17,11 @@ from video_files import cut, packet_places, write_video
 
 from msta.data import verify as verification
 from msta.data.catalog import Catalog, Clip
-from msta.data.decode import DecodeError, decode_all
+from msta.data.decode import decode_all
 from msta.data.index import index
 from msta.data.reading import read_catalog
 from msta.data.verify import in_processes, verify
+from msta.data.video_file import DecodeError
 from msta.errors import DataError, Interrupted, MSTAError
 
 FAST = dict(workers=2, timeout=60.0)

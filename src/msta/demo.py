@@ -102,12 +102,18 @@ def demo(out: Path, console: Console, *, seed: int = 0, shots: int = 8) -> dict[
     say(f"{clip.path}: {', '.join(f'{p.label} {100 * p.probability:.0f} %' for p in ranked[1][:3])}; it is {truth}")
     frames = read_frames(clip.path, lambda d: segment_times(d, toy.architecture.frames), 128)
     draw_prediction(
-        out / "prediction.png", frames, truth, unadapted, predicted, names=("zero-shot", f"MSTA, {shots} clips a class")
+        out / "prediction.png",
+        frames,
+        truth,
+        unadapted,
+        predicted,
+        names=("zero-shot", f"{model.label}, {shots} clips per class"),
     )
 
     results: dict[str, Any] = {
         "seed": seed,
         "shots": shots,
+        "method": model.label,
         "backbone": toy.fingerprint(),
         "classes": {part: list(data.catalogs[part].classes) for part in ("base", "novel")},
         "few_shot": {

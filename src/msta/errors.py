@@ -17,9 +17,14 @@ def is_text(name: str) -> bool:
     return True
 
 
-def in_short(error: BaseException) -> str:
-    """Another library's error as part of a line of ours."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def in_short(error: object) -> str:
+    """Another library's error, or a text from outside, as part of a line of ours: cut after a sentence or a word."""
+    text = " ".join(str(error).split())
+    if len(text) > 300:
+        text = text[:300]
+        end = max(text.rfind(". ") + 1, text.rfind(" ", 240), 240 if " " not in text[240:] else 0)
+        text = f"{text[:end].rstrip()} …"
+    return text or type(error).__name__
 
 
 class MSTAError(Exception):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from msta.adapters.model import AdaptedModel
 from msta.backbone.dual_encoder import DualEncoder
-from msta.backbone.prefix import Tokens, tokens_of
+from msta.backbone.prefix import Tokens, unpack_tokens
 from msta.data.clips import ClipFormat, on_device
 
 
@@ -32,7 +32,7 @@ def views_of(batch: dict[str, Any], model: AdaptedModel, device: torch.device) -
     """A loader's batch as ``model.encode_video`` takes it, view by view; None if none of its files could be read."""
     if (tokens := on_device(batch, "tokens", device)) is not None:  # [B, views, parts, sequences a clip, s, d]
         frames = clip_format(model).frames
-        return [tokens_of(model.backbone.video, view, frames) for view in tokens.unbind(1)]
+        return [unpack_tokens(model.backbone.video, view, frames) for view in tokens.unbind(1)]
     if (video := on_device(batch, "video", device)) is None:
         return None
     kept = on_device(batch, "kept", device)

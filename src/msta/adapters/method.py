@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 class MethodConfig(BaseModel, ABC):
     """The settings of one way to adapt a backbone. Subclasses add fields and build the model.
 
-    - closed: it answers for the classes it was trained on and no others: its scores do not come from names.
-    - usual: settings of a run (dotted name -> value) that the method takes in place of the preset's, which are MSTA's.
-    - recipe: the schedule of its authors, of the same form, where theirs can be had here.
-    - search: settings worth searching, each from .. to, evenly in the logarithm.
+    - closed_set: it scores the classes it was trained on and no others, because its scores do not come from names.
+    - default_overrides: settings of a run (dotted name -> value) that replace the preset's, which are MSTA's.
+    - paper_overrides: its authors' schedule, in the same form, as far as these settings can express it.
+    - search_space: settings worth tuning, each with its lowest and highest value; both are sampled log-uniformly.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: ClassVar[str]
-    closed: ClassVar[bool] = False
-    usual: ClassVar[dict[str, float]] = {"train.lr": 1e-3}
-    recipe: ClassVar[dict[str, float]] = {}
-    search: ClassVar[dict[str, tuple[float, float]]] = {"train.lr": (1e-4, 1e-2)}
+    closed_set: ClassVar[bool] = False
+    default_overrides: ClassVar[dict[str, float]] = {"train.lr": 1e-3}
+    paper_overrides: ClassVar[dict[str, float]] = {}
+    search_space: ClassVar[dict[str, tuple[float, float]]] = {"train.lr": (1e-4, 1e-2)}
 
     @property
     def needs_grid(self) -> bool:

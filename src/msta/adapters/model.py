@@ -15,7 +15,7 @@ from msta.adapters.artefact import Artefact
 from msta.adapters.method import MethodConfig
 from msta.adapters.scores import class_logits
 from msta.adapters.task import Task
-from msta.backbone.blocks import plainly
+from msta.backbone.blocks import exact_reference_mode
 from msta.backbone.dual_encoder import DualEncoder
 from msta.backbone.prefix import Tokens, prefix_length, suffix, text_prefix, video_prefix
 from msta.errors import ConfigError
@@ -32,7 +32,7 @@ class AdaptedModel(nn.Module):
         trains: what trains, in words.
         label: the method's name and, for MSTA, what decides its size, for tables and legends.
         frozen: what does not, in words.
-        clip_views: how many augmented views of each training clip the method wants to :meth:`see` before training.
+        support_views: how many augmented views of each training clip the method wants as support features.
         task: classes and template, once trained.
         temperature: that makes the probabilities of its classes as high as they are right, fitted on validation clips.
         metrics: what was measured when it was saved.
@@ -60,7 +60,7 @@ class AdaptedModel(nn.Module):
             self.origin["base"] = os.fspath(origin.base)
         self.trains, self.frozen = trains, frozen
         self.label = label or config.name
-        self.clip_views = 0
+        self.support_views = 0
         self.task: Task | None = None
         self.temperature = 1.0
         self.metrics: dict[str, Any] = {}
@@ -71,7 +71,7 @@ class AdaptedModel(nn.Module):
             return suffix(self.backbone.video, video)
         if not self.exact_reference:
             return self.backbone.encode_video(video)
-        with plainly():
+        with exact_reference_mode():
             return self.backbone.video(video)
 
     def encode_text(self, token_ids: Tensor | Tokens) -> Tensor:
@@ -80,7 +80,7 @@ class AdaptedModel(nn.Module):
             return suffix(self.backbone.text, token_ids)
         if not self.exact_reference:
             return self.backbone.encode_text(token_ids)
-        with plainly():
+        with exact_reference_mode():
             return self.backbone.text(token_ids)
 
     def video_prefix(self, video: Tensor, kept: Tensor | None = None) -> Tokens:
@@ -120,14 +120,14 @@ class AdaptedModel(nn.Module):
         """Embeddings of clips [B, D] and of classes [K, D], any length -> scores [B, K], in float32."""
         return class_logits(video, text, self.backbone.logit_scale)
 
-    def expect(self, classes: int, clips: int) -> None:
+    def prepare(self, classes: int, clips: int) -> None:
         """Told once, before training, how many classes and training clips there are: some methods are as large."""
 
-    def see(self, embeddings: Tensor, labels: Tensor) -> None:
-        """Shown once, before training, if ``clip_views``: the training clips.
+    def add_support(self, embeddings: Tensor, labels: Tensor) -> None:
+        """Shown once, before training, if ``support_views``: the training clips.
 
         Args:
-            embeddings: [N, D], each the mean over ``clip_views`` views.
+            embeddings: [N, D], each the mean over ``support_views`` views.
             labels: int64 [N], class indices.
         """
 
@@ -137,7 +137,7 @@ class AdaptedModel(nn.Module):
         Raises:
             ConfigError: a method whose scores do not come from names is asked for other classes than its own.
         """
-        if self.config.closed and (self.task is None or tuple(classes) != self.task.classes):
+        if self.config.closed_set and (self.task is None or tuple(classes) != self.task.classes):
             own = "it was trained for none" if self.task is None else f"these are not its {len(self.task.classes)}"
             raise ConfigError(f"{self.config.name} chooses among the classes it was trained on alone, and {own}")
 

@@ -1,4 +1,4 @@
-"""Labelled clips as a browser gives them -> what ``msta train`` reads."""
+"""Labelled clips from the browser -> a data set for ``msta train``."""
 
 from __future__ import annotations
 
@@ -8,42 +8,36 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from msta.data.catalog import Clip, write_catalog
-from msta.data.decode import VIDEO_EXTENSIONS
+from msta.data.video_file import VIDEO_EXTENSIONS
 from msta.errors import MSTAError
 from msta.files import new_directory, typed_path
 
-Uploaded = Mapping[str, Sequence[str]]
-"""Class -> files."""
+Uploaded = Mapping[str, Sequence[str]]  # class name -> files
 ZIP_BYTES, ZIP_FILES = 4 * 2**30, 20_000
-"""What a zip may unpack to."""
+"""The most that a zip may unpack to."""
 
 
 def add_class(uploaded: Uploaded, name: str | None, files: Sequence[str] | None) -> dict[str, list[str]]:
-    """``uploaded`` with clips of one more class, or more of one that is there.
-
-    Raises:
-        MSTAError: no name, no files, a file that is no video by its name.
-    """
+    """``uploaded`` with the clips of another class, or more clips of a class. Raises MSTAError if some are missing."""
     name = " ".join((name or "").split())
     if not name:
-        raise MSTAError("Type the class's name: it is what the model reads.")
+        raise MSTAError("Type the name of the class: the model reads it.")
     if not files:
         raise MSTAError(f"Give clips of {name!r}.")
     for file in files:
         if not _is_video(file):
-            raise MSTAError(f"{Path(file).name}: is no video by its name.")
-    all_of_them = {key: list(value) for key, value in uploaded.items()}
-    known = next((key for key in all_of_them if key.casefold() == name.casefold()), name)
-    already = all_of_them.setdefault(known, [])
-    already += [file for file in files if file not in already]
-    return all_of_them
+            raise MSTAError(f"{Path(file).name}: its name is not that of a video.")
+    extended = {key: list(value) for key, value in uploaded.items()}
+    known = next((key for key in extended if key.casefold() == name.casefold()), name)
+    own = extended.setdefault(known, [])
+    own += [file for file in files if file not in own]
+    return extended
 
 
 def from_uploads(uploaded: Uploaded, to: Path) -> Path:
-    """Write a catalog of them into the new folder ``to``; return it.
+    """Write a catalog into the new folder ``to``, and return its path.
 
-    Raises:
-        MSTAError: fewer than two classes, or than two clips of one.
+    Raises MSTAError if there are fewer than two classes, or fewer than two clips of a class.
     """
     if len(uploaded) < 2:
         raise MSTAError("Add clips of two classes or more: a classifier needs a choice.")
@@ -57,12 +51,12 @@ def from_uploads(uploaded: Uploaded, to: Path) -> Path:
 
 
 def from_zip(archive: str | None, to: Path, *, most_bytes: int = ZIP_BYTES, most_files: int = ZIP_FILES) -> Path:
-    """Unpack a zip's videos into a new folder in ``to``; return the folder that has the classes' sub-folders.
+    """Unpack the videos of a zip into a new folder in ``to``. Returns the folder with the sub-folders of the classes.
 
-    What is no video by its name is left in the archive; nothing is written outside ``to``.
+    Files without the name of a video are not unpacked. Nothing is written outside ``to``.
 
     Raises:
-        MSTAError: no zip, damaged, no videos in folders, or more than the limits.
+        MSTAError: there is no zip, it is damaged, it has no videos in folders, or it exceeds a limit.
     """
     if not archive:
         raise MSTAError("Give a zip first.")
@@ -84,11 +78,7 @@ def from_zip(archive: str | None, to: Path, *, most_bytes: int = ZIP_BYTES, most
 
 
 def from_folder(typed: str | None) -> Path:
-    """A folder, or a table of clips, on this computer.
-
-    Raises:
-        MSTAError: none is typed, or there is none.
-    """
+    """A folder or a table of clips on this computer. Raises MSTAError if it does not exist."""
     if not (typed or "").strip():
         raise MSTAError("Type the path of a folder with a sub-folder for each class.")
     path = typed_path((typed or "").strip())
@@ -104,7 +94,7 @@ def _is_video(name: str) -> bool:
 
 
 def _unpack(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, left: int, name: str, most: int) -> int:
-    """One file, counted as it comes: a header may lie. Returns its bytes."""
+    """Unpack one file and return its bytes. They are counted while they are unpacked, because a header may lie."""
     target = folder / entry.filename
     if ".." in target.parts or not target.resolve().is_relative_to(folder.resolve()):
         raise MSTAError(f"{name}: holds {entry.filename!r}, which leads out of it.")
@@ -120,7 +110,7 @@ def _unpack(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, left:
 
 
 def _with_classes(folder: Path) -> Path:
-    """Below folders that hold nothing but one folder of folders."""
+    """Go down through folders that hold only one folder of folders."""
     inside = list(folder.iterdir())
     while len(inside) == 1 and inside[0].is_dir() and any(path.is_dir() for path in inside[0].iterdir()):
         folder = inside[0]

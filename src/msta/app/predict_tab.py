@@ -1,4 +1,4 @@
-"""The first tab: a video -> what it shows, when, and why."""
+"""The first tab: a video -> its classes, a timeline and an explanation."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 import gradio as gr
 
 from msta.app import render
-from msta.app.page import COMPUTING, NONE, QUICK, Page, bring, chosen, waiting
-from msta.app.predicting import LONG, Answer, Wanted, answer, why
+from msta.app.page import COMPUTING, NONE, QUICK, Page, chosen, placeholder, scroll_to
+from msta.app.predicting import LONG, Answer, Settings, answer, explain_answer
 
 _TIMELINE = {f"of videos from {LONG:g} s on": None, "always": True, "never": False}
 
 
 def predict_tab(page: Page) -> gr.Dropdown:
-    """Returns the list of adapters, which may grow."""
+    """Build the tab. Returns the list of adapters, to which trained ones are added."""
     found = gr.State(None)
     first = next(iter(page.models.adapters()), NONE)
     with gr.Row():
@@ -24,17 +24,17 @@ def predict_tab(page: Page) -> gr.Dropdown:
             adapter = gr.Dropdown(page.choices(), value=first, label="Adapter", filterable=False)
             typed = gr.Textbox(
                 label="Class names, separated by commas", placeholder="swipe left, swipe right, wave",
-                info="Needed without an adapter. With one: in place of its own classes.", lines=2,
+                info="Needed without an adapter. With an adapter, they replace its classes.", lines=2,
             )  # fmt: skip
             with gr.Accordion("Timeline and explanation", open=False):
                 lines = gr.Dropdown(list(_TIMELINE), label="Timeline", filterable=False)
-                window = gr.Slider(0.5, 10, 2, step=0.5, label="Window, s (about as long as what is to be seen)")
+                window = gr.Slider(0.5, 10, 2, step=0.5, label="Window, s (about as long as an action)")
                 shortest = gr.Slider(0, 10, 1, step=0.5, label="Shortest segment, s")
-                unsure = gr.Checkbox(False, label="Unknown where it is less sure than of validation clips")
+                unsure = gr.Checkbox(False, label="Show “unknown” below the adapter's threshold")
                 explaining = gr.Checkbox(True, label="Explain the likeliest class")
             go = gr.Button("Predict", variant="primary", elem_id="msta-predict")
         with gr.Column(min_width=320, elem_id="msta-found"):
-            ranking = gr.HTML(waiting("What the video shows will be here."), min_height=90)
+            ranking = gr.HTML(placeholder("The classes of the video appear here."), min_height=90)
             with gr.Row(visible=False) as choice:
                 label = gr.Dropdown([], label="Explain", filterable=False, min_width=200)
                 part = gr.Dropdown([], label="of", filterable=False, min_width=200)
@@ -44,10 +44,10 @@ def predict_tab(page: Page) -> gr.Dropdown:
         video: str | None, adapter: str, typed: str, lines: str, window: float, shortest: float, unsure: bool,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:  # fmt: skip
-        wanted = Wanted(_TIMELINE[lines], window, shortest, unsure)
+        settings = Settings(_TIMELINE[lines], window, shortest, unsure)
         got, problem = page.attempt(
             lambda: answer(
-                page.models, video, chosen(adapter), typed, wanted, limits=page.limits,
+                page.models, video, chosen(adapter), typed, settings, limits=page.limits,
                 tell=lambda share: progress(share, desc="Reading the video"),
             )
         )  # fmt: skip
@@ -63,19 +63,21 @@ def predict_tab(page: Page) -> gr.Dropdown:
     def explain(got: Answer | None, label: str, part: str) -> str:
         if got is None:
             return ""
-        explanation, problem = page.attempt(lambda: why(got, label, part))
-        return problem if explanation is None else render.why(explanation)
-
-    def explain_first(got: Answer | None, label: str, part: str, wanted: bool) -> str:
-        return explain(got, label, part) if wanted else ""
+        explanation, problem = page.attempt(lambda: explain_answer(got, label, part))
+        return problem if explanation is None else render.explanation(explanation)
 
     asked = [video, adapter, typed, lines, window, shortest, unsure]
     shown = [found, ranking, line, choice, label, part, reasons]
     predicted = go.click(predict, asked, shown, show_progress_on=[ranking], **COMPUTING)
     predicted.then(
-        None, js=bring("#msta-given:has(.msta-timeline) #msta-video", "#msta-found"), api_visibility="private"
+        None, js=scroll_to("#msta-given:has(.msta-timeline) #msta-video", "#msta-found"), api_visibility="private"
     )
-    predicted.then(explain_first, [found, label, part, explaining], reasons, **COMPUTING)
+    predicted.then(
+        lambda got, label, part, wanted: explain(got, label, part) if wanted else "",
+        [found, label, part, explaining],
+        reasons,
+        **COMPUTING,
+    )
     label.input(explain, [found, label, part], reasons, **COMPUTING)
     part.input(lambda got, part: got.parts[part][1] if got else None, [found, part], label, **QUICK).then(
         explain, [found, label, part], reasons, **COMPUTING

@@ -9,60 +9,50 @@ from pathlib import Path
 
 from msta.app.models import Models
 from msta.data.catalog import WHOLE, Span
-from msta.data.decode import DecodeError, VideoInfo, probe
+from msta.data.decode import VideoInfo, probe
+from msta.data.video_file import DecodeError
 from msta.errors import MSTAError
-from msta.inference.explain import Explanation
-from msta.inference.explain import explain as explain_class
-from msta.inference.guards import too_much
-from msta.inference.predictor import Prediction, Predictor
+from msta.inference.explain import Explanation, explain
+from msta.inference.loaded_adapter import Prediction
+from msta.inference.predictor import Predictor
 from msta.inference.segments import Segment, Smoothing
+from msta.inference.serving import exceeded_limit
 from msta.inference.timeline import Timeline, Windows, read_timelines
 
-LONG = 10.0
-"""Seconds from which on a video has a timeline, unless told otherwise."""
+LONG = 10.0  # seconds. A video of at least this length gets a timeline by default
 LIMITS: dict[str, float] = {"seconds": 3600, "pixels": 4096 * 2304, "frames": 3600 * 60}
-"""What a video may have."""
+"""The most that a video may have."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """How to look at a video.
+class Settings:
+    """How to make the timeline of a video.
 
-    Attributes:
-        timeline: make one; None: of a long video.
-        window: of it, in seconds, one every quarter of it.
-        shortest: segment, in seconds.
-        unknown: leave out what is under the adapter's threshold, which was chosen for whole clips: windows, which
-            cut actions in two, are less sure.
+    ``unknown`` applies the threshold of the adapter to it. That is off by default, because the threshold was chosen
+    for whole clips. Windows cut actions in two, so their probabilities are lower.
     """
 
-    timeline: bool | None = None
-    window: float = 2.0
-    shortest: float = 1.0
+    timeline: bool | None = None  # whether to make one; None: if the video is long
+    window: float = 2.0  # in seconds; one every quarter of it
+    shortest: float = 1.0  # segment, in seconds
     unknown: bool = False
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a video shows.
+    """What a predictor says about a video."""
 
-    Attributes:
-        video: the file.
-        info: what it says of itself.
-        predictor: that was asked.
-        ranked: all classes, the likeliest first.
-        unknown_below: the probability below which it is of none of them; None if the adapter has none.
-        calibrated: whether the probabilities are fitted on validation clips.
-        timeline: of a long video.
-    """
-
-    video: str
+    video: str  # the file
     info: VideoInfo
     predictor: Predictor
-    ranked: list[Prediction]
-    unknown_below: float | None
-    calibrated: bool
+    ranked: list[Prediction]  # all classes, the most likely first
+    unknown_below: float | None  # the probability below which the video is unknown; None: there is no threshold
     timeline: Timeline | None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the probabilities were fitted on validation clips."""
+        return self.predictor.temperature != 1
 
     @property
     def unknown(self) -> bool:
@@ -71,9 +61,9 @@ class Answer:
 
     @property
     def parts(self) -> dict[str, tuple[Span, str]]:
-        """What can be explained: the whole video, and the segments of its timeline.
+        """What can be explained: name -> span and class of the whole video, and of each segment of the timeline.
 
-        What each is called -> its span, and the class it is of, if it is of one, else the likeliest of the video.
+        The class of an unknown segment is the most likely one of the video.
         """
         likeliest = self.ranked[0].label
         found: dict[str, tuple[Span, str]] = {"the whole video": (WHOLE, likeliest)}
@@ -83,7 +73,7 @@ class Answer:
 
 
 def typed_classes(text: str | None) -> list[str]:
-    """Class names as somebody types them: separated by commas, semicolons or lines."""
+    """Class names from a text field, separated by commas, semicolons or line breaks."""
     return [name.strip() for name in re.split(r"[,;\n]", text or "") if name.strip()]
 
 
@@ -92,24 +82,16 @@ def answer(
     video: str | None,
     adapter: str | None,
     typed: str | None,
-    wanted: Wanted = Wanted(),
+    settings: Settings = Settings(),
     *,
     limits: dict[str, float] = LIMITS,
     tell: Callable[[float], None] = lambda share: None,
 ) -> Answer:
-    """Predict.
+    """Predict an uploaded video.
 
-    Args:
-        models: to choose from.
-        video: an uploaded file.
-        adapter: its name; None: the backbone as it is.
-        typed: class names; none: the adapter's.
-        wanted: how to look at it.
-        limits: see :data:`LIMITS`.
-        tell: called with the share of the timeline that is done.
-
-    Raises:
-        MSTAError: one sentence about what is missing or wrong.
+    ``adapter`` is its name, or None for the backbone alone; ``typed`` holds class names, and the adapter's are used if
+    it is empty; ``tell`` is called with the share of the timeline that is done. Raises MSTAError, with one sentence, if
+    something is missing or wrong.
     """
     if not video:
         raise MSTAError("Give a video first.")
@@ -117,64 +99,52 @@ def answer(
     if not classes and adapter is None:
         raise MSTAError("Type the names of two classes or more, separated by commas, or pick an adapter.")
     if len(classes) == 1:
-        raise MSTAError(f"One class is no choice: every video would be {classes[0]!r}. Type another beside it.")
+        raise MSTAError(f"One class is no choice: every video would be {classes[0]!r}. Type another class.")
     try:
         info = probe(video)
-        if reason := too_much(info, limits):
+        if reason := exceeded_limit(info, limits):
             raise DecodeError(video, reason)
         predictor = models.predictor(adapter, classes or None)
-        return Answer(
-            video, info, predictor, predictor(video), None if classes else models.unknown_below(adapter),
-            predictor.temperature != 1, _timeline(models, predictor, info, None if classes else adapter, wanted, tell),
-        )  # fmt: skip
+        ranked, below = predictor(video), None if classes else models.unknown_below(adapter)
+        return Answer(video, info, predictor, ranked, below, _timeline(predictor, info, below, settings, tell))
     except DecodeError as error:
         raise MSTAError(f"{Path(video).name}: {error.reason}") from error
 
 
 def _timeline(
-    models: Models,
-    predictor: Predictor,
-    info: VideoInfo,
-    adapter: str | None,
-    wanted: Wanted,
-    tell: Callable[[float], None],
+    predictor: Predictor, info: VideoInfo, below: float | None, settings: Settings, tell: Callable[[float], None]
 ) -> Timeline | None:
-    if not (info.duration >= LONG if wanted.timeline is None else wanted.timeline):
+    if not (info.duration >= LONG if settings.timeline is None else settings.timeline):
         return None
-    below = models.unknown_below(adapter) if wanted.unknown else None
-    smoothing = Smoothing(wanted.shortest, unknown_below=below)
-    windows = Windows(wanted.window, wanted.window / 4)
+    smoothing = Smoothing(settings.shortest, unknown_below=below if settings.unknown else None)
+    windows = Windows(settings.window, settings.window / 4)
 
-    def told(number: int, segment: Segment) -> None:
+    def tell_segment(number: int, segment: Segment) -> None:
         tell(min(1.0, segment.end / info.duration))
 
-    return read_timelines(predictor, info.path, windows, smoothing, tell=told)[0]
+    return read_timelines(predictor, info.path, windows, smoothing, tell=tell_segment)[0]
 
 
-def why(found: Answer, label: str | None = None, part: str | None = None, steps: int = 16) -> Explanation:
-    """Explain a class of a video, or of a part of it.
+def explain_answer(answer: Answer, label: str | None = None, part: str | None = None, steps: int = 16) -> Explanation:
+    """Explain a class of a video, or of one of :attr:`Answer.parts`. By default it is the class of that part.
 
-    Args:
-        found: of :func:`answer`.
-        label: the class; None: the part's.
-        part: of :attr:`Answer.parts`; None: all of it.
-        steps: see :func:`msta.inference.explain.explain`.
+    ``steps``: see :func:`msta.inference.explain.explain`.
     """
-    span, own = found.parts[part] if part else (WHOLE, None)
-    return explain_class(found.predictor, found.video, label or own, span=span, steps=steps)
+    span, own = answer.parts[part] if part else (WHOLE, None)
+    return explain(answer.predictor, answer.video, label or own, span=span, steps=steps)
 
 
 def in_words(explanation: Explanation) -> str:
-    """What mattered most, in a sentence or two."""
+    """One sentence about the frame and the word that matter most."""
     by_frame: Sequence[float] = explanation.by_frame.tolist()
     best = max(range(len(by_frame)), key=lambda i: by_frame[i])
     label = explanation.label
     if by_frame[best] > 0:
-        said = f"The frame at {explanation.times[best]:.1f} s speaks most for “{label}”"
+        text = f"The frame at {explanation.times[best]:.1f} s speaks most for “{label}”"
     else:
-        said = f"No frame speaks for “{label}” more than the clip's mean colour would"
+        text = f"No frame speaks for “{label}” more than the clip's mean colour would"
     if explanation.words:
         word, loss = max(explanation.words, key=lambda one: one[1])
         if loss > 0:
-            return f"{said}; of its words it is “{word}” that counts most."
-    return f"{said}."
+            return f"{text}; among its words, “{word}” counts most."
+    return f"{text}."

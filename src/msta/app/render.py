@@ -1,4 +1,4 @@
-"""What was found -> HTML: filled templates, in which everything that came from outside is escaped."""
+"""Results -> HTML. Templates escape everything that comes from outside."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msta.app.predicting import Answer, in_words
-from msta.app.searching import Found
+from msta.app.searching import SearchResult
 from msta.app.training import Progress
 from msta.errors import MSTAError, one_line
 from msta.evaluation.figures import COLOURS, film_strip
 from msta.evaluation.report import embedded
 from msta.inference.explain import Explanation
-from msta.inference.heatmap import alight, heat, warmth
+from msta.inference.heatmap import overlay_heatmap, patch_heatmaps, resize_heatmap
 from msta.inference.output import clock
 
 T = TypeVar("T")
@@ -46,29 +46,27 @@ def _fill(template: str, **content: Any) -> str:
 
 
 def read(name: str) -> str:
-    """A file of this package's templates: a template, the style sheet, the script."""
+    """A file in templates/: a template, the style sheet or the script."""
     return (resources.files("msta.app") / "templates" / name).read_text(encoding="utf-8")
 
 
 def attempt(work: Callable[[], T], hidden: str = "") -> tuple[T | None, str]:
-    """What ``work`` returns and "", or None and a sentence in HTML: never a traceback.
+    """The result of ``work`` and "", or None and a sentence in HTML. It never raises.
 
-    Args:
-        work: anything.
-        hidden: a folder of the app's own, which means nothing to whoever reads the sentence.
+    ``hidden`` is a folder of the app, which is removed from the sentence because users do not know it.
     """
     try:
         return work(), ""
     except MSTAError as error:
-        said = str(error)
+        text = str(error)
     except OSError as error:
-        said = f"{error.filename or 'error'}: {error.strerror or error}"
+        text = f"{error.filename or 'error'}: {error.strerror or error}"
     except Exception as error:
-        _log.exception("unforeseen, in the app")
-        said = f"Something nobody foresaw went wrong ({type(error).__name__}); the terminal of msta app says more."
+        _log.exception("unexpected error in the app")
+        text = f"Something unexpected went wrong ({type(error).__name__}); see the terminal of msta app."
     if hidden:
-        said = re.sub(rf"{re.escape(hidden)}/(uploads/[0-9a-f]+/|clips/\d+/)?", "", said)
-    return None, problem(said)
+        text = re.sub(rf"{re.escape(hidden)}/(uploads/[0-9a-f]+/|clips/\d+/)?", "", text)
+    return None, problem(text)
 
 
 def problem(text: str) -> str:
@@ -77,12 +75,12 @@ def problem(text: str) -> str:
 
 
 def ranking(answer: Answer) -> str:
-    """Bars of the likeliest classes, and whether it is none of them."""
+    """Bars for the most likely classes, and whether the video is unknown."""
     return _fill("ranking", answer=answer, top=answer.ranked[:_TOP], name=Path(answer.video).name)
 
 
 def timeline(answer: Answer) -> str:
-    """A strip with a colour a class, its legend, and a table; empty without a timeline."""
+    """A strip with one colour per class, its legend, and a table. Empty without a timeline."""
     line = answer.timeline
     if line is None:
         return ""
@@ -95,47 +93,44 @@ def timeline(answer: Answer) -> str:
     return _fill("timeline", line=line, colours=colours, legend=legend)
 
 
-def why(explanation: Explanation) -> str:
-    """The film strip, what each frame and word adds, and a sentence."""
+def explanation(explanation: Explanation) -> str:
+    """The film strip, how much each frame and word counts, and a sentence."""
     adds = explanation.by_frame
     strongest = float(np.abs(adds).max()) or 1.0
-    warm = warmth(explanation)
+    heatmaps = patch_heatmaps(explanation)
     frames = [
         {
             "time": explanation.times[i],
             "adds": float(adds[i]),
             "share": abs(float(adds[i])) / strongest,
             "seen": _picture(frame),
-            "alight": _picture(alight(frame, heat(warm[i], *frame.shape[:2]))),
+            "heatmap": _picture(overlay_heatmap(frame, resize_heatmap(heatmaps[i], *frame.shape[:2]))),
         }
         for i, frame in enumerate(explanation.frames)
     ]
     most = max((abs(loss) for _, loss in explanation.words), default=0.0) or 1.0
     words = [(word, loss, abs(loss) / most) for word, loss in explanation.words]
-    return _fill("why", explanation=explanation, frames=frames, words=words, said=in_words(explanation))
+    return _fill("explanation", explanation=explanation, frames=frames, words=words, said=in_words(explanation))
 
 
 def classes(uploaded: dict[str, list[str]]) -> str:
-    """What was added so far."""
+    """The classes that were added so far."""
     return _fill("classes", uploaded=uploaded)
 
 
-def run(progress: Progress | None) -> str:
-    """How a training is doing."""
-    if progress is None:
-        return ""
-    curve = embedded(progress.curve) if progress.curve else None
-    return _fill("run", run=progress, curve=curve)
+def run(progress: Progress) -> str:
+    """The state of a training."""
+    return _fill("run", run=progress, curve=embedded(progress.curve) if progress.curve else None)
 
 
-def moments(found: Found) -> str:
-    """A grid of what was found."""
+def moments(found: SearchResult) -> str:
+    """A grid of the moments that were found."""
     each = [(moment, embedded(strip)) for moment, strip in zip(found.moments, found.strips, strict=True)]
     return _fill("moments", found=found, each=each)
 
 
 def _distinct(count: int) -> Sequence[str]:
-    """Colours, none of them grey; of many, the hues lie as far apart as the golden angle puts them."""
+    """Different colours, none of them grey. If they are many, their hues are golden angles apart."""
     few = COLOURS[1:]
     return few[:count] if count <= len(few) else [f"hsl({i * 137.508 % 360:.1f} 55% 45%)" for i in range(count)]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import gradio as gr
 
 from msta.app import render
-from msta.app.page import COMPUTING, NONE, Page, chosen, waiting
+from msta.app.page import COMPUTING, NONE, Page, chosen, placeholder
 from msta.app.searching import search
 
 
 def search_tab(page: Page) -> gr.Dropdown:
-    """Returns the list of adapters, which may grow."""
+    """Build the tab. Returns the list of adapters, to which trained ones are added."""
     with gr.Row(equal_height=True):
         query = gr.Textbox(
             label="What to look for", placeholder="someone falls", scale=3, min_width=280, elem_id="msta-query"
@@ -19,11 +19,11 @@ def search_tab(page: Page) -> gr.Dropdown:
     with gr.Row():
         folder = gr.Textbox(
             str(page.folder or ""), label="In the folder", placeholder="/home/me/videos", scale=2, min_width=280,
-            elem_id="msta-in", info="Read into an index the first time, which takes a while.",
+            elem_id="msta-in", info="The first search reads all videos into an index, which takes a while.",
         )  # fmt: skip
         adapter = gr.Dropdown(page.choices(), value=NONE, label="Adapter", filterable=False, min_width=240)
         window = gr.Slider(0.5, 30, 4, step=0.5, label="A moment, s", min_width=240)
-    found = gr.HTML(waiting("Moments will be here."), min_height=90, elem_id="msta-moments")
+    found = gr.HTML(placeholder("The moments appear here."), min_height=90, elem_id="msta-moments")
 
     def look(
         query: str,

@@ -11,29 +11,20 @@ from msta.adapters.model import AdaptedModel
 from msta.app.models import Models
 from msta.errors import MSTAError
 from msta.files import typed_path
-from msta.inference.search import INDEX, Moment, key_of, query_embedding, read_index, strips, update_index
+from msta.inference.search import INDEX, Moment, index_key, query_embedding, read_index, strips, update_index
 from msta.inference.timeline import Windows
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search found.
-
-    Attributes:
-        query: the sentence.
-        folder: where.
-        moments: the nearest first.
-        strips: JPEG, three frames of each.
-        files: videos in the folder.
-        windows: moments there are.
-    """
+class SearchResult:
+    """The result of a search."""
 
     query: str
     folder: Path
-    moments: list[Moment]
-    strips: list[bytes]
-    files: int
-    windows: int
+    moments: list[Moment]  # the nearest first
+    strips: list[bytes]  # JPEG, three frames of each moment
+    files: int  # videos in the folder
+    windows: int  # moments in the index
 
 
 def search(
@@ -45,20 +36,11 @@ def search(
     window: float = 4.0,
     top: int = 12,
     tell: Callable[[int, int, str], None] = lambda number, count, path: None,
-) -> Found:
-    """Search; the first time, a folder is read.
+) -> SearchResult:
+    """Search a folder on this computer. The first search reads all its videos into an index.
 
-    Args:
-        models: to choose from.
-        query: a sentence.
-        folder: a path on this computer.
-        adapter: its name; None: the backbone as it is.
-        window: seconds of a moment.
-        top: moments to find.
-        tell: called with a number, of how many, and the video that is read into the index next.
-
-    Raises:
-        MSTAError: one sentence about what is missing or wrong.
+    ``adapter`` is its name, or None for the backbone alone; a moment lasts ``window`` seconds; ``tell`` is that of
+    :func:`update_index`. Raises MSTAError, with one sentence, if something is missing or wrong.
     """
     query, typed = (query or "").strip(), (folder or "").strip()
     if not query:
@@ -69,18 +51,18 @@ def search(
     model = models.model(adapter)
     asked = query_embedding(model, query)
     windows = Windows(window, window / 2)
-    if where.is_dir() and not os.access(where, os.W_OK):  # told now, not when all of it is read
+    if where.is_dir() and not os.access(where, os.W_OK):  # report this before the videos are read
         raise MSTAError(
-            f"{where}: cannot be written to, and the index goes there; msta search --index writes elsewhere."
+            f"{where}: cannot be written to, but the index goes there; msta search --index writes it elsewhere."
         )
     index = update_index(model, where, _index_file(model, where, windows), windows, tell)
     moments = index.nearest(asked, top)
-    return Found(query, where, moments, list(strips(where, moments)), len(index.files), len(index.paths))
+    return SearchResult(query, where, moments, list(strips(where, moments)), len(index.files), len(index.paths))
 
 
 def _index_file(model: AdaptedModel, folder: Path, windows: Windows) -> Path:
-    """What ``msta search`` made, if it fits; else one of this model and these windows, which the page may change."""
-    key, shared = key_of(model, windows), folder / INDEX
+    """The index of ``msta search`` if it fits, else one for this model and these windows, which the app may change."""
+    key, shared = index_key(model, windows), folder / INDEX
     if shared.exists() and read_index(shared).key == key:
         return shared
     return folder / f".msta-index-{key[:12]}.parquet"

@@ -1,14 +1,14 @@
-"""Starting the app: on this machine, without a network, without telemetry."""
+"""Start the app: on this machine, without a network and without telemetry."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
@@ -21,8 +21,8 @@ from msta.app.training import Trainings
 from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
 from msta.errors import ConfigError, MSTAError
-from msta.inference.durations import short_names
-from msta.inference.guards import is_loopback
+from msta.inference.arguments import adapter_names
+from msta.inference.serving import is_loopback, listen
 
 
 def run(
@@ -38,36 +38,28 @@ def run(
     allow_anyone: bool = False,
     seconds: float = LIMITS["seconds"],
 ) -> None:
-    """Serve the page until Ctrl-C or SIGTERM; a training under way is then stopped, and saved.
+    """Serve the page until Ctrl-C or SIGTERM. A training is then stopped and saved.
 
-    Args:
-        adapters: directories, all of one backbone.
-        folder: of more of them, each a sub-folder, or of runs.
-        backbone: see :func:`msta.load_backbone`; None: the first adapter's, or "toy".
-        base: see :func:`msta.load_backbone`.
-        search_in: the folder that is offered for a search.
-        runs: where trained adapters go.
-        host: address to listen on.
-        port: 0 for any that is free.
-        allow_anyone: listen where others can reach it.
-        seconds: of a video that may be given.
+    The arguments are the options of ``msta app``: ``folder`` is its --adapters, ``search_in`` its --in. If ``backbone``
+    is None, it is that of the first adapter, or "toy".
 
     Raises:
-        ConfigError: others could reach it; gradio is not installed.
-        MSTAError: a folder is not there, an adapter or the backbone cannot be loaded, the port is taken.
+        ConfigError: others could reach the app, or gradio is not installed.
+        MSTAError: a folder does not exist, an adapter or the backbone cannot be loaded, or the port is taken.
     """
-    if find_spec("gradio") is None:  # it is imported below, when its settings are made
+    if find_spec("gradio") is None:  # imported below, after its environment variables are set
         raise ConfigError("msta app needs the package gradio: pip install 'msta[app]'")
     if not allow_anyone and not is_loopback(host):
         raise ConfigError(
             f"--host {host}: others could use this computer through the page, which asks for no password; "
-            "add --allow-anyone if that is meant"
+            "add --allow-anyone if you want that"
         )
     for option, needed in (("--adapters", folder), ("--in", search_in)):
         if needed is not None and not needed.is_dir():
-            raise MSTAError(f"{option}: {needed} is no folder")
-    port = _free_port(host, port)
-    named = dict(zip(short_names(adapters), adapters, strict=True)) | (find_adapters(folder) if folder else {})
+            raise MSTAError(f"{option}: {needed} is not a folder")
+    with listen(host, port) as free:  # Gradio's own error about a taken port names settings that msta does not have
+        port = free.getsockname()[1]
+    named = dict(zip(adapter_names(adapters), adapters, strict=True)) | (find_adapters(folder) if folder else {})
     with tempfile.TemporaryDirectory(prefix="msta-app-") as scratch:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(scratch) / "uploads")  # read when gradio is imported
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -100,15 +92,14 @@ def _serve(
 ) -> None:
     import gradio as gr
 
-    from msta.app.layout import build
     from msta.app.page import Page
     from msta.app.render import read
 
-    font, mono = (gr.themes.Font(name) for name in ("system-ui", "monospace"))  # fetched from nowhere
+    font, mono = (gr.themes.Font(name) for name in ("system-ui", "monospace"))  # system fonts, not downloaded
     theme = gr.themes.Default(primary_hue="blue", font=[font], font_mono=[mono])
-    page = build(Page(models, trainings, scratch, search_in.absolute() if search_in else None, limits))
+    page = _build(Page(models, trainings, scratch, search_in.absolute() if search_in else None, limits))
     _, url, _ = page.launch(
-        server_name=host, server_port=port, app_kwargs=_only_asked_as(host),
+        server_name=host, server_port=port, app_kwargs=_host_check(host),
         theme=theme, css=read("app.css"), head=f"<script>{read('app.js')}</script>", footer_links=[],
         share=False, quiet=True, prevent_thread_lock=True, ssr_mode=False, pwa=False, mcp_server=False,
         enable_monitoring=False, run_history=False,
@@ -128,10 +119,35 @@ def _serve(
         page.close(verbose=False)
 
 
-def _only_asked_as(host: str) -> dict[str, Any]:
-    """Settings of the server: on loopback it answers to loopback's names alone.
+def _build(page: Any) -> Any:
+    """The page with its tabs."""
+    import gradio as gr
 
-    Else a page from elsewhere, whose name is made to mean 127.0.0.1 once it is open (DNS rebinding), could use the app.
+    from msta.app.page import QUICK
+    from msta.app.predict_tab import predict_tab
+    from msta.app.search_tab import search_tab
+    from msta.app.train_tab import progress, train_tab
+
+    backbone = escape(Path(str(page.models.backbone.source)).name)
+    with gr.Blocks(title="msta", analytics_enabled=False, delete_cache=(3600, 24 * 3600)) as blocks:
+        gr.HTML(f'<header class="msta-head"><h1>msta</h1><p>what happens in a video; backbone: {backbone}</p></header>')
+        with gr.Tabs():
+            with gr.Tab("Predict"):
+                predicting = predict_tab(page)
+            with gr.Tab("Train"):
+                timer, watched = train_tab(page)
+            with gr.Tab("Search"):
+                searching = search_tab(page)
+        shown = [*watched, timer, predicting, searching]
+        timer.tick(lambda: progress(page), None, shown, **QUICK)
+        blocks.load(lambda: progress(page, arriving=True), None, shown, **QUICK)
+    return blocks
+
+
+def _host_check(host: str) -> dict[str, Any]:
+    """Server settings. On loopback the app answers only requests for the names of loopback.
+
+    Otherwise a web page elsewhere could use the app by making its own name resolve to 127.0.0.1 (DNS rebinding).
     """
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -139,14 +155,3 @@ def _only_asked_as(host: str) -> dict[str, Any]:
     if not is_loopback(host) or ":" in host:
         return {}
     return {"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=[host, "127.0.0.1", "localhost"])]}
-
-
-def _free_port(host: str, port: int) -> int:
-    """The port, or any for 0, if nobody has it: Gradio's own words for that speak of other settings than ours."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise MSTAError(f"--host {host} --port {port}: {error.strerror}") from error
-        return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""The second tab: labelled clips -> an adapter, with a curve that grows."""
+"""The second tab: labelled clips -> an adapter. The learning curve is shown during the training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import gradio as gr
 
 from msta.app import clips, render
-from msta.app.page import ALONE, QUICK, Page, bring, waiting
+from msta.app.page import ALONE, QUICK, Page, placeholder, scroll_to
+from msta.app.training import UNDER_WAY
 from msta.errors import MSTAError
 from msta.methods import METHODS
 
@@ -18,7 +19,7 @@ _BY = ("Add class by class", "A zip", "A folder on this computer")
 
 
 def train_tab(page: Page) -> tuple[gr.Timer, list[Any]]:
-    """Returns the timer that ticks while a run is under way, and what :func:`progress` fills."""
+    """Build the tab. Returns the timer that ticks during a training, and the components that :func:`progress` sets."""
     uploaded = gr.State({})
     timer = gr.Timer(_TICK, active=False)
     methods = [name for name in METHODS if name != "zero-shot"]
@@ -50,10 +51,10 @@ def train_tab(page: Page) -> tuple[gr.Timer, list[Any]]:
             with gr.Row():
                 go = gr.Button("Train", variant="primary", elem_id="msta-train", min_width=120)
                 stop = gr.Button("Stop", variant="stop", visible=False, min_width=120, elem_id="msta-stop")
-                go_on = gr.Button("Go on", visible=False, min_width=120, elem_id="msta-go-on")
+                resume = gr.Button("Go on", visible=False, min_width=120, elem_id="msta-go-on")
         with gr.Column(min_width=320, elem_id="msta-trained"):
             problem = gr.HTML(visible=False)
-            view = gr.HTML(waiting("The training's curve and result will be here."))
+            view = gr.HTML(placeholder("The learning curve and the result appear here."))
             download = gr.DownloadButton("Download the adapter (.zip)", visible=False, elem_id="msta-download")
 
     def show(chosen: str) -> list[gr.Column]:
@@ -65,29 +66,29 @@ def train_tab(page: Page) -> tuple[gr.Timer, list[Any]]:
             return [so_far, wrong + render.classes(so_far), gr.skip(), gr.skip()]
         return [got, render.classes(got), "", None]
 
-    def begin(called: str, method: str, epochs: float, *given: Any) -> list[Any]:
-        return do(lambda: page.trainings.begin(called, _data(page, *given), method, int(epochs)))
+    def start(called: str, method: str, epochs: float, *given: Any) -> list[Any]:
+        return do(lambda: page.trainings.start(called, _data(page, *given), method, int(epochs)))
 
     def do(work: Callable[[], None]) -> list[Any]:
         _, wrong = page.attempt(work)
         return [gr.HTML(wrong, visible=bool(wrong)), *progress(page)[: len(watched) + 1]]
 
-    watched = [view, download, go, stop, go_on]
+    watched = [view, download, go, stop, resume]
     by.change(show, by, [one_by_one, zipped, on_disk], **QUICK)
     add.click(add_class, [uploaded, name, files], [uploaded, added, name, files], **QUICK)
     clear.click(lambda: ({}, render.classes({})), None, [uploaded, added], **QUICK)
-    told = [problem, *watched, timer]
-    begun = go.click(begin, [called, method, epochs, by, uploaded, archive, folder], told, **ALONE)
-    begun.then(None, js=bring("#msta-trained"), api_visibility="private")
+    shown = [problem, *watched, timer]
+    started = go.click(start, [called, method, epochs, by, uploaded, archive, folder], shown, **ALONE)
+    started.then(None, js=scroll_to("#msta-trained"), api_visibility="private")
     stop.click(page.trainings.stop, None, None, **QUICK)
-    go_on.click(lambda: do(page.trainings.go_on), None, told, **ALONE)
+    resume.click(lambda: do(page.trainings.resume), None, shown, **ALONE)
     return timer, watched
 
 
 def _data(page: Page, chosen: str, uploaded: dict[str, list[str]], archive: str | None, folder: str) -> Path:
-    """The labelled clips, however they were given."""
+    """The labelled clips, from whichever input was chosen."""
     if page.trainings.busy:
-        raise MSTAError("A training is under way already; stop it, or wait for its end.")
+        raise MSTAError(UNDER_WAY)
     if chosen == _BY[2]:
         return clips.from_folder(folder)
     to = page.scratch / "clips" / f"{sum(1 for _ in (page.scratch / 'clips').glob('*')) + 1}"
@@ -95,7 +96,7 @@ def _data(page: Page, chosen: str, uploaded: dict[str, list[str]], archive: str 
 
 
 def progress(page: Page, *, arriving: bool = False) -> list[Any]:
-    """The view, the buttons, the timer and the lists of adapters, as things are."""
+    """The current values of the view, the buttons, the timer and the lists of adapters."""
     now = page.trainings.progress()
     if now is None:
         return [gr.skip()] * 5 + [gr.Timer(active=False), *_lists(page, None)]
@@ -112,6 +113,6 @@ def progress(page: Page, *, arriving: bool = False) -> list[Any]:
 
 
 def _lists(page: Page, new: str | None) -> list[Any]:
-    """The adapters there are; the new one is picked."""
+    """The lists of adapters. A new adapter is selected."""
     choices = page.choices()
     return [gr.Dropdown(choices, value=new) if new else gr.Dropdown(choices), gr.Dropdown(choices)]

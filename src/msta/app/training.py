@@ -1,7 +1,7 @@
-"""Runs of ``msta train``, one at a time: begun, watched, stopped, gone on with.
+"""Runs of ``msta train``, one at a time: start, watch, stop and resume them.
 
-A run is a process of its own. It outlives the page that began it, can be stopped as on a command line, and what it
-takes is free again when it ends. What is shown of it is what it writes: status.json, log.jsonl, metrics.json.
+A run is a separate process. It continues if the page is closed, can be stopped as on a command line, and frees its
+memory when it ends. The page shows what the run writes: status.json, log.jsonl, metrics.json.
 """
 
 from __future__ import annotations
@@ -29,39 +29,27 @@ from msta.files import read_json, refuse_existing
 from msta.training.status import read_status
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_PATIENCE = 20.0
-"""Seconds that a run has to save itself when the app ends."""
+_SECONDS_TO_SAVE = 20.0  # for a run, when the app ends
+UNDER_WAY = "A training is under way already; stop it, or wait for its end."
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How a run is doing.
+    """The state of a run."""
 
-    Attributes:
-        name: what its adapter is called.
-        state: starting, running, finished, stopped or failed.
-        share: of its steps that are done, 0..1.
-        said: a sentence.
-        curve: PNG of losses and validation, once there are some.
-        result: sentences about what it reached.
-        adapter: its directory, once there is one.
-        archive: the adapter as a zip.
-        told: what it printed.
-    """
-
-    name: str
-    state: str
-    share: float
-    said: str
-    curve: bytes | None = None
-    result: tuple[str, ...] = ()
-    adapter: Path | None = None
-    archive: Path | None = None
-    told: str = ""
+    name: str  # of its adapter
+    state: str  # starting, running, finished, stopped or failed
+    share: float  # of its steps that are done, 0..1
+    message: str  # a sentence
+    curve: bytes | None = None  # PNG of losses and validation, once there are some
+    result: tuple[str, ...] = ()  # sentences about the result
+    adapter: Path | None = None  # its directory, once it is trained
+    archive: Path | None = None  # the adapter as a zip
+    output: str = ""  # what the run printed
 
     @property
     def over(self) -> bool:
-        """Whether there is nothing more to come."""
+        """Whether the run has ended."""
         return self.state not in ("starting", "running")
 
 
@@ -71,37 +59,37 @@ class _Run:
     folder: Path
     data: Path
     process: subprocess.Popen[bytes]
-    told: Path
+    output: Path
     stopping: bool = False
 
 
 class Trainings:
-    """The run under way, or the last one.
+    """The current run, or the last one.
 
     Args:
-        models: its backbone is adapted, and its folder of runs has the results.
-        scratch: for what is printed, and zips.
+        models: has the backbone to adapt, and the folder for the runs.
+        scratch: a folder for the output of runs, and for zips.
     """
 
     def __init__(self, models: Models, scratch: Path) -> None:
         self.models, self.scratch = models, scratch
         self._run: _Run | None = None
 
-    def begin(self, name: str | None, data: Path, method: str = "msta", epochs: int = 30) -> None:
-        """Train on the clips in ``data`` in the background.
+    def start(self, name: str | None, data: Path, method: str = "msta", epochs: int = 30) -> None:
+        """Start a training in the background.
 
         Args:
-            name: of the folder of the run, and of its adapter.
-            data: what ``msta train --data`` takes.
+            name: of the adapter, and of the folder of the run.
+            data: the argument of ``msta train --data``.
             method: see docs/methods.md.
             epochs: passes over the training clips.
 
         Raises:
-            MSTAError: one is under way; no name, or one that is taken; clips that cannot be trained on; a folder of
-                runs that cannot be written to.
+            MSTAError: a training is under way, the name is missing or taken, the clips cannot be trained on, or the
+                folder of runs cannot be written to.
         """
         if self.busy:
-            raise MSTAError("A training is under way already; stop it, or wait for its end.")
+            raise MSTAError(UNDER_WAY)
         name = (name or "").strip()
         if not _NAME.fullmatch(name):
             raise MSTAError("Give the adapter a name of letters, digits, dots and dashes.")
@@ -110,26 +98,22 @@ class Trainings:
         folder = self.models.runs / name
         refuse_existing(folder)
         _try_to_write(self.models.runs)
-        _check(data, method, epochs)
+        _check_clips(data, method, epochs)
         source, base = self.models.backbone.source, self.models.backbone.base
         options = ["--data", str(data), "--out", str(folder), "--backbone", str(source), "--method", method]
         options += ["--base", str(base)] if base else []
         options += ["--preset", "small" if source == TOY else "upper"]
-        self._start(name, folder, data, [*options, f"train.epochs={epochs}"])
+        self._launch(name, folder, data, [*options, f"train.epochs={epochs}"])
 
-    def go_on(self) -> None:
-        """With the run that was stopped, from its last step.
-
-        Raises:
-            MSTAError: there is none.
-        """
+    def resume(self) -> None:
+        """Resume the run that was stopped. Raises MSTAError if there is none."""
         if self._run is None or self.busy or not (self._run.folder / "config.yaml").exists():
             raise MSTAError("There is no stopped training to go on with.")
         run = self._run
-        self._start(run.name, run.folder, run.data, ["--resume", str(run.folder)])
+        self._launch(run.name, run.folder, run.data, ["--resume", str(run.folder)])
 
     def stop(self) -> None:
-        """Ask the run to save itself and stop. None under way: nothing."""
+        """Ask the run, if there is one, to save itself and stop."""
         if self._run is not None and self.busy:
             self._run.stopping = True
             self._run.process.send_signal(signal.SIGTERM)
@@ -140,63 +124,63 @@ class Trainings:
         return self._run is not None and self._run.process.poll() is None
 
     def close(self) -> None:
-        """Stop, and wait."""
+        """Stop the run, and wait until it has ended."""
         self.stop()
         if self._run is not None:
             try:
-                self._run.process.wait(_PATIENCE)
+                self._run.process.wait(_SECONDS_TO_SAVE)
             except subprocess.TimeoutExpired:
                 self._run.process.kill()
                 self._run.process.wait()
 
     def progress(self) -> Progress | None:
-        """How the run is doing; None before the first."""
+        """The state of the run. None before the first."""
         run = self._run
         if run is None:
             return None
         code = run.process.poll()
-        told = run.told.read_text(encoding="utf-8", errors="replace")
+        output = run.output.read_text(encoding="utf-8", errors="replace")
         begun = (run.folder / "config.yaml").exists()
         status = read_status(run.folder) if begun else {}
         log = _read_log(run.folder / "log.jsonl")
         if log and "step" in status:
-            status["step"] = max(status["step"], log[-1]["step"])  # it is written every second
+            status["step"] = max(status["step"], log[-1]["step"])  # the status is written only every second
         steps = status.get("steps") or 0
         share = status["step"] / steps if steps else 0.0
         curve = learning_curves({run.name: log}) if log else None
         if code is None:
-            said = "Stopping: saving what it has …" if run.stopping else _underway(status)
-            return Progress(run.name, "running" if steps else "starting", share, said, curve, told=told)
+            message = "Stopping: saving what it has …" if run.stopping else _describe_status(status)
+            return Progress(run.name, "running" if steps else "starting", share, message, curve, output=output)
         if code == 0:
             adapter = run.folder / "adapter"
             classes = len(read_json(adapter / "classes.json", MSTAError)["names"])
             result = tuple(in_words(read_json(run.folder / "metrics.json", MSTAError), classes))
             archive = _zip(adapter, self.scratch / f"{run.name}.zip")
-            said = f"Done: the adapter “{run.name}” can be picked under Predict and Search."
-            return Progress(run.name, "finished", 1.0, said, curve, result, adapter, archive, told)
+            message = f"Done: the adapter “{run.name}” can be chosen under Predict and Search."
+            return Progress(run.name, "finished", 1.0, message, curve, result, adapter, archive, output)
         if run.stopping:
-            saved = " It is saved: “Go on” takes it from there." if steps else ""
+            saved = " It is saved: “Go on” resumes it." if steps else ""
             where = f"after step {status['step']} of {steps}" if steps else "before the first step"
-            return Progress(run.name, "stopped", share, f"Stopped {where}.{saved}", curve, told=told)
-        return Progress(run.name, "failed", share, self._reason(told), curve, told=told)
+            return Progress(run.name, "stopped", share, f"Stopped {where}.{saved}", curve, output=output)
+        return Progress(run.name, "failed", share, self._reason(output), curve, output=output)
 
-    def _start(self, name: str, folder: Path, data: Path, options: Sequence[str]) -> None:
-        told = self.scratch / f"{name}.txt"
-        with told.open("wb") as output:
+    def _launch(self, name: str, folder: Path, data: Path, options: Sequence[str]) -> None:
+        output = self.scratch / f"{name}.txt"
+        with output.open("wb") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "msta", "train", *options], stdin=subprocess.DEVNULL, stdout=output,
-                stderr=output, start_new_session=True,  # Ctrl-C ends the app, which then stops the run itself
+                [sys.executable, "-m", "msta", "train", *options], stdin=subprocess.DEVNULL, stdout=file,
+                stderr=file, start_new_session=True,  # Ctrl-C ends the app, which then stops the run itself
             )  # fmt: skip
-        self._run = _Run(name, folder, data, process, told)
+        self._run = _Run(name, folder, data, process, output)
 
-    def _reason(self, told: str) -> str:
-        """The last line of the command's, without the folders that the page's user does not know."""
-        lines = [line for line in told.splitlines() if line.startswith("msta: ")]
-        reason = lines[-1].removeprefix("msta: ") if lines else "it ended without a word; out of memory, perhaps"
+    def _reason(self, output: str) -> str:
+        """The last error that the command printed, without folders that users do not know."""
+        lines = [line for line in output.splitlines() if line.startswith("msta: ")]
+        reason = lines[-1].removeprefix("msta: ") if lines else "it ended without a message; perhaps memory ran out"
         return f"The training failed: {reason.replace(f'{self.scratch}/', '')}"
 
 
-# ---------------------------------------------------------------- before it
+# ---------------------------------------------------------------- before a run
 
 
 def _try_to_write(folder: Path) -> None:
@@ -208,26 +192,26 @@ def _try_to_write(folder: Path) -> None:
         raise MSTAError(reason) from error
 
 
-def _check(data: Path, method: str, epochs: int) -> None:
-    """What would fail at once fails here."""
+def _check_clips(data: Path, method: str, epochs: int) -> None:
+    """Raise the errors that the run would raise at its start."""
     config = make_config("small", {"data.path": str(data)}, [f"train.epochs={epochs}"], method=method)
     config.method_config()
     s = config.data
     make_split(s.read(), shots=s.shots, val_fraction=s.val_fraction, test_fraction=s.test_fraction, seed=s.seed)
 
 
-# ---------------------------------------------------------------- while it runs
+# ---------------------------------------------------------------- during a run
 
 
-def _underway(status: dict[str, Any]) -> str:
+def _describe_status(status: dict[str, Any]) -> str:
     if not status.get("steps"):
         return "Starting: reading the clips and the backbone …"
-    said = f"Step {status['step']} of {status['steps']}, {status['epochs']} passes over the clips"
+    message = f"Step {status['step']} of {status['steps']}, {status['epochs']} passes over the clips"
     phase = status.get("phase", "training")
     if phase not in ("training", "finished"):
-        return f"{said}: {phase} …"
+        return f"{message}: {phase} …"
     left = status.get("seconds_left")
-    return f"{said}, about {timedelta(seconds=round(left))} to go." if left is not None else f"{said}."
+    return f"{message}, about {timedelta(seconds=round(left))} to go." if left is not None else f"{message}."
 
 
 def _read_log(log: Path) -> list[dict[str, Any]]:
@@ -235,12 +219,12 @@ def _read_log(log: Path) -> list[dict[str, Any]]:
     for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else ():
         try:
             lines.append(json.loads(line))
-        except ValueError:  # half of it is written
+        except ValueError:  # only half of the line is written
             break
     return lines
 
 
-# ---------------------------------------------------------------- after it
+# ---------------------------------------------------------------- after a run
 
 
 def _zip(adapter: Path, to: Path) -> Path:
@@ -250,29 +234,29 @@ def _zip(adapter: Path, to: Path) -> Path:
 
 
 def in_words(metrics: dict[str, Any], classes: int) -> list[str]:
-    """Metrics of a run -> what they say, to somebody who has not met them."""
+    """Metrics of a run -> sentences for users who do not know the metrics."""
     clips, top1 = int(metrics["clips"]), float(metrics["top1"])
     right = round(top1 * clips / 100)
-    said = [
+    sentences = [
         f"Of {clips} test clips, which it was not trained on, it named {right} rightly: {top1:.0f} %. "
         f"Guessing would get {100 / classes:.0f} %."
     ]
     if clips < 30:
-        said.append(f"{clips} clips are few: with others the figure may well be a different one.")
+        sentences.append(f"{clips} clips are few: with other clips the figure may well differ.")
     best = metrics.get("selected_at") or {}
     if best:
-        said.append(
+        sentences.append(
             f"It is the state after pass {best['epoch']}, the best on {best['clips']} validation clips "
             f"({best['top1']:.0f} % right), which it was not trained on either."
         )
     if metrics.get("temperature"):
-        said.append("Its probabilities are fitted to the validation clips, and it can say “unknown”.")
+        sentences.append("Its probabilities are fitted to the validation clips, and it can say “unknown”.")
     else:
-        said.append(
-            "There were no clips to validate on (three or more a class leave some): it is the last state, its "
+        sentences.append(
+            "There were no clips to validate on (three or more per class leave some). So it is the last state, its "
             "probabilities are not fitted, and it never says “unknown”."
         )
     if unreadable := metrics.get("unreadable"):
         names = ", ".join(Path(path).name for path in list(unreadable)[:3])
-        said.append(f"{len(unreadable)} clips could not be read and were left out: {names}.")
-    return said
+        sentences.append(f"{len(unreadable)} clips could not be read and were left out: {names}.")
+    return sentences

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -47,22 +47,46 @@ class TowerShape:
 
 
 _QUICK = 1.702
-_plainly = ContextVar("plainly", default=False)
+_exact_reference = ContextVar("exact_reference", default=False)
 
 
 @contextmanager
-def plainly() -> Iterator[None]:
+def exact_reference_mode() -> Iterator[None]:
     """Within it, blocks and adapters compute what the papers write, step by step: the reference for their shortcuts."""
-    before = _plainly.set(True)
+    before = _exact_reference.set(True)
     try:
         yield
     finally:
-        _plainly.reset(before)
+        _exact_reference.reset(before)
 
 
-def may_rearrange() -> bool:
-    """Whether a product may take a factor or a sum along, for the same result in fewer passes over memory."""
-    return not _plainly.get()
+def in_exact_reference_mode() -> bool:
+    """Whether a product must not take a factor or a sum along, which gives the same in fewer passes over memory."""
+    return _exact_reference.get()
+
+
+@runtime_checkable
+class ParallelAdapter(Protocol):
+    """A block with an adapter beside it: the part that the adapter does not enter can be computed apart, and kept.
+
+    ``block(x, layout, frozen_output=block.frozen_part(x, layout))`` equals ``block(x, layout)``.
+    """
+
+    def frozen_part(self, x: Tensor, layout: VideoLayout | None) -> Tensor:
+        """Tokens [b, s, d] -> [b, s, d], the same in every step as long as nothing below trains."""
+        ...
+
+
+@runtime_checkable
+class FrameMixing(Protocol):
+    """A wrapped block that says whether a frame's tokens depend on other frames."""
+
+    mixes_frames: bool
+
+
+def mixes_frames(block: nn.Module) -> bool:
+    """Whether a block mixes frames, in a tower that attends within each. A wrapped block that does not say it does."""
+    return block.mixes_frames if isinstance(block, FrameMixing) else type(block) is not Block
 
 
 class QuickGELU(nn.Module):
@@ -83,32 +107,32 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, read: Tensor | None = None) -> Tensor:
-        """x [b, s, d] -> [b, s, d]; with positions ``read`` [b], one query a sequence: [b, 1, d]."""
-        if read is not None:
-            return self._read(x, read)
+    def forward(self, x: Tensor, query_index: Tensor | None = None) -> Tensor:
+        """x [b, s, d] -> [b, s, d]; with positions ``query_index`` [b], one query a sequence: [b, 1, d]."""
+        if query_index is not None:
+            return self._attend_from(x, query_index)
         b, s, d = x.shape
         q, k, v = self.qkv(x).view(b, s, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        if may_rearrange():
+        if not in_exact_reference_mode():
             y = attend(q, k, v, self.causal)
         else:
             y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.proj(y.transpose(1, 2).reshape(b, s, d))
 
-    def _read(self, x: Tensor, read: Tensor) -> Tensor:
+    def _attend_from(self, x: Tensor, query_index: Tensor) -> Tensor:
         b, s, d = x.shape
-        mask = torch.arange(s, device=x.device) <= read[:, None] if self.causal else None  # [b, s]
+        mask = torch.arange(s, device=x.device) <= query_index[:, None] if self.causal else None  # [b, s]
         if _untouched(self.qkv):
-            y = self._read_by_one_query(x, read, mask)
+            y = self._attend_by_one_query(x, query_index, mask)
         else:
             whole = self.qkv(x)
-            q = pick(whole[..., :d], read).view(b, 1, self.heads, -1).transpose(1, 2)
+            q = pick(whole[..., :d], query_index).view(b, 1, self.heads, -1).transpose(1, 2)
             k, v = whole[..., d:].unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None])
             y = y.transpose(1, 2).reshape(b, d)
         return self.proj(y)[:, None]
 
-    def _read_by_one_query(self, x: Tensor, read: Tensor, mask: Tensor | None) -> Tensor:
+    def _attend_by_one_query(self, x: Tensor, query_index: Tensor, mask: Tensor | None) -> Tensor:
         """Attention of one token to all [b, d], without making their keys and values.
 
         q . (Wk x + bk) = (q Wk) . x + a number that is the same for every token and leaves a softmax as it is; and
@@ -116,7 +140,7 @@ class Attention(nn.Module):
         """
         b, _, d = x.shape
         _, to_k, to_v = self.qkv.weight.unflatten(0, (3, self.heads, -1))  # each [h, e, d]
-        q = F.linear(pick(x, read)[:, 0], self.qkv.weight[:d], self.qkv.bias[:d])
+        q = F.linear(pick(x, query_index)[:, 0], self.qkv.weight[:d], self.qkv.bias[:d])
         q = q.view(b, self.heads, -1).transpose(0, 1) * (d // self.heads) ** -0.5  # [h, b, e]
         scores = (q @ to_k).transpose(0, 1) @ x.mT  # [b, h, s]
         if mask is not None:
@@ -125,9 +149,9 @@ class Attention(nn.Module):
         return (seen @ to_v.mT).transpose(0, 1).flatten(1) + self.qkv.bias[2 * d :]
 
 
-def pick(x: Tensor, read: Tensor) -> Tensor:
-    """The token at position read[i] of each sequence: x [b, s, d], read int64 [b] -> [b, 1, d]."""
-    return x.gather(1, read[:, None, None].expand(-1, 1, x.shape[-1]))
+def pick(x: Tensor, query_index: Tensor) -> Tensor:
+    """The token at position query_index[i] of each sequence: x [b, s, d], query_index int64 [b] -> [b, 1, d]."""
+    return x.gather(1, query_index[:, None, None].expand(-1, 1, x.shape[-1]))
 
 
 def _untouched(*layers: nn.Module) -> bool:
@@ -147,7 +171,8 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [..., d] -> [..., d]."""
         exact = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(x.device.type)
-        if exact and may_rearrange() and isinstance(self.act, QuickGELU) and _untouched(self.fc1, self.fc2):
+        plain_layers = isinstance(self.act, QuickGELU) and _untouched(self.fc1, self.fc2)
+        if exact and plain_layers and not in_exact_reference_mode():
             return self._quick(x)
         return self.fc2(self.act(self.fc1(x)))
 
@@ -162,7 +187,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-LN residual block. Adaptation methods wrap it and keep its interface: ``block(x, layout, read)``.
+    """Pre-LN residual block. Adaptation methods wrap it and keep its interface: ``block(x, layout, query_index)``.
 
     Example:
         >>> Block(TowerShape(width=64, layers=1, heads=1, mlp_width=256))(torch.zeros(2, 5, 64)).shape
@@ -176,19 +201,19 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(shape.width, eps=shape.layer_norm_eps)
         self.mlp = MLP(shape.width, shape.mlp_width, shape.activation)
 
-    def forward(self, x: Tensor, layout: VideoLayout | None = None, read: Tensor | None = None) -> Tensor:
-        """x [b, s, d] -> [b, s, d], or with positions ``read`` [b] their tokens alone: [b, 1, d].
+    def forward(self, x: Tensor, layout: VideoLayout | None = None, query_index: Tensor | None = None) -> Tensor:
+        """x [b, s, d] -> [b, s, d], or with positions ``query_index`` [b] their tokens alone: [b, 1, d].
 
-        A plain block ignores ``layout``; wrappers that mix frames need it. ``read`` is for the last block: what
+        A plain block ignores ``layout``; wrappers that mix frames need it. ``query_index`` is for the last block: what
         nobody looks at is not computed, but for keys and values, which the token that is read attends to.
         """
-        y = self.attn(self.ln_1(x), read)
-        x = (x if read is None else pick(x, read)) + y
+        y = self.attn(self.ln_1(x), query_index)
+        x = (x if query_index is None else pick(x, query_index)) + y
         return x + self.mlp(self.ln_2(x))
 
 
 class Tower(nn.Module):
-    """A stack of blocks. ``embed`` and ``read``, before and after them, belong to the video and text towers."""
+    """A stack of blocks. ``embed`` and ``pool``, before and after them, belong to the video and text towers."""
 
     def __init__(self, shape: TowerShape, causal: bool = False) -> None:
         super().__init__()
@@ -202,7 +227,7 @@ class Tower(nn.Module):
         stop: int | None = None,
         *,
         layout: VideoLayout | None = None,
-        read: Tensor | None = None,
+        query_index: Tensor | None = None,
     ) -> Tensor:
         """Apply blocks ``start`` (inclusive, from 0) to ``stop`` (exclusive; None: to the end).
 
@@ -214,16 +239,16 @@ class Tower(nn.Module):
             start: first block.
             stop: the block to stop before.
             layout: how the tokens of a video are ordered; None for text.
-            read: positions [b] of the only tokens wanted after the last block; the result is then [b, 1, d].
+            query_index: positions [b] of the only tokens wanted after the last block; the result is then [b, 1, d].
         """
         stop = len(self.blocks) if stop is None else stop
         if not 0 <= start <= stop <= len(self.blocks):
             raise ValueError(f"blocks {start}..{stop} of a tower of {len(self.blocks)}")
-        if read is not None and not start < stop == len(self.blocks):
+        if query_index is not None and not start < stop == len(self.blocks):
             raise ValueError(f"tokens are read after the last block, not after blocks {start}..{stop}")
-        for block in self.blocks[start : stop if read is None else stop - 1]:
+        for block in self.blocks[start : stop if query_index is None else stop - 1]:
             x = block(x, layout)
-        return x if read is None else self.blocks[-1](x, layout, read)
+        return x if query_index is None else self.blocks[-1](x, layout, query_index)
 
     def view(self) -> Self:
         """A tower with the same weights and a block list of its own: wrapping its blocks leaves this one as it is."""

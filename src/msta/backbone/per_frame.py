@@ -12,20 +12,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from msta.backbone.blocks import Block
+from msta.backbone.blocks import mixes_frames
 from msta.backbone.layout import VideoLayout
-from msta.backbone.prefix import Tokens, at_once, suffix
+from msta.backbone.prefix import Tokens, at_once, frozen_part, suffix
 from msta.backbone.video import VideoTower
 
 
 def per_frame_blocks(tower: VideoTower) -> int | None:
     """How many blocks from the first one on see each frame by itself; None if frames mix before the first.
 
-    A block that is wrapped is taken to mix them unless it says otherwise, by ``mixes_frames``.
+    See :func:`msta.backbone.blocks.mixes_frames`.
     """
     if tower.attention != "frame-wise":
         return None
-    mixing = (i for i, block in enumerate(tower.blocks) if getattr(block, "mixes_frames", type(block) is not Block))
+    mixing = (i for i, block in enumerate(tower.blocks) if mixes_frames(block))
     return next(mixing, len(tower.blocks))
 
 
@@ -43,14 +43,14 @@ def go_on_alone(tower: VideoTower, begun: Tokens, blocks: int) -> list[Tokens]:
     """
     assert begun.layout is not None
     whole = blocks == len(tower.blocks) > begun.start
-    frozen = getattr(tower.blocks[blocks], "frozen", None) if blocks + 1 < len(tower.blocks) else None
+    frozen = frozen_part(tower, blocks)
     found = []
     for part in begun.parts(at_once(begun.x, begun.layout)):
-        x = tower.run(part.x, part.start, blocks, layout=begun.layout, read=part.read if whole else None)
-        ahead = frozen(x, begun.layout) if frozen else None
+        x = tower.run(part.x, part.start, blocks, layout=begun.layout, query_index=part.query_index if whole else None)
+        frozen_output = frozen(x, begun.layout) if frozen else None
         for i in range(len(x)):  # in copies, so that a frame that is kept does not keep the others
-            own = None if ahead is None else _row(ahead, i)
-            found.append(Tokens(_row(x, i), blocks, _row(part.read, i), begun.layout, own))
+            own = None if frozen_output is None else _row(frozen_output, i)
+            found.append(Tokens(_row(x, i), blocks, _row(part.query_index, i), begun.layout, own))
     return found
 
 
@@ -65,6 +65,7 @@ def read_together(tower: VideoTower, clips: Sequence[Sequence[Tokens]]) -> Tenso
     assert first.layout is not None
     layout = VideoLayout(len(clips[0]), first.layout.patches, "per_frame")
     if first.start == len(tower.blocks):
-        return tower.read(x, layout)
-    ahead = None if first.ahead is None else torch.cat([f.ahead for f in frames if f.ahead is not None])
-    return suffix(tower, Tokens(x, first.start, torch.zeros(len(x), dtype=torch.int64, device=x.device), layout, ahead))
+        return tower.pool(x, layout)
+    each = [frame.frozen_output for frame in frames if frame.frozen_output is not None]
+    query_index = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    return suffix(tower, Tokens(x, first.start, query_index, layout, torch.cat(each) if each else None))

@@ -16,7 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from msta.backbone.blocks import Tower
+from msta.backbone.blocks import ParallelAdapter, Tower
 from msta.backbone.layout import VideoLayout
 from msta.backbone.text import TextTower
 from msta.backbone.video import VideoTower
@@ -33,22 +33,23 @@ class Tokens:
     Attributes:
         x: [b, s, d], after the blocks below ``start``.
         start: the block to go on with, from 0.
-        read: int64 [b], the position of each sequence that is read after the last block.
+        query_index: int64 [b], the position of each sequence that is read after the last block.
         layout: of a video; None for text.
-        ahead: [b, s, d], the frozen part of block ``start``, if it has one that its adapter does not enter.
+        frozen_output: [b, s, d], the frozen part of block ``start``, if it has one that its adapter does not enter.
     """
 
     x: Tensor
     start: int
-    read: Tensor
+    query_index: Tensor
     layout: VideoLayout | None = None
-    ahead: Tensor | None = None
+    frozen_output: Tensor | None = None
 
     def parts(self, sequences: int) -> Iterator[Tokens]:
         """The same, so many sequences at a time."""
-        aheads = repeat(None) if self.ahead is None else self.ahead.split(sequences)
-        for x, read, ahead in zip(self.x.split(sequences), self.read.split(sequences), aheads, strict=False):
-            yield replace(self, x=x, read=read, ahead=ahead)
+        frozen_outputs = repeat(None) if self.frozen_output is None else self.frozen_output.split(sequences)
+        split = zip(self.x.split(sequences), self.query_index.split(sequences), frozen_outputs, strict=False)
+        for x, query_index, frozen_output in split:
+            yield replace(self, x=x, query_index=query_index, frozen_output=frozen_output)
 
 
 def prefix_length(tower: Tower) -> int | None:
@@ -76,18 +77,19 @@ def video_prefix(tower: VideoTower, video: Tensor, kept: Tensor | None = None) -
         x, layout = tower.embed(video)
         if kept is not None:
             x, layout = layout.keep(x, kept)
-        few, frozen = at_once(x, layout), _frozen_part(tower, blocks)
+        few, frozen = at_once(x, layout), frozen_part(tower, blocks)
         if blocks:
             x = torch.cat([tower.run(part, 0, blocks, layout=layout) for part in x.split(few)])
-        ahead = torch.cat([frozen(part, layout) for part in x.split(few)]) if frozen else None
-    return Tokens(_for_autograd(x), blocks or 0, _first(x), layout, _for_autograd(ahead))
+        frozen_output = torch.cat([frozen(part, layout) for part in x.split(few)]) if frozen else None
+    return Tokens(_for_autograd(x), blocks or 0, _first(x), layout, _for_autograd(frozen_output))
 
 
-def _frozen_part(tower: Tower, blocks: int | None) -> Callable[[Tensor, VideoLayout | None], Tensor] | None:
+def frozen_part(tower: Tower, blocks: int | None) -> Callable[[Tensor, VideoLayout | None], Tensor] | None:
     """What of the first trainable block can be computed before it, unless it is the last, of which little is."""
     if blocks is None or blocks + 1 >= len(tower.blocks):
         return None
-    return getattr(tower.blocks[blocks], "frozen", None)
+    block = tower.blocks[blocks]
+    return block.frozen_part if isinstance(block, ParallelAdapter) else None
 
 
 def _without_autograd(blocks: int | None) -> torch.inference_mode:
@@ -95,37 +97,37 @@ def _without_autograd(blocks: int | None) -> torch.inference_mode:
     return torch.inference_mode(blocks is not None or torch.is_inference_mode_enabled())
 
 
-def kept_parts(tower: Tower) -> int:
-    """How many tensors :func:`video_prefix` gives for each sequence: x, and perhaps ahead."""
-    return 1 if _frozen_part(tower, prefix_length(tower)) is None else 2
+def tensors_per_sequence(tower: Tower) -> int:
+    """How many tensors :func:`video_prefix` gives for each sequence: x, and perhaps frozen_output."""
+    return 1 if frozen_part(tower, prefix_length(tower)) is None else 2
 
 
-def to_keep(tokens: Tokens, clips: int) -> Tensor:
+def pack_tokens(tokens: Tokens, clips: int) -> Tensor:
     """What :func:`video_prefix` gave, as one tensor: [clips, parts, sequences a clip, s, d]."""
-    parts = [tokens.x] if tokens.ahead is None else [tokens.x, tokens.ahead]
+    parts = [tokens.x] if tokens.frozen_output is None else [tokens.x, tokens.frozen_output]
     return torch.stack([part.unflatten(0, (clips, -1)) for part in parts], dim=1)
 
 
-def tokens_of(tower: VideoTower, kept: Tensor, frames: int) -> Tokens:
-    """The inverse of :func:`to_keep`."""
-    x, *ahead = (part.flatten(0, 1) for part in kept.unbind(1))
+def unpack_tokens(tower: VideoTower, kept: Tensor, frames: int) -> Tokens:
+    """The inverse of :func:`pack_tokens`."""
+    x, *frozen_output = (part.flatten(0, 1) for part in kept.unbind(1))
     if tower.attention == "joint":
         layout = VideoLayout(frames, (x.shape[1] - 1) // frames, "shared")
     else:
         layout = VideoLayout(frames, x.shape[1] - 1, "per_frame")
-    return Tokens(x, prefix_length(tower) or 0, _first(x), layout, *ahead)
+    return Tokens(x, prefix_length(tower) or 0, _first(x), layout, *frozen_output)
 
 
 def text_prefix(tower: TextTower, token_ids: Tensor) -> Tokens:
     """Embeddings and the frozen blocks of texts [k, l], cut to the longest: the mask is causal, nothing changes."""
     blocks = prefix_length(tower)
-    end = tower.end(token_ids)
+    end = tower.end_of_text(token_ids)
     token_ids = token_ids[:, : int(end.max()) + 1]
     with _without_autograd(blocks):
         x = tower.run(tower.embed(token_ids), 0, blocks or 0)
-        frozen = _frozen_part(tower, blocks)
-        ahead = frozen(x, None) if frozen else None
-    return Tokens(_for_autograd(x), blocks or 0, end, ahead=_for_autograd(ahead))
+        frozen = frozen_part(tower, blocks)
+        frozen_output = frozen(x, None) if frozen else None
+    return Tokens(_for_autograd(x), blocks or 0, end, frozen_output=_for_autograd(frozen_output))
 
 
 def suffix(tower: VideoTower | TextTower, tokens: Tokens) -> Tensor:
@@ -134,14 +136,14 @@ def suffix(tower: VideoTower | TextTower, tokens: Tokens) -> Tensor:
         return tower.project(_go_on(tower, tokens))
     layout = tokens.layout
     assert layout is not None
-    return torch.cat([tower.read(_go_on(tower, part), layout) for part in tokens.parts(at_once(tokens.x, layout))])
+    return torch.cat([tower.pool(_go_on(tower, part), layout) for part in tokens.parts(at_once(tokens.x, layout))])
 
 
 def _go_on(tower: Tower, tokens: Tokens) -> Tensor:
     x, start = tokens.x, tokens.start
-    if tokens.ahead is not None:
-        x, start = tower.blocks[start](x, tokens.layout, ahead=tokens.ahead), start + 1
-    return tower.run(x, start, layout=tokens.layout, read=tokens.read)
+    if tokens.frozen_output is not None:
+        x, start = tower.blocks[start](x, tokens.layout, frozen_output=tokens.frozen_output), start + 1
+    return tower.run(x, start, layout=tokens.layout, query_index=tokens.query_index)
 
 
 def at_once(x: Tensor, layout: VideoLayout) -> int:

@@ -38,7 +38,7 @@ class TextTower(Tower):
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """token_ids int64 [k, l], zero-padded -> embeddings [k, embed_dim], not L2-normalised."""
-        return self.read(self.run(self.embed(token_ids)), token_ids)
+        return self.pool(self.run(self.embed(token_ids)), token_ids)
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """token_ids [k, l] -> [k, l, d]. Any l up to the context length: the mask is causal, padding is never seen.
@@ -52,11 +52,11 @@ class TextTower(Tower):
             )
         return self.token_embedding(token_ids) + self.positional_embedding[: token_ids.shape[1]]
 
-    def read(self, x: Tensor, token_ids: Tensor) -> Tensor:
+    def pool(self, x: Tensor, token_ids: Tensor) -> Tensor:
         """Tokens after the last block [k, l, d] -> [k, embed_dim]."""
-        return self.project(pick(x, self.end(token_ids)))
+        return self.project(pick(x, self.end_of_text(token_ids)))
 
-    def end(self, token_ids: Tensor) -> Tensor:
+    def end_of_text(self, token_ids: Tensor) -> Tensor:
         """Where each text is read: int64 [k]."""
         if self.eos_token_id is None:
             return token_ids.argmax(dim=-1)

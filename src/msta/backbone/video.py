@@ -56,7 +56,7 @@ class VideoTower(Tower):
     def forward(self, video: Tensor) -> Tensor:
         """video [b, t, 3, H, W], normalised pixels -> embeddings [b, embed_dim], not L2-normalised."""
         x, layout = self.embed(video)
-        return self.read(self.run(x, layout=layout), layout)
+        return self.pool(self.run(x, layout=layout), layout)
 
     def embed(self, video: Tensor) -> tuple[Tensor, VideoLayout]:
         """Tokens before the first block, and their layout.
@@ -85,7 +85,7 @@ class VideoTower(Tower):
         x = torch.cat((class_token.expand(x.shape[0], 1, -1), x), dim=1)
         return self.ln_pre(x), layout
 
-    def read(self, x: Tensor, layout: VideoLayout) -> Tensor:
+    def pool(self, x: Tensor, layout: VideoLayout) -> Tensor:
         """Tokens after the last block (the first is enough) -> [b, embed_dim]: the class token, averaged over frames
         if each has one.
         """

@@ -124,8 +124,8 @@ def eval_(
     as_json: AsJSON = False,
 ) -> None:
     """Measure top-1 and top-5, in percent, of an adapter or of a backbone as it is."""
-    from msta.config import EvalSettings
     from msta.evaluation.run import evaluate_on
+    from msta.settings import EvalSettings
 
     views = checked(EvalSettings, clips=clips, crops=crops).views()
     metrics = evaluate_on(

@@ -11,7 +11,7 @@ from msta.cli.options import AsJSON, app, console, print_json, say
 from msta.errors import ConfigError, one_line
 
 if TYPE_CHECKING:
-    from msta.config import DataSettings
+    from msta.settings import DataSettings
 
 data_app = typer.Typer(no_args_is_help=True, help="Make, list, check and split data sets.")
 app.add_typer(data_app, name="data", rich_help_panel="Data and descriptions")

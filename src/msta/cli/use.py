@@ -68,15 +68,13 @@ def predict(
     Probabilities are at the temperature that fitted the adapter's validation clips. A file that cannot be read is
     reported in its place, and the exit code is 1.
     """
-    from msta.config import EvalSettings
-    from msta.inference.class_sets import class_names, unknown_threshold
-    from msta.inference.durations import parse_seconds
+    from msta.inference.arguments import class_names, find_videos, parse_seconds, unknown_threshold
     from msta.inference.predict import Request
     from msta.inference.predict import predict as run
     from msta.inference.predictor import Predictor
     from msta.inference.segments import Smoothing
-    from msta.inference.sources import expand
     from msta.inference.timeline import Windows
+    from msta.settings import EvalSettings
 
     views = checked(EvalSettings, clips=clips, crops=crops).views()
     names = class_names(labels) if labels is not None else None
@@ -108,7 +106,7 @@ def predict(
     if length is not None:
         windows = Windows(length, parse_seconds(stride, "--stride") if stride else length / 4, batch)
     request = Request(
-        expand(videos), windows, Smoothing(parse_seconds(min_duration or "0s", "--min-duration")),
+        find_videos(videos), windows, Smoothing(parse_seconds(min_duration or "0s", "--min-duration")),
         "json" if as_json else format or "table", out, overlay, below, top or 3, batch, workers, seconds,
     )  # fmt: skip
     request.check()
@@ -138,8 +136,7 @@ def explain(
     as_json: AsJSON = False,
 ) -> None:
     """Show which patches of which frames, and which words, make a video of a class."""
-    from msta.inference.class_sets import class_names
-    from msta.inference.durations import parse_seconds
+    from msta.inference.arguments import class_names, parse_seconds
     from msta.inference.explain import explain as run
     from msta.inference.heatmap import summary, write_explanation
     from msta.inference.predictor import Predictor
@@ -174,7 +171,7 @@ def search(
     as_json: AsJSON = False,
 ) -> None:
     """Find the moments in a folder of videos that a sentence describes. The first search reads all of them."""
-    from msta.inference.durations import parse_seconds
+    from msta.inference.arguments import parse_seconds
     from msta.inference.output import clock
     from msta.inference.search import INDEX, query_embedding, update_index, write_found
     from msta.inference.timeline import Windows
@@ -284,18 +281,18 @@ def export_(
 
     It is compared with torch first, and not written if it differs. docs/export.md tells how to run it without torch.
     """
-    from msta.inference.class_sets import class_names
+    from msta.inference.arguments import class_names
     from msta.inference.export import TOLERANCE
     from msta.inference.export import export as run
-    from msta.inference.shared import Member
+    from msta.inference.loaded_adapter import LoadedAdapter
 
     for option, value, known in (("--format", form, ("onnx", "torch-export")), ("--precision", precision, TOLERANCE)):
         if value not in known:
             raise ConfigError(f"{option}: expected one of {', '.join(known)}, got {value!r}")
     if adapter is None and labels is None:
         raise ConfigError("give --adapter, or --labels")
-    member = Member(load_model(backbone, base, adapter).cpu(), class_names(labels) if labels is not None else None)
-    done = run(member, out, form, precision, tolerance)  # type: ignore[arg-type]
+    names = class_names(labels) if labels is not None else None
+    done = run(LoadedAdapter(load_model(backbone, base, adapter).cpu(), names), out, form, precision, tolerance)  # type: ignore[arg-type]
     if as_json:
         print_json(done)
         return
@@ -317,8 +314,8 @@ def _predict_catalog(
     adapter: list[Path], labels: Any, template: Any, **settings: Any,
 ) -> None:  # fmt: skip
     from msta.config import make_config
+    from msta.inference.arguments import read_clips
     from msta.inference.bulk import Job, default_threads, predict_catalog
-    from msta.inference.clip_lists import read_clips
 
     if out is None:
         raise ConfigError("missing --out")
@@ -345,11 +342,11 @@ def _predict_catalog(
 def _load_models(backbone: str | None, base: str | None, adapters: list[Path]) -> dict[str, Any]:
     """By name; all in one backbone."""
     import msta
-    from msta.inference.durations import short_names
+    from msta.inference.arguments import adapter_names
 
     first = load_model(backbone, base, adapters[0] if adapters else None)
     models = [first]
     if len(adapters) > 1:
         frozen = msta.load_backbone(backbone or first.origin["source"], base=base or first.origin.get("base"))
         models = [msta.load_adapter(adapter, frozen).to(first.backbone.logit_scale.device) for adapter in adapters]
-    return dict(zip(short_names(adapters) or [""], models, strict=True))
+    return dict(zip(adapter_names(adapters) or [""], models, strict=True))

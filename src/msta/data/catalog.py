@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
+from msta.data.names import class_words
 from msta.data.storage import absolute, exists, shown
 from msta.errors import DataError
 
@@ -52,12 +53,17 @@ class Clip:
 
 @dataclass(frozen=True)
 class Catalog:
-    """A data set: class names as text, and clips. ``missing`` names what its lists have and its folder has not."""
+    """A data set: class names as text, and clips.
+
+    ``missing`` names what its lists have and its folder has not. ``spelled``: somebody chose the spelling of the class
+    names, so that it stays.
+    """
 
     source: str
     classes: tuple[str, ...]
     clips: tuple[Clip, ...] = field(repr=False)
     missing: tuple[str, ...] = field(default=(), repr=False)
+    spelled: bool = field(default=False, repr=False, compare=False)
 
     @property
     def has_splits(self) -> bool:
@@ -68,12 +74,6 @@ class Catalog:
         """Clips a class, of all splits or of one."""
         counter = Counter(clip.label for clip in self.clips if split in (None, clip.split))
         return [counter[i] for i in range(len(self.classes))]
-
-
-def class_text(name: str) -> str:
-    """A folder's name as words: ``swipe_left`` -> "swipe left", ``ApplyEyeMakeup`` -> "Apply Eye Makeup"."""
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", re.sub(r"[_\-\s]+", " ", name))
-    return words.strip() or name
 
 
 def require_files(catalog: Catalog, sample: int = 32) -> None:
@@ -98,8 +98,14 @@ def write_catalog(path: Path, classes: Sequence[str], clips: Sequence[Clip]) -> 
     if any(clip.span != WHOLE for clip in clips):
         columns += ["start", "end"]
         rows = ([*row, *("" if t is None else t for t in c.span)] for row, c in zip(rows, clips, strict=True))
-    write_rows(path.with_name("classes.csv"), [("id", "name"), *enumerate(classes)])
+    write_classes(path.with_name("classes.csv"), dict(enumerate(classes)))
     write_rows(path, chain([columns], rows))
+
+
+def write_classes(file: Path, names: Mapping[Any, str]) -> None:
+    """A ``classes.csv``: id -> name. The column is called ``spelling`` if reading a name as words would change it."""
+    header = "name" if all(name == class_words(name) for name in names.values()) else "spelling"
+    write_rows(file, [("id", header), *names.items()])
 
 
 def fingerprint(classes: Sequence[str], clips: Iterable[Clip]) -> str:

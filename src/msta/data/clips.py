@@ -7,7 +7,6 @@ interrupted one goes on as if it had not been.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,12 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import BatchSampler, Dataset, Sampler
 
-from msta.data import torchcodec_reader
 from msta.data.catalog import WHOLE, Clip, Span
-from msta.data.decode import DecodeError, OutOfReach, read_frames
+from msta.data.decode import read_frames
 from msta.data.loading import SteadyLoader
 from msta.data.order import epoch_order, shard_numbers
 from msta.data.times import segment_times, view_times
+from msta.data.video_file import DecodeError, OutOfReach
 from msta.errors import DataError
 from msta.notices import notice
 
@@ -81,15 +80,6 @@ def _pipeline(augmentation: Augmentation, size: int) -> Callable[[Tensor], Tenso
     )
 
 
-def allowed_flip(flip: float, classes: Sequence[str]) -> float:
-    """The flip's probability: 0, with a notice, when a class is told by its side."""
-    sided = [name for name in classes if re.search(r"\b(left|right|(counter|anti)?[- ]?clockwise)", name.lower())]
-    if flip and sided:
-        notice(f"The horizontal flip is off: it would turn {sided[0]!r} into something else.")
-        return 0.0
-    return flip
-
-
 # ---------------------------------------------------------------- data set
 
 
@@ -104,7 +94,6 @@ class ClipFormat:
         std: three numbers.
         fit: how a frame that is no square becomes one: "crop" keeps its proportions and loses its ends (CLIP),
             "squash" keeps all of it (ViCLIP).
-        decoder: "pyav" or "torchcodec", whose pixels differ a little.
     """
 
     frames: int
@@ -112,12 +101,6 @@ class ClipFormat:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fit: str = "crop"
-    decoder: str = "pyav"
-
-    @property
-    def read_frames(self) -> Callable[..., NDArray[np.uint8]]:
-        """The decoder's :func:`msta.data.decode.read_frames`."""
-        return torchcodec_reader.read_frames if self.decoder == "torchcodec" else read_frames
 
     def normalise(self, video: Tensor) -> Tensor:
         """[..., 3, H, W] in 0..1 -> normalised."""
@@ -146,7 +129,7 @@ def read_views(path: str, form: ClipFormat, views: Views, span: Span = WHOLE) ->
         DecodeError: the file cannot be read.
     """
     squash = form.fit == "squash" and views.crops == 1
-    frames = form.read_frames(
+    frames = read_frames(
         path, lambda d: view_times(d, form.frames, views.clips).ravel(), form.size, squash=squash, within=span
     )
     return cut_views(frames, form, views)
@@ -169,7 +152,7 @@ def read_augmented(path: str, form: ClipFormat, augmentation: Augmentation, seed
     position = np.random.default_rng(seed).random(form.frames)
     short_side = round(form.size * 256 / 224)  # the field's margin for cropping
     squash = form.fit == "squash"
-    frames = form.read_frames(
+    frames = read_frames(
         path, lambda d: segment_times(d, form.frames, position), short_side, squash=squash, within=span
     )
     video = _to_float(frames)

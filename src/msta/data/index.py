@@ -14,11 +14,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress as Bar
 
-from msta.data.catalog import Catalog, Clip, require_files, write_rows
-from msta.data.decode import DecodeError, VideoInfo, probe
-from msta.data.layouts.parts import csv_rows, read_classes, seconds
+from msta.data.catalog import Catalog, Clip, require_files, write_classes, write_rows
+from msta.data.decode import VideoInfo, probe
+from msta.data.layouts.parts import read_classes, seconds
 from msta.data.layouts.tables import CLASSES_KEY
 from msta.data.storage import absolute
+from msta.data.text_tables import csv_rows
+from msta.data.video_file import DecodeError
 from msta.errors import ConfigError, DataError
 from msta.files import refuse_existing, replacing
 
@@ -89,7 +91,7 @@ def index(
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix.lower() == ".csv":
         with replacing(out.with_name("classes.csv")) as aside:
-            write_rows(aside, [("id", "name"), *((name, name) for name in catalog.classes)])
+            write_classes(aside, {name: name for name in catalog.classes})
         with replacing(out) as aside:
             write_rows(aside, chain([COLUMNS], (["" if cell is None else cell for cell in row] for row in rows())))
     else:

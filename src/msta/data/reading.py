@@ -15,12 +15,15 @@ import numpy as np
 
 from msta.data.catalog import Catalog, Clip
 from msta.data.layouts import read_layout
+from msta.data.names import class_words, notice_numbers
 from msta.data.storage import absolute
 from msta.errors import DataError, is_text
 from msta.notices import notice
 
 
-def read_catalog(path: str | os.PathLike[str], layout: str | None = None, **options: Any) -> Catalog:
+def read_catalog(
+    path: str | os.PathLike[str], layout: str | None = None, names: str = "words", **options: Any
+) -> Catalog:
     """Read a data set.
 
     Args:
@@ -28,8 +31,10 @@ def read_catalog(path: str | os.PathLike[str], layout: str | None = None, **opti
             file with the columns path, label (or class) and, if there are any, split, start, end (paths relative to
             it); shards that ``msta data shard`` wrote, also by URL; the folder of a known data set; or a list of "path
             label". A ``classes.csv`` with ``id,name`` beside
-            the classes says how they are called and in which order: an id is a folder's name or the label in the CSV.
+            the classes says how they are called and in which order: an id is a folder's name, or a label.
         layout: a name of :data:`msta.data.layouts.LAYOUTS`. None: what the folder or file looks like.
+        names: "words": class names as the text tower reads best (see :func:`class_words`), unless ``labels`` spells
+            them; "given": as they are written.
         options: fields of :class:`msta.data.layouts.options.Options`, as far as the layout takes them.
 
     Raises:
@@ -43,8 +48,10 @@ def read_catalog(path: str | os.PathLike[str], layout: str | None = None, **opti
         raise DataError(f"{error.filename or path}: {error.strerror}") from error
     except UnicodeError as error:
         raise DataError(f"{path}: no UTF-8 text") from error
-    # A name may be spelled with accents apart, as in archives made on a Mac; it is the same class.
-    catalog = replace(catalog, classes=tuple(unicodedata.normalize("NFC", name) for name in catalog.classes))
+    spelled = catalog.spelled or names == "given"
+    classes = tuple(unicodedata.normalize("NFC", name) for name in catalog.classes) if spelled else _as_words(catalog)
+    catalog = replace(catalog, classes=classes)
+    notice_numbers(catalog.source, catalog.classes, "give a CSV of id,name as classes.csv beside them, or data.labels")
     _check(catalog)
     if catalog.missing:
         notice(
@@ -52,6 +59,16 @@ def read_catalog(path: str | os.PathLike[str], layout: str | None = None, **opti
             f"not there and left out, {catalog.missing[0]} for one (msta data index lists them all)"
         )
     return catalog
+
+
+def _as_words(catalog: Catalog) -> tuple[str, ...]:
+    """The classes' names as words, and a notice if a table wrote them otherwise."""
+    words = tuple(map(class_words, catalog.classes))
+    changed = [(name, word) for name, word in zip(catalog.classes, words, strict=True) if name != word]
+    if changed:
+        name, word = changed[0]
+        notice(f"{catalog.source}: class names are read as words, {name!r} as {word!r}; data.names=given leaves them.")
+    return words
 
 
 def _check(catalog: Catalog) -> None:

@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 
 from msta.data.catalog import Catalog, Clip, require_files, write_rows
-from msta.data.decode import DecodeError, decode_all
+from msta.data.decode import decode_all
 from msta.data.storage import absolute
+from msta.data.video_file import DecodeError
 from msta.errors import Interrupted, MSTAError
 from msta.files import refuse_existing, replacing
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from msta.backbone.blocks import plainly
+from msta.backbone.blocks import exact_reference_mode
 from msta.backbone.dual_encoder import DualEncoder
 from msta.descriptions.bank import KINDS, DescriptionBank, Sentences
 from msta.files import replacing
@@ -92,7 +92,7 @@ def embed(
     every = backbone.tokenize(texts)
     device = backbone.logit_scale.device
     if exact_reference:
-        with plainly():
+        with exact_reference_mode():
             found = torch.cat([backbone.text(part) for part in every.to(device).split(batch)])
         return F.normalize(found.float(), dim=-1)
     ids, where = every.unique(dim=0, return_inverse=True)
@@ -111,7 +111,7 @@ def anchor_folder() -> Path:
 
 def _embed(backbone: DualEncoder, ids: Tensor, batch: int, file: Path | None) -> Tensor:
     device, start = backbone.logit_scale.device, time.perf_counter()
-    tokens = backbone.text.end(ids) + 1  # what the time goes into, nearly
+    tokens = backbone.text.end_of_text(ids) + 1  # what the time goes into, nearly
     parts = list(_batches(tokens, batch, device))
     parts.insert(0, parts.pop(len(parts) // 2))  # of middling length: by it the rest is judged
     found = torch.empty(len(ids), backbone.architecture.embed_dim)

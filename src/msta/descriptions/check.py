@@ -111,7 +111,7 @@ def check(
     return Check(classes, bad, distances, irregular, count)
 
 
-def astray(anchors: Sequence[Tensor], home: Tensor) -> dict[int, int]:
+def mismatched(anchors: Sequence[Tensor], home: Tensor) -> dict[int, int]:
     """Class -> another class whose prompt one of its anchors lies clearly nearer to than to its own.
 
     Args:

@@ -2,42 +2,70 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from msta.data.layouts.parts import CLASS_COLUMNS
+from msta.data.layouts.tables import COLUMNS
+from msta.data.names import class_words, is_number, notice_numbers
+from msta.data.text_tables import as_columns, csv_rows, open_text, tell_columns
 from msta.descriptions.bank import key
-from msta.errors import DataError, is_text
+from msta.errors import DataError, in_short, is_text
 from msta.files import read_json
+from msta.notices import notice
+
+
+def given_names(names: Iterable[str], source: str) -> tuple[str, ...]:
+    """Class names as somebody typed them, as words (see :func:`msta.data.names.class_words`).
+
+    Args:
+        names: in order.
+        source: for messages: a file, an option.
+
+    Raises:
+        DataError: none, an empty one, or two that read the same.
+    """
+    written = [name.strip() for name in names]
+    if not written:
+        raise DataError(f"{source}: no class names in it")
+    seen: dict[str, str] = {}
+    for name in written:
+        if not name or not is_text(name):
+            raise DataError(f"{source}: a class name is empty or no text: {name!r}")
+        if (same := seen.setdefault(key(name), name)) != name or written.count(name) > 1:
+            raise DataError(f"{source}: two classes read the same, or one is there twice: {same!r} and {name!r}")
+    words = tuple(map(class_words, written))
+    changed = [(name, word) for name, word in zip(written, words, strict=True) if name != word]
+    if changed:
+        notice(f"{source}: class names are read as words, {changed[0][0]!r} as {changed[0][1]!r}.")
+    notice_numbers(source, words, "write what is to be seen")
+    return words
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
     """Class names, in order.
 
     Args:
-        path: ``classes.csv`` (id,name), a text file of one name a line, a JSON object of index -> name (or name ->
-            anything); or a data set, a folder or table that :func:`msta.data.reading.read_catalog` reads.
+        path: a table with a column of names, such as ``classes.csv`` (id,name; other headers, separators and orders are
+            understood); a text file of one name per line, numbered or not; a JSON list, object of index -> name (or
+            name -> anything), or an adapter's ``classes.json``; or a data set, a folder or table that
+            :func:`msta.data.reading.read_catalog` reads.
 
     Raises:
         DataError: unreadable, no names in it, or two that read the same.
     """
     if path.is_dir() or path.suffix.lower() in (".parquet", ".pq"):
-        names = _of_data(path)
-    elif path.suffix.lower() == ".json":
-        names = [_text(path, value, name) for name, value in read_json(path, DataError, unique=True).items()]
-    else:
-        names = _of_lines(path)
-    names = [name.strip() for name in names]
-    if not names:
-        raise DataError(f"{path}: no class names in it")
-    seen: dict[str, str] = {}
-    for name in names:
-        if not name or not is_text(name):
-            raise DataError(f"{path}: a class name is empty or no text: {name!r}")
-        if (same := seen.setdefault(key(name), name)) != name or names.count(name) > 1:
-            raise DataError(f"{path}: two classes read the same: {same!r} and {name!r}")
-    return tuple(names)
+        return tuple(_of_data(path))
+    return given_names(_of_json(path) if path.suffix.lower() == ".json" else _of_lines(path), str(path))
+
+
+def _of_json(path: Path) -> list[str]:
+    content = read_json(path, DataError, unique=True)
+    own = content.get("names")
+    if isinstance(own, list) and all(isinstance(name, str) for name in own):  # an adapter's
+        return own
+    return [_text(path, value, name) for name, value in content.items()]
 
 
 def _of_data(path: Path) -> Iterable[str]:
@@ -48,24 +76,44 @@ def _of_data(path: Path) -> Iterable[str]:
 
 def _of_lines(path: Path) -> Iterable[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        rows = [row for _, row in csv_rows(path) if not row[0].lstrip().startswith("#")]
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: no UTF-8 text") from error
-    try:
-        rows = [row for row in csv.reader(lines, skipinitialspace=True) if any(cell.strip() for cell in row)]
-    except csv.Error as error:
-        raise DataError(f"{path}: {error}") from error
-    header = [cell.strip().lower() for cell in rows[0]] if rows else []
-    if "path" in header and "label" in header:
+    if not rows:
+        return []
+    columns: dict[int, str] = as_columns(rows[0], CLASS_COLUMNS) or {}
+    clips: dict[int, str] = as_columns(rows[0], COLUMNS) or {}
+    if {"path", "label"} <= set(clips.values()) and len(columns) < 2:
         return _of_data(path)
-    if header != ["id", "name"]:
-        return [line for line in lines if line.strip()]
-    for row in rows[1:]:
-        if len(row) != 2:
-            raise DataError(f"{path}: expected id,name, got {','.join(row)!r}")
-    return [name for _, name in rows[1:]]
+    if "name" in columns.values() and (len(rows[0]) > 1 or len(rows) > 1):
+        at = next(i for i, column in columns.items() if column == "name")
+        tell_columns(path, rows[0], columns)
+        short = next((row for row in rows[1:] if len(row) <= at), None)
+        if short:
+            raise DataError(f"{path}: expected {','.join(rows[0])}, got {in_short(','.join(short))!r}")
+        return [row[at] for row in rows[1:]]
+    if all(len(row) == 2 and is_number(row[0]) for row in rows):  # 0,push
+        return [name for _, name in rows]
+    if len(rows) == 1 and len(rows[0]) > 1 and not _is_one_name(path):  # push,pull,wave
+        return rows[0]
+    if all(len(row) == 1 for row in rows):
+        lines = [row[0].strip() for row in rows]
+        numbered = [line.split(None, 1) for line in lines]
+        if all(len(words) == 2 and words[0].rstrip(".):").isdecimal() for words in numbered):  # 0 push
+            return [words[1] for words in numbered]
+        return lines
+    if path.suffix.lower() in (".csv", ".tsv"):
+        raise DataError(
+            f"{path}: expected one name per line, or the columns id,name, found {in_short(', '.join(rows[0]))!r}"
+        )
+    with open_text(path) as file:  # a text file whose names hold commas
+        return [line.strip() for line in file if line.strip() and not line.lstrip().startswith("#")]
+
+
+def _is_one_name(path: Path) -> bool:
+    """Whether the only line of a text file is a name that holds commas, as "putting something, something and so on"."""
+    with open_text(path) as file:
+        return path.suffix.lower() not in (".csv", ".tsv") and ", " in file.read()
 
 
 def _text(path: Path, value: Any, name: str) -> str:

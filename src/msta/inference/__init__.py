@@ -1,4 +1,4 @@
-"""Using a trained adapter: on files, on long videos, in a service, elsewhere than in torch."""
+"""Use a trained adapter: on files, on long videos, in a service, outside torch."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from msta.inference.predictor import Prediction, Predictor
+    from msta.inference.loaded_adapter import LoadedAdapter, Prediction
+    from msta.inference.predictor import Predictor
     from msta.inference.segments import Segment, Smoothing
     from msta.inference.timeline import Timeline, Windows, read_timelines
 
-# Imported when asked for, with torch, which the ONNX predictor beside them does without.
-_WHERE = {
-    "Prediction": "predictor",
+# These modules import torch, so they are imported on first use: the ONNX predictor works without torch.
+_MODULES = {
+    "LoadedAdapter": "loaded_adapter",
+    "Prediction": "loaded_adapter",
     "Predictor": "predictor",
     "Segment": "segments",
     "Smoothing": "segments",
@@ -21,10 +23,12 @@ _WHERE = {
     "read_timelines": "timeline",
 }
 
-__all__ = ["Prediction", "Predictor", "Segment", "Smoothing", "Timeline", "Windows", "read_timelines"]
+__all__ = [
+    "LoadedAdapter", "Prediction", "Predictor", "Segment", "Smoothing", "Timeline", "Windows", "read_timelines",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
+    if name not in _MODULES:
         raise AttributeError(f"module 'msta.inference' has no attribute {name!r}")
-    return getattr(import_module(f"msta.inference.{_WHERE[name]}"), name)
+    return getattr(import_module(f"msta.inference.{_MODULES[name]}"), name)

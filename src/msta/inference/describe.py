@@ -1,4 +1,4 @@
-"""What ``msta info`` tells: of the installation, a backbone, an adapter."""
+"""What ``msta info`` says about the installation, a backbone or an adapter."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from msta._version import __version__
+from msta.adapters.model import AdaptedModel
 from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
 from msta.config import RunConfig
@@ -19,12 +20,12 @@ def describe(target: str | None, backbone: str | None = None, base: str | None =
     """Facts by name.
 
     Args:
-        target: a backbone, an adapter's directory or a run's; None for the installation, or for ``backbone``.
+        target: a backbone, or the directory of an adapter or a run. None: the installation, or ``backbone``.
         backbone: the backbone to load an adapter with, if it has moved.
         base: see :func:`load_backbone`.
 
     Raises:
-        CheckpointError: neither, or unreadable.
+        CheckpointError: the target is none of these, or cannot be read.
     """
     if target is None and backbone is None:
         return {
@@ -40,44 +41,35 @@ def describe(target: str | None, backbone: str | None = None, base: str | None =
     if folder is None or not (folder / "adapter_config.json").exists():
         return _describe_backbone(load_backbone(target or backbone or "", base=base))
     model = load_adapter(folder, load_backbone(backbone, base=base) if backbone else None)
-    total = sum(p.numel() for p in model.parameters())
-    trained = model.num_trainable()
-    facts: dict[str, Any] = {
-        "adapter": str(folder),
-        "method": model.config.name,
-        **model.config.model_dump(),
-        "trained": model.trains,
-        "trained parameters": trained,
-        "share": f"{100 * trained / total:.2f} %",
-    }
-    if model.task is not None:
-        template = model.task.template
-        template = template if isinstance(template, str) else " | ".join(template)
-        facts |= {"classes": ", ".join(model.task.classes), "template": template}
+    facts = {"adapter": str(folder), "method": model.config.name, **model.config.model_dump(), **_trained(model)}
+    if (task := model.task) is not None:
+        template = task.template if isinstance(task.template, str) else " | ".join(task.template)
+        facts |= {"classes": ", ".join(task.classes), "template": template}
     return facts | {"backbone": model.origin["source"], "fingerprint": model.origin["fingerprint"][:12]}
 
 
 def describe_recipe(config: RunConfig) -> dict[str, Any]:
     """What a training with these settings trains in its backbone, and how.
 
-    Raises:
-        MSTAError: no such backbone, or a method that does not fit it.
+    Raises MSTAError if there is no such backbone, or the method does not fit it.
     """
     model = attach(load_backbone(config.backbone, base=config.base), config.method_config())
-    trained, total = model.num_trainable(), sum(p.numel() for p in model.parameters())
     settings = config.flat()
-    told = ("train.epochs", "train.lr", "train.weight_decay", "train.warmup_epochs", "descriptions.alpha",
-            "descriptions.per_class")  # fmt: skip
+    shown = ("train.epochs", "train.lr", "train.weight_decay", "train.warmup_epochs", "descriptions.alpha",
+             "descriptions.per_class")  # fmt: skip
     return {
         "backbone": model.origin["source"],
         "method": model.label,
-        "trained": model.trains,
-        "trained parameters": trained,
-        "share": f"{100 * trained / total:.2f} %",
+        **_trained(model),
         "clips a step": config.train.step_clips(1),
-        **{name: settings[name] for name in told},
+        **{name: settings[name] for name in shown},
         "test views (clips x crops)": f"{config.eval.clips} x {config.eval.crops}",
     }
+
+
+def _trained(model: AdaptedModel) -> dict[str, Any]:
+    trained, total = model.num_trainable(), sum(p.numel() for p in model.parameters())
+    return {"trained": model.trains, "trained parameters": trained, "share": f"{100 * trained / total:.2f} %"}
 
 
 def _describe_backbone(backbone: DualEncoder) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """``msta export``: an adapted model as files that run without this library, or without torch.
 
-video.onnx, video.pt2   normalised clips [B, T, 3, H, W] -> probabilities [B, K], embeddings [B, D]; the classes'
+video.onnx, video.pt2   normalised clips [B, T, 3, H, W] -> probabilities [B, K], embeddings [B, D]; the class
                         embeddings are constants in it
-text.onnx, text.pt2     token ids [K, L], zero-padded -> embeddings [K, D], for classes it was not exported with
-export.json             classes, the clips it wants to see, what was measured when it was checked
+text.onnx, text.pt2     token ids [K, L], zero-padded -> embeddings [K, D], for other classes
+export.json             the classes, the clip format, and how much the files differ from torch
 
-What is traced is the plain computation (``exact_reference``): its shortcuts pay in torch, and hide from a tracer what
-depends on the input. Every file is compared with torch before it is kept.
+The plain computation (``exact_reference``) is traced, because the shortcuts hide from a tracer what depends on the
+input. Every file is compared with torch before it is kept.
 """
 
 from __future__ import annotations
@@ -29,30 +29,29 @@ from msta._version import __version__
 from msta.adapters.model import AdaptedModel
 from msta.errors import ConfigError, MSTAError, in_short
 from msta.files import new_directory, write_bytes, write_json
+from msta.inference.loaded_adapter import LoadedAdapter
 from msta.inference.onnx_predictor import DESCRIPTION, FORMAT
-from msta.inference.shared import Member
 
 Format = Literal["onnx", "torch-export"]
 Precision = Literal["fp32", "fp16", "int8"]
 TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.1}
-"""Largest difference of an embedding's number from torch's, over the largest number, that is let through."""
+"""The largest allowed difference of an embedding from torch's, relative to its largest number."""
 _FILES = {"onnx": ("video.onnx", "text.onnx"), "torch-export": ("video.pt2", "text.pt2")}
 
 
-def _plain(member: Member) -> AdaptedModel:
-    """The same model, without the shortcuts."""
-    model = copy.copy(member.model)
+def _without_shortcuts(model: AdaptedModel) -> AdaptedModel:
+    model = copy.copy(model)
     model.exact_reference = True
     return model
 
 
-class VideoWithClasses(nn.Module):
-    """The adapted video tower and its classes, as one function of a clip."""
+class VideoClassifier(nn.Module):
+    """The adapted video tower with its classes, as one function of a clip."""
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, adapter: LoadedAdapter) -> None:
         super().__init__()
-        self.model, self.temperature = _plain(member), member.temperature
-        self.register_buffer("text", member.text.clone())
+        self.model, self.temperature = _without_shortcuts(adapter.model), adapter.temperature
+        self.register_buffer("text", adapter.text.clone())
 
     def forward(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Video [B, T, 3, H, W], normalised -> probabilities [B, K], embeddings [B, D]."""
@@ -61,12 +60,12 @@ class VideoWithClasses(nn.Module):
         return (self.model.logits(embeddings, text) / self.temperature).softmax(-1), embeddings
 
 
-class Text(nn.Module):
+class TextEncoder(nn.Module):
     """The adapted text tower."""
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, adapter: LoadedAdapter) -> None:
         super().__init__()
-        self.model = _plain(member)
+        self.model = _without_shortcuts(adapter.model)
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Token ids int64 [K, L], zero-padded -> embeddings [K, D]."""
@@ -74,23 +73,27 @@ class Text(nn.Module):
 
 
 def export(
-    member: Member, out: Path, form: Format = "onnx", precision: Precision = "fp32", tolerance: float | None = None
+    adapter: LoadedAdapter,
+    out: Path,
+    form: Format = "onnx",
+    precision: Precision = "fp32",
+    tolerance: float | None = None,
 ) -> dict[str, Any]:
-    """Write an adapted model's directory.
+    """Write an adapted model into a new directory.
 
     Args:
-        member: the adapted model with the classes to bake in; on the CPU.
-        out: a new directory.
+        adapter: the adapted model with the classes to include; on the CPU.
+        out: the new directory.
         form: "onnx" or "torch-export".
-        precision: of the weights; fp16 and int8 (weights alone, activations as they come) are for ONNX.
+        precision: of the weights. fp16 and int8 (of the weights only) are for ONNX.
         tolerance: None: see TOLERANCE.
 
     Returns:
-        What is in ``export.json``.
+        The content of ``export.json``.
 
     Raises:
-        ConfigError: a package is missing, or a precision the format has not.
-        MSTAError: the result differs from torch by more than the tolerance, or cannot be made; nothing is written.
+        ConfigError: a package is missing, or the format has no such precision.
+        MSTAError: the result cannot be made or differs from torch by more than the tolerance. Nothing is written.
     """
     if form == "torch-export" and precision != "fp32":
         raise ConfigError(f"--precision {precision}: goes with --format onnx; torch-export keeps fp32")
@@ -99,38 +102,38 @@ def export(
     allowed = TOLERANCE[precision] if tolerance is None else tolerance
     with new_directory(out) as folder:
         video, text = (folder / name for name in _FILES[form])
-        clips = _random_clips(member)
-        moving = _write_video(member, clips, video)
-        ids = member.model.tokenize(list(member.classes)[:2] * 2)
-        _write(Text(member), ids, {0: torch.export.Dim("texts", min=1, max=65536)}, text)
+        clips = _random_clips(adapter)
+        any_frames = _write_video(adapter, clips, video)
+        ids = adapter.model.tokenize(list(adapter.classes)[:2] * 2)
+        _write(TextEncoder(adapter), ids, {0: torch.export.Dim("texts", min=1, max=65536)}, text)
         if precision != "fp32":
             for path in (video, text):
-                _make_smaller(path, precision)
-        found = _difference(member, video, text, clips, ids, moving)
-        worst = max(found.values())
+                _reduce_precision(path, precision)
+        differences = _differences(adapter, video, text, clips, ids, any_frames)
+        worst = max(differences.values())
         if not worst <= allowed:
             raise MSTAError(f"{out}: not written: {precision} differs from torch by {worst:.2g}, more than {allowed:g}")
-        form_of_clips = member.format
-        described = {
+        clip_format = adapter.format
+        description = {
             "format": FORMAT,
             "msta_version": __version__,
             "as": form,
             "precision": precision,
-            "classes": list(member.classes),
-            "backbone": member.model.origin,
-            "method": member.model.config.name,
-            "frames": form_of_clips.frames,
-            "any_frames": moving,
-            "size": form_of_clips.size,
-            "fit": form_of_clips.fit,
-            "mean": list(form_of_clips.mean),
-            "std": list(form_of_clips.std),
+            "classes": list(adapter.classes),
+            "backbone": adapter.model.origin,
+            "method": adapter.model.config.name,
+            "frames": clip_format.frames,
+            "any_frames": any_frames,
+            "size": clip_format.size,
+            "fit": clip_format.fit,
+            "mean": list(clip_format.mean),
+            "std": list(clip_format.std),
             "context_length": int(ids.shape[1]),
-            "differs_by": {name: float(f"{value:.3g}") for name, value in found.items()},
+            "differs_by": {name: float(f"{value:.3g}") for name, value in differences.items()},
             "bytes": {path.name: path.stat().st_size for path in (video, text)},
         }
-        write_json(folder / DESCRIPTION, described)
-    return described
+        write_json(folder / DESCRIPTION, description)
+    return description
 
 
 def _need_onnx() -> None:
@@ -145,27 +148,27 @@ def _need_onnx() -> None:
 # ---------------------------------------------------------------- tracing
 
 
-def _write_video(member: Member, clips: Tensor, path: Path) -> bool:
-    """Whether the number of frames may differ; joint attention's positions are made for one number."""
+def _write_video(adapter: LoadedAdapter, clips: Tensor, path: Path) -> bool:
+    """Write the video tower. Returns whether clips may have any number of frames: not with joint attention."""
     batch = {0: torch.export.Dim("batch", min=1, max=65536)}
-    if member.model.backbone.architecture.attention == "frame-wise":
-        with contextlib.suppress(MSTAError):  # some methods know their frames
-            _write(VideoWithClasses(member), clips, {**batch, 1: torch.export.Dim("frames", min=1, max=4096)}, path)
+    if adapter.model.backbone.architecture.attention == "frame-wise":
+        with contextlib.suppress(MSTAError):  # some methods need a fixed number of frames
+            _write(VideoClassifier(adapter), clips, {**batch, 1: torch.export.Dim("frames", min=1, max=4096)}, path)
             return True
-    _write(VideoWithClasses(member), clips, batch, path)
+    _write(VideoClassifier(adapter), clips, batch, path)
     return False
 
 
-def _write(module: nn.Module, example: Tensor, moving: dict[int, Any], path: Path) -> None:
+def _write(module: nn.Module, example: Tensor, dynamic: dict[int, Any], path: Path) -> None:
     try:
         with torch.no_grad(), _quietly():
-            program = torch.export.export(module.eval(), (example,), dynamic_shapes=(moving,), strict=False)
+            program = torch.export.export(module.eval(), (example,), dynamic_shapes=(dynamic,), strict=False)
             if path.suffix == ".pt2":
                 made = io.BytesIO()
                 torch.export.save(program, made)
                 write_bytes(path, made.getvalue())
                 return
-            names = ["probabilities", "embeddings"] if isinstance(module, VideoWithClasses) else ["embeddings"]
+            names = ["probabilities", "embeddings"] if isinstance(module, VideoClassifier) else ["embeddings"]
             exported = torch.onnx.export(
                 program, (example,), dynamo=True, verbose=False, input_names=["input"], output_names=names
             )
@@ -177,7 +180,7 @@ def _write(module: nn.Module, example: Tensor, moving: dict[int, Any], path: Pat
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """The exporter talks of things that are not this model's."""
+    """Silence the exporter, whose messages do not concern this model."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -188,7 +191,7 @@ def _quietly() -> Iterator[None]:
         logging.disable(before)
 
 
-def _make_smaller(path: Path, precision: Precision) -> None:
+def _reduce_precision(path: Path, precision: Precision) -> None:
     import onnx
 
     wide = path.with_suffix(".wide.onnx")
@@ -212,21 +215,25 @@ def _make_smaller(path: Path, precision: Precision) -> None:
 # ---------------------------------------------------------------- checking
 
 
-def _random_clips(member: Member, clips: int = 2, frames: int | None = None) -> Tensor:
-    form = member.format
+def _random_clips(adapter: LoadedAdapter, clips: int = 2, frames: int | None = None) -> Tensor:
+    form = adapter.format
     generator = torch.Generator().manual_seed(0)
     return torch.randn(clips, frames or form.frames, 3, form.size, form.size, generator=generator)
 
 
-def _difference(member: Member, video: Path, text: Path, clips: Tensor, ids: Tensor, moving: bool) -> dict[str, float]:
-    """The largest difference of each file's embeddings from torch's, over their largest number; other batch sizes, and
-    lengths if they may differ, than it was traced with.
-    """
+def _differences(
+    adapter: LoadedAdapter, video: Path, text: Path, clips: Tensor, ids: Tensor, any_frames: bool
+) -> dict[str, float]:
+    """The largest relative difference of each file's embeddings from torch's, over several batch sizes and lengths."""
     run_video, run_text = _runner(video), _runner(text)
-    others = [_random_clips(member, 1), _random_clips(member, 3, member.format.frames + 3 if moving else None), clips]
+    others = [
+        _random_clips(adapter, 1),
+        _random_clips(adapter, 3, adapter.format.frames + 3 if any_frames else None),
+        clips,
+    ]
     with torch.no_grad():
-        of_video = [_relative(run_video(other)[1], member.model.encode_video(other)) for other in others]
-        of_text = [_relative(run_text(some)[0], member.model.encode_text(some)) for some in (ids, ids[:1])]
+        of_video = [_relative(run_video(other)[1], adapter.model.encode_video(other)) for other in others]
+        of_text = [_relative(run_text(some)[0], adapter.model.encode_text(some)) for some in (ids, ids[:1])]
     return {video.name: max(of_video), text.name: max(of_text)}
 
 
@@ -235,17 +242,17 @@ def _runner(path: Path) -> Any:
     if path.suffix == ".pt2":
         module = torch.export.load(path).module()
 
-        def by_torch(x: Tensor) -> list[NDArray[np.float32]]:
-            made = module(x)
-            return [one.numpy() for one in (made if isinstance(made, tuple) else (made,))]
+        def run(x: Tensor) -> list[NDArray[np.float32]]:
+            outputs = module(x)
+            return [one.numpy() for one in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
-        return by_torch
+        return run
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda x: session.run(None, {session.get_inputs()[0].name: x.numpy()})
 
 
-def _relative(found: NDArray[np.float32], expected: Tensor) -> float:
-    right = expected.detach().numpy()
-    return float(np.abs(found - right).max() / np.abs(right).max())
+def _relative(actual: NDArray[np.float32], expected: Tensor) -> float:
+    reference = expected.numpy()
+    return float(np.abs(actual - reference).max() / np.abs(reference).max())

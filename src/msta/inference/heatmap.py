@@ -1,4 +1,4 @@
-"""An explanation as pictures: a film strip, and the video with what mattered alight."""
+"""An explanation as pictures: a film strip, and the video with a heatmap over it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from msta.data.decode import play
 from msta.files import new_directory, write_bytes, write_json
 from msta.inference.explain import Explanation
 from msta.inference.output import clock
-from msta.inference.overlay import burn, video_writer
+from msta.inference.overlay import draw_text, video_writer
 
 
 def write_explanation(explanation: Explanation, video: str, out: Path, span: Span = WHOLE) -> dict[str, Any]:
-    """Write strip.png, overlay.mp4 and explanation.json into a new folder; return what the last one holds.
+    """Write strip.png, overlay.mp4 and explanation.json into a new folder, and return the content of the last.
 
-    Raises:
-        MSTAError: the folder exists with other contents.
+    Raises MSTAError if the folder exists with other contents.
     """
     data = {
         "path": video,
@@ -36,14 +35,14 @@ def write_explanation(explanation: Explanation, video: str, out: Path, span: Spa
         "words": [{"word": word, "loses": loss} for word, loss in explanation.words],
     }
     with new_directory(out) as folder:
-        film_strip(explanation, folder / "strip.png")
-        heat_video(explanation, video, folder / "overlay.mp4", span)
+        write_film_strip(explanation, folder / "strip.png")
+        write_heatmap_video(explanation, video, folder / "overlay.mp4", span)
         write_json(folder / "explanation.json", data)
     return data
 
 
 def summary(data: dict[str, Any], out: Path) -> str:
-    """In a few lines: the class, the frames and words that matter most, and where the pictures are."""
+    """A few lines: the class, the frames and words that matter most, and where the pictures are."""
     frames = sorted(data["frames"], key=lambda frame: -frame["adds"])[:3]
     lines = [f"{data['label']}  {100 * data['probability']:.1f} % (log-odds {data['score']:+.2f})"]
     lines.append("frames: " + ", ".join(f"{frame['time']:.2f} s {frame['adds']:+.2f}" for frame in frames))
@@ -53,32 +52,32 @@ def summary(data: dict[str, Any], out: Path) -> str:
     return "\n".join([*lines, f"pictures in {out}"])
 
 
-def heat(patches: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
-    """Patches [rows, columns] in 0..1 -> [height, width], smoothly."""
+def patch_heatmaps(explanation: Explanation) -> NDArray[np.float64]:
+    """[T, rows, columns] in 0..1: the patches that speak for the class, relative to the strongest of the clip."""
+    positive = explanation.patches.clip(0)
+    return np.asarray((positive / max(np.quantile(positive, 0.99), 1e-9)).clip(0, 1))
+
+
+def resize_heatmap(patches: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
+    """Patches [rows, columns] in 0..1 -> pixels [height, width], interpolated."""
     from PIL import Image  # comes with matplotlib
 
     picture = Image.fromarray(patches.astype(np.float32))
     return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC), np.float64).clip(0, 1)
 
 
-def alight(frame: NDArray[np.uint8], warmth: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """A frame [H, W, 3], darkened and grey where warmth [H, W] is 0, coloured from red to yellow where it is 1."""
+def overlay_heatmap(frame: NDArray[np.uint8], heatmap: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Draw a heatmap [H, W] over a frame [H, W, 3]: dark grey where it is 0, red to yellow towards 1."""
     import matplotlib
 
-    colour = matplotlib.colormaps["inferno"](0.35 + 0.6 * warmth)[..., :3] * 255
+    colour = matplotlib.colormaps["inferno"](0.35 + 0.6 * heatmap)[..., :3] * 255
     grey = np.repeat(frame.mean(2, keepdims=True) * 0.8, 3, axis=2)
-    share = (0.75 * warmth)[..., None]
+    share = (0.75 * heatmap)[..., None]
     return ((1 - share) * grey + share * colour).round().clip(0, 255).astype(np.uint8)
 
 
-def warmth(explanation: Explanation) -> NDArray[np.float64]:
-    """[T, rows, columns] in 0..1: what speaks for the class, beside the clip's strongest patches."""
-    positive = explanation.patches.clip(0)
-    return np.asarray((positive / max(np.quantile(positive, 0.99), 1e-9)).clip(0, 1))
-
-
-def film_strip(explanation: Explanation, to: Path) -> None:
-    """Write a PNG: the frames, the same with what mattered alight, what each adds to the score, and the words."""
+def write_film_strip(explanation: Explanation, to: Path) -> None:
+    """Write a PNG: the frames, the frames with their heatmaps, how much each raises the score, and the words."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -86,9 +85,9 @@ def film_strip(explanation: Explanation, to: Path) -> None:
     figure = Figure(figsize=(max(6.0, 1.25 * count), 4.6 if words else 3.9), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(4 if words else 3, count, height_ratios=[3, 3, 2, 1.4][: 4 if words else 3])
-    warm = warmth(explanation)
+    heatmaps = patch_heatmaps(explanation)
     for i, frame in enumerate(explanation.frames):
-        for row, picture in enumerate((frame, alight(frame, heat(warm[i], *frame.shape[:2])))):
+        for row, picture in enumerate((frame, overlay_heatmap(frame, resize_heatmap(heatmaps[i], *frame.shape[:2])))):
             axes = figure.add_subplot(grid[row, i])
             axes.imshow(picture)
             axes.axis("off")
@@ -113,7 +112,7 @@ def film_strip(explanation: Explanation, to: Path) -> None:
 
 
 def _draw_words(axes: Any, words: list[tuple[str, float]]) -> None:
-    """Side by side, the warmer the more the score loses without it, bluish where it gains."""
+    """Draw the words side by side: orange if the score falls without them, blue if it rises."""
     strongest = max(abs(loss) for _, loss in words) or 1.0
     axes.axis("off")
     lengths = np.array([len(word) + 3 for word, _ in words], float)
@@ -127,28 +126,29 @@ def _draw_words(axes: Any, words: list[tuple[str, float]]) -> None:
         )  # fmt: skip
 
 
-def heat_video(explanation: Explanation, video: str | os.PathLike[str], to: Path, span: Span = WHOLE) -> None:
-    """Write an MP4 of the video, or of the part that was explained, with what mattered alight, blended over time."""
-    warm, times = warmth(explanation), np.array(explanation.times)
+def write_heatmap_video(explanation: Explanation, video: str | os.PathLike[str], to: Path, span: Span = WHOLE) -> None:
+    """Write an MP4 of the explained part of the video under its heatmaps, interpolated over time."""
+    heatmaps, times = patch_heatmaps(explanation), np.array(explanation.times)
     start, end = span[0] or 0.0, np.inf if span[1] is None else span[1]
-    says = f"{explanation.label}  {100 * explanation.probability:.0f} %"
+    title = f"{explanation.label}  {100 * explanation.probability:.0f} %"
     with video_writer(to) as write:
         for frame in play(video, 480):
             if frame.start < start or frame.start >= end:
                 continue
             picture = frame.picture()
-            now = np.stack([np.interp(frame.start, times, column) for column in warm.reshape(len(times), -1).T])
+            now = np.stack([np.interp(frame.start, times, patch) for patch in heatmaps.reshape(len(times), -1).T])
             height, width, _ = picture.shape
-            whole = _over_the_frame(now.reshape(warm.shape[1:]), height, width, explanation.fit)
-            write(burn(alight(picture, whole), [f"{says}   {clock(frame.start)}"]), frame.start - start)
+            heatmap = _frame_heatmap(now.reshape(heatmaps.shape[1:]), height, width, explanation.fit)
+            text = f"{title}   {clock(frame.start)}"
+            write(draw_text(overlay_heatmap(picture, heatmap), [text]), frame.start - start)
 
 
-def _over_the_frame(patches: NDArray[np.float64], height: int, width: int, fit: str) -> NDArray[np.float64]:
-    """Where the model's square lies in the frame; what it did not see is cold."""
+def _frame_heatmap(patches: NDArray[np.float64], height: int, width: int, fit: str) -> NDArray[np.float64]:
+    """The heatmap of a whole frame, which is 0 where the frame was cropped."""
     if fit == "squash":
-        return heat(patches, height, width)
+        return resize_heatmap(patches, height, width)
     side = min(height, width)
     whole = np.zeros((height, width))
     top, left = round((height - side) / 2), round((width - side) / 2)
-    whole[top : top + side, left : left + side] = heat(patches, side, side)
+    whole[top : top + side, left : left + side] = resize_heatmap(patches, side, side)
     return whole

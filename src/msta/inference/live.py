@@ -1,7 +1,7 @@
-"""Videos that are no files: streams by URL, webcams, arrays. What they give is what :func:`msta.data.decode.play` does.
+"""Videos that are not files: streams, webcams and arrays, played as :func:`msta.data.decode.play` plays a file.
 
-A stream is read as FFmpeg reads it (RTSP, RTMP, HTTP, UDP, SRT …). A webcam is ``webcam:0``, by its number, through
-Video4Linux; other systems' cameras are not read.
+FFmpeg reads the streams (RTSP, RTMP, HTTP, UDP, SRT …). A webcam is ``webcam:0``, by its number; it works on Linux only
+(Video4Linux).
 """
 
 from __future__ import annotations
@@ -17,28 +17,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msta.data.clips import ClipFormat, Views, cut_views
-from msta.data.decode import METADATA, DecodeError, Renderer, Shown, Video, play_video, video_stream
+from msta.data.decode import Shown, play_video
 from msta.data.times import view_times
+from msta.data.video_file import METADATA, DecodeError, Renderer, Video, video_stream
 
 WEBCAM = "webcam:"
 PROTOCOLS = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "rtp", "srt")
 _WHITELIST = ",".join((*PROTOCOLS, "tls", "crypto"))  # a playlist must not open files
-_PATIENCE = 10.0
-"""Seconds to wait for a stream to open, and then for more of it."""
+_PATIENCE = 10.0  # seconds to wait until a stream opens, and then until more of it arrives
 
 
 def is_live(name: str) -> bool:
-    """Whether ``name`` stands for a stream or a webcam."""
+    """Whether ``name`` is a stream or a webcam."""
     return name.startswith(WEBCAM) or name.partition("://")[0].lower() in PROTOCOLS
 
 
 def play_live(
     name: str, short_side: int | None = None, *, squash: bool = False, seconds: float | None = None
 ) -> Iterator[Shown]:
-    """The frames of a stream or webcam as they come, for ``seconds`` or until it ends.
+    """The frames of a stream or webcam as they arrive, for ``seconds`` or until it ends.
 
-    Raises:
-        DecodeError: it cannot be opened, has no video, or says nothing for ten seconds.
+    Raises DecodeError if it cannot be opened, has no video, or sends nothing for ten seconds.
     """
     with _opened(name) as video:
         for shown in play_video(video, short_side, squash):
@@ -50,7 +49,7 @@ def play_live(
 def play_array(
     frames: NDArray[np.uint8], fps: float, short_side: int | None = None, *, squash: bool = False
 ) -> Iterator[Shown]:
-    """uint8 [T, H, W, 3], RGB, at ``fps`` frames a second."""
+    """The frames of an array, uint8 [T, H, W, 3], RGB, at ``fps`` frames per second."""
     renderer: Renderer | None = None
     for i, frame in enumerate(frames):
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
@@ -59,11 +58,7 @@ def play_array(
 
 
 def as_frames(video: Any) -> NDArray[np.uint8]:
-    """An array or tensor as frames.
-
-    Raises:
-        ValueError: not uint8 [T, H, W, 3] with T, H, W at least 1.
-    """
+    """An array or tensor as frames. Raises ValueError if it is not uint8 [T, H, W, 3] with T, H, W at least 1."""
     frames = np.asarray(video)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
         raise ValueError(f"expected frames, uint8 [T, H, W, 3], got {frames.dtype} {list(frames.shape)}")
@@ -71,7 +66,7 @@ def as_frames(video: Any) -> NDArray[np.uint8]:
 
 
 def array_views(frames: NDArray[np.uint8], form: ClipFormat, views: Views) -> Tensor:
-    """What :func:`msta.data.clips.read_views` gives of a file, of frames [T, H, W, 3] at a constant rate."""
+    """Frames [T, H, W, 3] at a constant rate -> test views, as :func:`msta.data.clips.read_views` cuts them."""
     chosen = view_times(len(frames), form.frames, views.clips).ravel().astype(int)
     squash = form.fit == "squash" and views.crops == 1
     pictures = [shown.picture() for shown in play_array(frames[chosen], 1.0, form.size, squash=squash)]

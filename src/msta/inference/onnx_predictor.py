@@ -1,6 +1,6 @@
 """OnnxPredictor: video files -> ranked classes, with ONNX Runtime and without torch.
 
-python -m msta.inference.onnx_predictor EXPORT VIDEO...
+Usage: python -m msta.inference.onnx_predictor EXPORT VIDEO...
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ FORMAT, DESCRIPTION = "msta-export-1", "export.json"
 
 
 class OnnxPredictor:
-    """What ``msta export`` wrote, ready for files.
+    """A model that ``msta export`` wrote.
 
     Args:
-        directory: of the export.
-        threads: of ONNX Runtime; None: as many as it likes.
+        directory: what ``msta export`` wrote.
+        threads: of ONNX Runtime; None: its default.
 
     Attributes:
         classes: names, in the order of the outputs.
 
     Raises:
-        CheckpointError: no export, or damaged.
+        CheckpointError: there is no export, or it is damaged.
         ConfigError: onnxruntime is not installed.
 
     Example:
@@ -63,11 +63,7 @@ class OnnxPredictor:
         self.classes: tuple[str, ...] = tuple(about["classes"])
 
     def __call__(self, path: str | os.PathLike[str]) -> list[tuple[str, float]]:
-        """All classes with their probabilities, the most likely first.
-
-        Raises:
-            DecodeError: the file cannot be read.
-        """
+        """All classes with their probabilities, the most likely first. Raises DecodeError for an unreadable file."""
         probabilities, _ = self.run(self.read(path)[None])
         order = np.argsort(-probabilities[0], kind="stable")
         return [(self.classes[i], float(probabilities[0, i])) for i in order]
@@ -78,7 +74,7 @@ class OnnxPredictor:
         return probabilities, embeddings
 
     def read(self, path: str | os.PathLike[str]) -> NDArray[np.float32]:
-        """A video's middle view: [T, 3, size, size], normalised."""
+        """The middle view of a video: [T, 3, size, size], normalised."""
         frames, size = self._about["frames"], self._about["size"]
         squash = self._about["fit"] == "squash"
         pixels = read_frames(path, lambda seconds: view_times(seconds, frames, 1).ravel(), size, squash=squash)
@@ -90,7 +86,7 @@ class OnnxPredictor:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the three likeliest classes of each video; the exit code."""
+    """Print the three most likely classes of each video. Returns the exit code."""
     if len(arguments) < 2:
         print("usage: python -m msta.inference.onnx_predictor EXPORT VIDEO...", file=sys.stderr)
         return 2

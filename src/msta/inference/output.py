@@ -1,4 +1,4 @@
-"""What was predicted, as text: a table, JSON, CSV, subtitles (SRT), an ELAN document."""
+"""Predictions as text: a table, JSON, CSV, subtitles (SRT), an ELAN document."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from msta.errors import one_line
-from msta.inference.predictor import Prediction
+from msta.inference.loaded_adapter import Prediction
 from msta.inference.segments import Segment
 from msta.inference.timeline import Timeline
 
@@ -21,27 +21,23 @@ UNKNOWN = "(unknown)"
 
 @dataclass(frozen=True)
 class Result:
-    """What one adapter says of one video: ``predictions``, or a ``timeline``, or why there is neither.
-
-    ``adapter`` names it where there are several. ``unknown``: whether the likeliest class is not likely enough; None
-    if nobody asked.
-    """
+    """The answer of one adapter about one video: ``predictions``, or a ``timeline``, or an ``error``."""
 
     path: str
-    adapter: str | None = None
+    adapter: str | None = None  # its name, if there are several
     predictions: Sequence[Prediction] = ()
-    unknown: bool | None = None
+    unknown: bool | None = None  # whether the best class is not likely enough; None: there is no threshold
     timeline: Timeline | None = None
     error: str | None = None
 
     @property
     def name(self) -> str:
-        """The video's, and the adapter's where there are several."""
+        """The video, and the adapter if there are several."""
         return self.path if self.adapter is None else f"{self.path} [{self.adapter}]"
 
 
 def as_data(result: Result) -> dict[str, Any]:
-    """For JSON. Times are in seconds; ``windows`` holds a list of probabilities each, in the order of ``classes``."""
+    """For JSON. Times are in seconds; ``windows`` holds the probabilities of each, in the order of ``classes``."""
     data: dict[str, Any] = {"path": result.path}
     if result.adapter is not None:
         data["adapter"] = result.adapter
@@ -64,7 +60,7 @@ def as_data(result: Result) -> dict[str, Any]:
 
 
 def table(result: Result, top: int = 3) -> str:
-    """A line, or of a timeline a line a segment."""
+    """One line, or for a timeline one line per segment."""
     if result.error is not None:
         return one_line(f"{result.path}: {result.error}")
     if result.timeline is not None:
@@ -80,14 +76,14 @@ def segment_line(segment: Segment) -> str:
 
 
 def clock(seconds: float, point: str = ".", digits: int = 2) -> str:
-    """1.5 -> "0:00:01.50"; ``digits`` after the ``point``."""
+    """1.5 -> "0:00:01.50", with ``digits`` after the ``point``."""
     units = round(seconds * 10**digits)
     whole, rest = divmod(units, 10**digits)
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}{point}{rest:0{digits}}"
 
 
 def as_csv(results: Sequence[Result], top: int = 3) -> str:
-    """A row a segment, or a row a prediction, ``top`` of them a video; a label is empty where it is unknown."""
+    """One row per segment, or ``top`` rows per video. The label of an unknown class is empty."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     timelines = any(r.timeline for r in results)
@@ -103,7 +99,7 @@ def as_csv(results: Sequence[Result], top: int = 3) -> str:
 
 
 def as_srt(results: Sequence[Result]) -> str:
-    """Subtitles of one video; what is unknown has none."""
+    """Subtitles for one video. Unknown segments have none."""
     cues = [(s, r.adapter) for r in results for s in (r.timeline.segments if r.timeline else ()) if s.label]
     cues.sort(key=lambda cue: cue[0].start)
     blocks = []
@@ -119,7 +115,7 @@ def _srt_clock(seconds: float) -> str:
 
 
 def as_elan(results: Sequence[Result]) -> str:
-    """An ELAN document (EAF 3.0) of one video: a tier an adapter; what is unknown has no annotation."""
+    """An ELAN document (EAF 3.0) for one video, with one tier per adapter. Unknown segments have no annotation."""
     video = Path(results[0].path)
     schema = "{http://www.w3.org/2001/XMLSchema-instance}noNamespaceSchemaLocation"
     ET.register_namespace("xsi", "http://www.w3.org/2001/XMLSchema-instance")

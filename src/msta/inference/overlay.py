@@ -1,4 +1,4 @@
-"""The video again, with what is shown when written into it."""
+"""Write a video with its labels drawn into the frames."""
 
 from __future__ import annotations
 
@@ -21,50 +21,42 @@ from msta.inference.output import UNKNOWN
 from msta.inference.segments import Segment
 
 _TICK = Fraction(1, 90_000)
-_TALLEST = 1080
+_MOST_PIXELS = 1080  # of the short side
 
 
 def write_overlay(video: str, to: Path, lines: Sequence[tuple[str | None, Sequence[Segment]]]) -> None:
-    """Write an MP4 (H.264) of the video, without its sound, labels at its foot.
+    """Write an MP4 (H.264) of the video, without sound, with labels at the bottom.
 
     Args:
-        video: a file; it is decoded again, for its full size.
+        video: a file. It is decoded again, because a timeline sees it only in a small size.
         to: the new file.
-        lines: a line of text each: a name to put before it, or None, and segments in order.
+        lines: for each line of text a name to put before it, or None, and the segments in order.
 
     Raises:
         DecodeError: the video cannot be read.
-        MSTAError: the file's name does not end in .mp4.
+        MSTAError: the name of the new file does not end in .mp4.
     """
-
-    def text(time: float) -> list[str]:
-        return [_said(name, segment) for name, own in lines if (segment := _at(own, time))]
-
+    info = probe(video)
     with video_writer(to) as write:
-        for frame in play(video, min(_TALLEST, min(_size(video)))):
-            write(burn(frame.picture(), text(frame.start)), frame.start)
+        for frame in play(video, min(_MOST_PIXELS, info.width, info.height)):
+            text = [_text(name, segment) for name, own in lines if (segment := _at(own, frame.start))]
+            write(draw_text(frame.picture(), text), frame.start)
 
 
 def _at(segments: Sequence[Segment], time: float) -> Segment | None:
     return next((s for s in segments if s.start <= time < s.end), segments[-1] if segments else None)
 
 
-def _said(name: str | None, segment: Segment) -> str:
-    said = UNKNOWN if segment.label is None else f"{segment.label}  {100 * segment.probability:.0f} %"
-    return said if name is None else f"{name}: {said}"
-
-
-def _size(video: str) -> tuple[int, int]:
-    info = probe(video)
-    return info.width, info.height
+def _text(name: str | None, segment: Segment) -> str:
+    label = UNKNOWN if segment.label is None else f"{segment.label}  {100 * segment.probability:.0f} %"
+    return label if name is None else f"{name}: {label}"
 
 
 @contextmanager
 def video_writer(to: Path) -> Iterator[Callable[[NDArray[np.uint8], float], None]]:
-    """A function that takes frames, uint8 [H, W, 3], of one size, and the seconds at which they appear, increasing.
+    """Gives a function that writes a frame, uint8 [H, W, 3], at a time in seconds. All frames have one size.
 
-    Raises:
-        MSTAError: the file's name does not end in .mp4.
+    Raises MSTAError if the name of the file does not end in .mp4.
     """
     if to.suffix.lower() != ".mp4":
         raise MSTAError(f"{to}: the video's name must end in .mp4")
@@ -75,7 +67,7 @@ def video_writer(to: Path) -> Iterator[Callable[[NDArray[np.uint8], float], None
 
         def write(frame: NDArray[np.uint8], seconds: float) -> None:
             nonlocal latest
-            height, width = (side // 2 * 2 for side in frame.shape[:2])  # H.264 halves the colours
+            height, width = (side // 2 * 2 for side in frame.shape[:2])  # H.264 stores colours at half the size
             if latest < 0:
                 stream.height, stream.width = height, width
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
@@ -88,8 +80,8 @@ def video_writer(to: Path) -> Iterator[Callable[[NDArray[np.uint8], float], None
             container.mux(stream.encode())
 
 
-def burn(frame: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.uint8]:
-    """Lines of text at the foot of a frame [H, W, 3], on a dark band."""
+def draw_text(frame: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.uint8]:
+    """Draw lines of text on a dark band at the bottom of a frame [H, W, 3]."""
     from PIL import Image, ImageDraw  # comes with matplotlib
 
     if not lines:
@@ -108,7 +100,7 @@ def burn(frame: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.uint8]:
 
 @lru_cache(maxsize=8)
 def _font(pixels: int) -> Any:
-    """matplotlib's own, which has most of the world's letters, but for those of East Asia."""
+    """The font that comes with matplotlib. It has most alphabets, but no East Asian characters."""
     import matplotlib
     from PIL import ImageFont
 

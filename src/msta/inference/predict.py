@@ -1,4 +1,4 @@
-"""What ``msta predict`` does: videos in, text out, and the videos again with labels in them."""
+"""``msta predict``: videos -> text, and optionally the video with its labels drawn in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from msta.data.decode import DecodeError
+from msta.data.video_file import DecodeError
 from msta.errors import ConfigError, one_line
 from msta.files import write_bytes
 from msta.inference.live import is_live
@@ -18,46 +18,27 @@ from msta.inference.segments import Segment, Smoothing
 from msta.inference.timeline import Windows, read_timelines
 
 FORMATS = {"table": ".txt", "json": ".json", "csv": ".csv", "srt": ".srt", "elan": ".eaf"}
-_ONE_VIDEO = ("srt", "elan")
-"""Formats whose documents are about one video."""
+_ONE_VIDEO = ("srt", "elan")  # formats with one document per video
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to predict, and how to tell it.
+    """What to predict, and how to print or write it."""
 
-    Attributes:
-        videos: files, streams' URLs, ``webcam:0``.
-        windows: make timelines of them; None: one answer a video, which must be a file.
-        smoothing: of timelines.
-        format: of :data:`FORMATS`.
-        out: a file for the text; of SRT and ELAN for several videos a folder. None: it is told.
-        overlay: an MP4 of the video with labels in it.
-        unknown_below: of each predictor, the probability below which a video is of no known class; None: any may be.
-        top: classes to tell of a video.
-        batch: videos, or windows, to encode together.
-        workers: threads that read ahead.
-        seconds: of a video to read for a timeline; None: all.
-    """
-
-    videos: Sequence[str]
-    windows: Windows | None = None
-    smoothing: Smoothing = field(default_factory=Smoothing)
-    format: str = "table"
-    out: Path | None = None
-    overlay: Path | None = None
-    unknown_below: Sequence[float | None] = (None,)
-    top: int = 3
-    batch: int = 8
-    workers: int = 2
-    seconds: float | None = None
+    videos: Sequence[str]  # files, URLs of streams, ``webcam:0``
+    windows: Windows | None = None  # make timelines; None: one answer per video, which must be a file
+    smoothing: Smoothing = field(default_factory=Smoothing)  # of timelines
+    format: str = "table"  # one of FORMATS
+    out: Path | None = None  # a file for the text, or a folder for SRT or ELAN of several videos; None: print it
+    overlay: Path | None = None  # an MP4 to write, of the video with its labels drawn in
+    unknown_below: Sequence[float | None] = (None,)  # for each predictor the probability below which a video is unknown
+    top: int = 3  # classes to print per video
+    batch: int = 8  # videos or windows to encode together
+    workers: int = 2  # threads that read videos in advance
+    seconds: float | None = None  # where a timeline stops; None: at the end of the video
 
     def check(self) -> None:
-        """Refuse what cannot be meant.
-
-        Raises:
-            ConfigError: one line that names the option.
-        """
+        """Raise ConfigError, with one line that names the option, if options contradict each other."""
         if self.format not in FORMATS:
             raise ConfigError(f"--format: {self.format!r} is none of {', '.join(FORMATS)}")
         live = [video for video in self.videos if is_live(video)]
@@ -70,23 +51,23 @@ class Request:
             raise ConfigError("--overlay: takes one video file")
         if self.format in _ONE_VIDEO and len(self.videos) > 1 and self.out is None:
             raise ConfigError(
-                f"--format {self.format}: a document tells of one video; for several give a folder, --out"
+                f"--format {self.format}: a document is about one video; for several give a folder, --out"
             )
 
 
 def predict(predictors: Mapping[str, Predictor], request: Request, tell: Callable[[str], None]) -> bool:
-    """Predict, and tell or write what was asked for.
+    """Predict, and print or write the answers.
 
     Args:
-        predictors: by name; names are told where there are several.
-        request: what.
+        predictors: by name; names are printed if there are several.
+        request: what to predict.
         tell: called with text for standard output.
 
     Returns:
         Whether every video could be read.
 
     Raises:
-        ConfigError: see :meth:`Request.check`; predictors that do not see the same frames.
+        ConfigError: see :meth:`Request.check`; or the predictors expect different frames.
     """
     request.check()
     names = list(predictors) if len(predictors) > 1 else [None]
@@ -130,9 +111,8 @@ def _timelines(
 
     assert request.windows is not None
     for video in request.videos:
-        windows = (
-            replace(request.windows, batch=1) if is_live(video) else request.windows
-        )  # a stream is not kept waiting
+        # A stream is answered window by window: it does not wait for a batch.
+        windows = replace(request.windows, batch=1) if is_live(video) else request.windows
         if tell is not None and len(request.videos) > 1:
             tell(one_line(video))
         try:
@@ -158,7 +138,7 @@ def _write(results: Sequence[Result], request: Request, tell: Callable[[str], No
 
 
 def _file_names(videos: Sequence[str]) -> list[str]:
-    """The videos' names; with their folders', where two are called alike."""
+    """The names of the videos, with the names of their folders if two are the same."""
     stems = [Path(video).stem for video in videos]
     return [
         stem if stems.count(stem) == 1 else "_".join(Path(video).with_suffix("").parts[-2:]) if "/" in video else stem
@@ -169,10 +149,8 @@ def _file_names(videos: Sequence[str]) -> list[str]:
 def _text(results: Sequence[Result], request: Request) -> str:
     if request.format == "json":
         return json.dumps([as_data(result) for result in results], indent=None if request.windows else 2) + "\n"
+    if request.format == "table":
+        return "\n".join(table(result, request.top) for result in results) + "\n"
     if request.format == "csv":
         return as_csv(results, request.top)
-    if request.format == "srt":
-        return as_srt(results)
-    if request.format == "elan":
-        return as_elan(results)
-    return "\n".join(table(result, request.top) for result in results) + "\n"
+    return as_srt(results) if request.format == "srt" else as_elan(results)

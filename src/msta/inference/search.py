@@ -1,8 +1,8 @@
-"""Find the moments that a sentence describes, in a folder of videos.
+"""Find the moments in a folder of videos that a sentence describes.
 
-An index holds an embedding of every window of every video, as Parquet. It is made once; a search then reads the folder
-again only for what is new or has changed (by path, size and time of change). Scores are cosines with the sentence's
-embedding, all of them computed: a million windows take a product of a few hundred million numbers, which is no work.
+An index holds the embedding of every window of every video, as Parquet. A later search reads only the videos that are
+new or have changed (by path, size and modification time). A score is the cosine with the embedding of the sentence. All
+of them are computed: for a million windows, that is one small matrix product.
 """
 
 from __future__ import annotations
@@ -23,26 +23,23 @@ from numpy.typing import NDArray
 
 from msta.adapters.inputs import clip_format
 from msta.adapters.model import AdaptedModel
-from msta.data.clips import ClipFormat
-from msta.data.decode import DecodeError, play, probe, read_frames
+from msta.data.decode import play, probe, read_frames
+from msta.data.video_file import DecodeError
 from msta.errors import ConfigError, DataError, in_short
 from msta.evaluation.report import write_page
 from msta.files import replacing
+from msta.inference.arguments import videos_in
 from msta.inference.output import clock
-from msta.inference.predictor import batched
-from msta.inference.sources import videos_below
-from msta.inference.timeline import SeenFrame, Windows, as_far_as_it_goes
-from msta.inference.windows import cut
+from msta.inference.timeline import Windows, encode_windows
 from msta.notices import notice
 
 FORMAT = "msta-index-1"
-INDEX = ".msta-index.parquet"
-"""Its name in the folder, unless it is given another."""
+INDEX = ".msta-index.parquet"  # the default name of the index in the folder
 
 
 @dataclass(frozen=True)
 class Moment:
-    """A window of a video and how near it is to what was asked: a cosine."""
+    """A window of a video, and its cosine with the query."""
 
     path: str
     start: float
@@ -52,24 +49,16 @@ class Moment:
 
 @dataclass
 class Index:
-    """Embeddings of windows.
+    """The embeddings of N windows."""
 
-    Attributes:
-        key: what made them; see :func:`key_of`.
-        files: path, relative to the folder -> (size in bytes, time of change in ns).
-        paths: [N] of the windows' files.
-        spans: float64 [N, 2], seconds.
-        embeddings: float32 [N, D], of length 1.
-    """
-
-    key: str
-    files: dict[str, tuple[int, int]]
-    paths: list[str]
-    spans: NDArray[np.float64]
-    embeddings: NDArray[np.float32]
+    key: str  # of the model and the windows, see :func:`index_key`
+    files: dict[str, tuple[int, int]]  # path, relative to the folder -> (size in bytes, modification time in ns)
+    paths: list[str]  # [N], the file of each window
+    spans: NDArray[np.float64]  # [N, 2], in seconds
+    embeddings: NDArray[np.float32]  # [N, D], of length 1
 
     def nearest(self, query: NDArray[np.float32], top: int) -> list[Moment]:
-        """The windows nearest to a query [D] of length 1; of overlapping ones of a video the best."""
+        """The windows nearest to a query [D] of length 1; of overlapping windows only the best."""
         scores = self.embeddings @ query
         found: list[Moment] = []
         for i in np.argsort(-scores, kind="stable"):
@@ -81,8 +70,8 @@ class Index:
         return found
 
 
-def key_of(model: AdaptedModel, windows: Windows) -> str:
-    """What an index depends on: backbone, adapter, the clips it sees, and the windows."""
+def index_key(model: AdaptedModel, windows: Windows) -> str:
+    """A hash of all that an index depends on: backbone, adapter, clip format and windows."""
     digest = hashlib.sha256(model.origin["fingerprint"].encode())
     for name, tensor in sorted(model.adapter_state().items()):
         digest.update(name.encode() + tensor.float().numpy().tobytes())
@@ -92,12 +81,8 @@ def key_of(model: AdaptedModel, windows: Windows) -> str:
 
 @torch.no_grad()
 def query_embedding(model: AdaptedModel, text: str) -> NDArray[np.float32]:
-    """A sentence -> [D], of length 1.
-
-    Raises:
-        ConfigError: the method's scores do not come from words.
-    """
-    if model.config.closed:
+    """A sentence -> [D], of length 1. Raises ConfigError if the method does not use text."""
+    if model.config.closed_set:
         raise ConfigError(f"{model.config.name} reads no words; search with another method's adapter, or without one")
     ids = model.tokenize([text]).to(model.backbone.logit_scale.device)
     return F.normalize(model.encode_text(ids).float(), dim=-1)[0].cpu().numpy()
@@ -113,26 +98,27 @@ def update_index(
     windows: Windows,
     tell: Callable[[int, int, str], None] = lambda number, count, path: None,
 ) -> Index:
-    """Read what is new or changed in the folder into the index, drop what is gone, and write it.
+    """Bring the index of a folder up to date, and write it: add new and changed videos, remove deleted ones.
 
-    ``tell`` is called with a number, of how many, and the video that is read next. What was read is kept even if this
-    is interrupted. A video that cannot be read is named and left out.
+    ``tell`` is called with a number, the number of videos, and the video that is read next. If this is interrupted, the
+    index keeps what was read. A video that cannot be read is reported and left out.
 
     Raises:
-        DataError: no videos, or the index cannot be read.
+        DataError: there are no videos, or the index cannot be read.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no folder")
-    there = {os.path.relpath(path, folder): _stamp(path) for path in sorted(videos_below(folder))}
-    if not there:
+    current = {os.path.relpath(path, folder): _stamp(path) for path in sorted(videos_in(folder))}
+    if not current:
         raise DataError(f"{folder}: no video files in this folder")
-    key = key_of(model, windows)
+    key = index_key(model, windows)
     index = read_index(file) if file.exists() else None
     if index is not None and index.key != key:
-        notice(f"{file}: was made by another model or with other windows; it is made again")
+        notice(f"{file}: was made by another model or with other windows, so it is made again")
         index = None
-    index = _kept(index, there) if index is not None else _empty(key, model.backbone.architecture.embed_dim)
-    new = [path for path in there if path not in index.files]
+    width = model.backbone.architecture.embed_dim
+    index = _without_outdated(index or _empty(key, width), current)
+    new = [path for path in current if path not in index.files]
     parts = [(index.paths, index.spans, index.embeddings)]
     try:
         for number, path in enumerate(new, start=1):
@@ -141,9 +127,9 @@ def update_index(
                 spans, embeddings = _read(model, folder / path, windows)
             except DecodeError as error:
                 notice(f"Left out, cannot be read: {error}")
-                spans, embeddings = np.empty((0, 2)), np.empty((0, index.embeddings.shape[1]), np.float32)
+                spans, embeddings = np.empty((0, 2)), np.empty((0, width), np.float32)
             parts.append(([path] * len(spans), spans, embeddings))
-            index.files[path] = there[path]
+            index.files[path] = current[path]
     finally:
         index.paths = [path for paths, _, _ in parts for path in paths]
         index.spans = np.concatenate([spans for _, spans, _ in parts])
@@ -153,15 +139,11 @@ def update_index(
 
 
 def _read(model: AdaptedModel, path: Path, windows: Windows) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    form: ClipFormat = clip_format(model)
+    form = clip_format(model)
     windows = windows.fitted(probe(path).duration)
-    shown = as_far_as_it_goes(play(path, form.size, squash=form.fit == "squash"))
+    shown = play(path, form.size, squash=form.fit == "squash")
     spans, embeddings = [], []
-    whole = cut(shown, windows.length, windows.stride, form.frames, lambda picture: SeenFrame(picture, form))
-    for group in batched(whole, windows.batch):
-        clips = torch.stack([torch.stack([frame.pixels for frame in window.frames]) for window in group])
-        with torch.inference_mode():
-            embedded = model.encode_video(clips.to(model.backbone.logit_scale.device))
+    for group, (embedded,) in encode_windows([model], shown, form, windows):
         embeddings.append(F.normalize(embedded.float(), dim=-1).cpu().numpy())
         spans += [(window.start, window.end) for window in group]
     return np.array(spans), np.concatenate(embeddings)
@@ -176,16 +158,16 @@ def _empty(key: str, width: int) -> Index:
     return Index(key, {}, [], np.empty((0, 2)), np.empty((0, width), np.float32))
 
 
-def _kept(index: Index, there: dict[str, tuple[int, int]]) -> Index:
-    """Without the files that are gone or have changed."""
-    files = {path: stamp for path, stamp in index.files.items() if there.get(path) == stamp}
+def _without_outdated(index: Index, current: dict[str, tuple[int, int]]) -> Index:
+    """The index without the files that were deleted or have changed."""
+    files = {path: stamp for path, stamp in index.files.items() if current.get(path) == stamp}
     rows = np.array([path in files for path in index.paths], bool)
     paths = [path for path in index.paths if path in files]
     return Index(index.key, files, paths, index.spans[rows], index.embeddings[rows])
 
 
 def write_index(index: Index, file: Path) -> None:
-    """As Parquet: a row a window; files and key in its metadata."""
+    """Write Parquet, with one row per window, and the files and the key in the metadata."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -205,9 +187,7 @@ def write_index(index: Index, file: Path) -> None:
 
 
 def read_index(file: Path) -> Index:
-    """Raises:
-    DataError: damaged, or not ours.
-    """
+    """Read what :func:`write_index` wrote. Raises DataError if it is damaged or something else."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -228,11 +208,11 @@ def read_index(file: Path) -> Index:
         raise DataError(f"{file}: no index that msta wrote ({in_short(error)}); remove it") from error
 
 
-# ---------------------------------------------------------------- what is shown
+# ---------------------------------------------------------------- results
 
 
 def write_found(query: str, folder: Path, moments: Sequence[Moment], index: Index, to: Path) -> None:
-    """Write a page with three frames of each moment."""
+    """Write an HTML page with three frames of each moment."""
     pictures = {f"moment{i}": strip for i, strip in enumerate(strips(folder, moments))}
     rows = [{"path": m.path, "start": clock(m.start), "end": clock(m.end), "score": m.score} for m in moments]
     counts = {"files": len(index.files), "windows": len(index.paths)}

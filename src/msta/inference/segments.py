@@ -1,11 +1,11 @@
-"""Windows' probabilities -> segments: from when until when which class is shown.
+"""Probabilities of windows -> segments: which class the video shows from when until when.
 
-Three rules, each online, so that an endless stream has segments too:
+Three rules. All of them work online, so that an endless stream has segments too:
 
-1. Time goes in steps of a stride. A step's probabilities are the mean over the windows that show all of it.
-2. Hysteresis: the label stays until another class leads it by ``margin``. Below the probability ``unknown_below`` of
-   the best class there is no label; one comes back when its class exceeds that by ``margin``.
-3. A segment shorter than ``min_duration`` is given to the one before it (the first ones: to the one after).
+1. Time advances in steps of one stride. The probabilities of a step are the mean over the windows that cover it.
+2. Hysteresis: the label stays until another class leads it by ``margin``. If the best class is less likely than
+   ``unknown_below``, there is no label until a class exceeds that threshold by ``margin``.
+3. A segment shorter than ``min_duration`` is merged into the one before it (the first ones: into the one after).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SAME = 1e-9  # seconds
 
 @dataclass(frozen=True)
 class Smoothing:
-    """How windows become segments; see above. ``min_duration`` is in seconds, the rest are probabilities."""
+    """How windows become segments, see above. ``min_duration`` is in seconds; the others are probabilities."""
 
     min_duration: float = 0.0
     margin: float = MARGIN
@@ -33,9 +33,9 @@ class Smoothing:
 
 @dataclass(frozen=True)
 class Segment:
-    """From ``start`` to ``end`` [s] the video shows ``label``, on average with this probability.
+    """From ``start`` to ``end`` [s] the video shows ``label``, with this mean probability.
 
-    ``label`` is None where no class is likely enough; ``probability`` is then the likeliest class's.
+    If no class is likely enough, ``label`` is None and ``probability`` is that of the most likely class.
     """
 
     start: float
@@ -46,7 +46,7 @@ class Segment:
 
 @dataclass
 class Scored:
-    """A window's or a step's probabilities [K], from ``start`` to ``end`` [s]."""
+    """The probabilities [K] of a window or a step from ``start`` to ``end`` [s]."""
 
     start: float
     end: float
@@ -54,22 +54,22 @@ class Scored:
 
 
 class Segmenter:
-    """Takes windows in order, and gives segments as soon as they are over: without gaps, from 0 to the last's end."""
+    """Takes windows in order and yields each segment as soon as it is over. Segments leave no gaps."""
 
     def __init__(self, classes: Sequence[str], stride: float, smoothing: Smoothing) -> None:
         self.classes, self.stride, self.smoothing = classes, stride, smoothing
-        self._windows: deque[Scored] = deque()  # those that show the current step
+        self._windows: deque[Scored] = deque()  # that cover the current step
         self._number = 0  # of the current step
         self._run: _Run | None = None  # of the current label
-        self._held: _Run | None = None  # the run before it, which it may still be given to
+        self._held: _Run | None = None  # the run before it, which may still grow
 
     def add(self, window: Scored) -> Iterator[Segment]:
-        """The next window; window i begins at i strides."""
+        """Take the next window. Window i begins after i strides."""
         self._windows.append(window)
         yield from self._take(self._step())
 
     def finish(self) -> Iterator[Segment]:
-        """After the last window."""
+        """Yield the rest, after the last window."""
         while self._windows and self._number * self.stride < self._windows[-1].end - _SAME:
             yield from self._take(self._step())
         if self._run is not None:
@@ -91,7 +91,7 @@ class Segmenter:
         label = _next_label(step.probabilities, self._run, self.smoothing)
         one = _Run(step.start, step.end, label, step.probabilities * (step.end - step.start))
         if self._run is None or self._run.label == label:
-            self._run = one if self._run is None else self._run.and_then(one, label)
+            self._run = one if self._run is None else self._run.joined(one, label)
             return
         closed, self._run = self._run, one
         yield from self._close(closed)
@@ -102,9 +102,9 @@ class Segmenter:
         if held is None:
             self._held = run
         elif run.label == held.label or run.seconds < shortest:
-            self._held = held.and_then(run, held.label)
+            self._held = held.joined(run, held.label)
         elif held.seconds < shortest:
-            self._held = held.and_then(run, run.label)
+            self._held = held.joined(run, run.label)
         else:
             self._held = run
             yield self._segment(held)
@@ -118,7 +118,7 @@ class Segmenter:
 
 @dataclass
 class _Run:
-    """Steps of one label. ``total`` is the sum of their probabilities, each times its seconds."""
+    """Consecutive steps with one label. ``total`` is the sum of their probabilities, each times its seconds."""
 
     start: float
     end: float
@@ -129,7 +129,7 @@ class _Run:
     def seconds(self) -> float:
         return self.end - self.start
 
-    def and_then(self, other: _Run, label: int | None) -> _Run:
+    def joined(self, other: _Run, label: int | None) -> _Run:
         return replace(self, end=other.end, label=label, total=self.total + other.total)
 
 

@@ -1,4 +1,4 @@
-"""Sliding windows over one pass through a video: each frame is decoded and made once, whatever looks at it."""
+"""Sliding windows in one pass through a video: each frame is decoded and prepared once, for all windows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SAME_TIME = 1e-6  # seconds
 
 @dataclass
 class Window(Generic[Frame]):
-    """The frames on display at ``times``, seconds from the video's first frame, which lie from ``start`` to ``end``."""
+    """The frames shown at ``times``, between ``start`` and ``end``, all in seconds from the video's first frame."""
 
     start: float
     end: float
@@ -28,65 +28,62 @@ class Window(Generic[Frame]):
 
     @property
     def complete(self) -> bool:
-        """Whether it has all of its frames."""
+        """Whether it has all its frames."""
         return len(self.frames) == len(self.times)
 
 
 def window_at(number: int, length: float, stride: float, frames: int) -> Window[Frame]:
-    """The window of this number, from 0, without its frames: they are to come from the middles of equal parts."""
+    """The window with this number, from 0, still without frames. Its times are the middles of equal parts."""
     start = number * stride
     return Window(start, start + length, (segment_times(length, frames) + start).tolist())
 
 
-def cut(
-    shown: Iterable[Shown],
-    length: float,
-    stride: float,
-    frames: int,
-    make: Callable[[NDArray[np.uint8]], Frame],
+def sliding_windows(
+    shown: Iterable[Shown], length: float, stride: float, frames: int, prepare: Callable[[NDArray[np.uint8]], Frame]
 ) -> Iterator[Window[Frame]]:
     """Windows of ``length`` seconds, one every ``stride`` seconds, until one reaches the video's end.
 
-    The last one may hang over, by less than a stride: past the end, the last frame stays on display, as in
-    :func:`msta.data.decode.read_frames`, and its ``end`` is the video's. A video shorter than a window is one window.
+    The last window may reach past the end of the video by less than a stride. It then repeats the last frame, as
+    :func:`msta.data.decode.read_frames` does, and its ``end`` is that of the video. A video shorter than a window gives
+    one window.
 
     Args:
-        shown: frames in order.
-        length: seconds.
-        stride: seconds, at most ``length``.
-        frames: T, of a window.
-        make: what is kept of a frame [H, W, 3]; called once for each that any window wants.
+        shown: the frames of the video, in order.
+        length: in seconds.
+        stride: in seconds, at most ``length``.
+        frames: frames per window, T.
+        prepare: called once for each frame [H, W, 3] that a window needs; windows hold its result.
     """
     waiting: deque[Window[Frame]] = deque()
     following: Window[Frame] = window_at(0, length, stride, frames)
     number = 0
-    made: Frame | None = None
+    prepared: Frame | None = None
     end = 0.0
     for frame in shown:
-        made, end = None, frame.end
+        prepared, end = None, frame.end
         while frame.outlasts(following.times[0]):
             waiting.append(following)
             number += 1
             following = window_at(number, length, stride, frames)
         for window in waiting:
             while not window.complete and frame.outlasts(window.times[len(window.frames)]):
-                made = make(frame.picture()) if made is None else made
-                window.frames.append(made)
+                prepared = prepare(frame.picture()) if prepared is None else prepared
+                window.frames.append(prepared)
         while waiting and waiting[0].complete and waiting[0].end <= end + _SAME_TIME:
             yield waiting.popleft()
-    while end and _wanted(following, stride, end):
+    while end and _needed(following, stride, end):
         waiting.append(following)
         number += 1
         following = window_at(number, length, stride, frames)
     for window in waiting:
-        if _wanted(window, stride, end):
+        if _needed(window, stride, end):
             if not window.complete:
-                made = make(frame.picture()) if made is None else made
-                window.frames.extend([made] * (len(window.times) - len(window.frames)))
+                prepared = prepare(frame.picture()) if prepared is None else prepared
+                window.frames.extend([prepared] * (len(window.times) - len(window.frames)))
             window.end = min(window.end, end)
             yield window
 
 
-def _wanted(window: Window[Frame], stride: float, end: float) -> bool:
-    """Whether the windows before it leave something for it to show, of a video that lasts at least until ``end``."""
+def _needed(window: Window[Frame], stride: float, end: float) -> bool:
+    """Whether the windows before it leave some of the video uncovered, which lasts at least until ``end``."""
     return window.start < _SAME_TIME or window.end - stride + _SAME_TIME < end

@@ -86,9 +86,9 @@ class AdaptFormerBlock(nn.Module):
         super().__init__()
         self.block, self.adapter, self.scale = block, adapter, scale
 
-    def forward(self, x: Tensor, layout: VideoLayout | None = None, read: Tensor | None = None) -> Tensor:
-        """x [b, s, d] -> [b, s, d], or [b, 1, d] at positions ``read`` [b]."""
+    def forward(self, x: Tensor, layout: VideoLayout | None = None, query_index: Tensor | None = None) -> Tensor:
+        """x [b, s, d] -> [b, s, d], or [b, 1, d] at positions ``query_index`` [b]."""
         block = self.block
-        y = block.attn(block.ln_1(x), read)
-        x = (x if read is None else pick(x, read)) + y
+        y = block.attn(block.ln_1(x), query_index)
+        x = (x if query_index is None else pick(x, query_index)) + y
         return torch.add(x + block.mlp(block.ln_2(x)), self.adapter(x), alpha=self.scale)

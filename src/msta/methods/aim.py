@@ -47,7 +47,7 @@ class AIMConfig(MethodConfig):
     """
 
     name: ClassVar[str] = "aim"
-    recipe: ClassVar[dict[str, float]] = {
+    paper_overrides: ClassVar[dict[str, float]] = {
         "train.lr": 3e-4,
         "train.epochs": 50,
         "train.warmup_epochs": 2.5,
@@ -105,8 +105,8 @@ class AIMBlock(nn.Module):
         super().__init__()
         self.block, self.adapters, self.scale, self.positions = block, adapters, scale, positions
 
-    def forward(self, x: Tensor, layout: VideoLayout, read: Tensor | None = None) -> Tensor:
-        """x [b, s, d] -> [b, s, d], or with positions ``read`` [b] the class tokens alone: [b, 1, d]."""
+    def forward(self, x: Tensor, layout: VideoLayout, query_index: Tensor | None = None) -> Tensor:
+        """x [b, s, d] -> [b, s, d], or with positions ``query_index`` [b] the class tokens alone: [b, 1, d]."""
         block = self.block
         tokens = layout.over_time(x)  # [b, t, m, d]
         if self.positions is not None:
@@ -115,7 +115,7 @@ class AIMBlock(nn.Module):
         tubes = block.ln_1(tokens).transpose(1, 2)  # [b, m, t, d]
         y = block.attn(tubes.flatten(0, 1)).view(tubes.shape).transpose(1, 2)
         x = layout.put_back(x, tokens + self.adapters["temporal"](y))
-        y = block.attn(block.ln_1(x), read)
-        x = (x if read is None else pick(x, read)) + (y + self.adapters["spatial"](y))
+        y = block.attn(block.ln_1(x), query_index)
+        x = (x if query_index is None else pick(x, query_index)) + (y + self.adapters["spatial"](y))
         z = block.ln_2(x)
         return torch.add(x + block.mlp(z), self.adapters["joint"](z), alpha=self.scale)

@@ -25,7 +25,7 @@ class LinearProbeConfig(MethodConfig):
     """No settings."""
 
     name: ClassVar[str] = "linear-probe"
-    closed: ClassVar[bool] = True
+    closed_set: ClassVar[bool] = True
 
     def attach(self, backbone: DualEncoder) -> AdaptedModel:
         """The backbone, and a classifier that has its size when the number of classes is known."""
@@ -35,7 +35,7 @@ class LinearProbeConfig(MethodConfig):
 class LinearProbe(AdaptedModel):
     """Scores clips by a classifier of its own."""
 
-    def expect(self, classes: int, clips: int) -> None:
+    def prepare(self, classes: int, clips: int) -> None:
         """Make the classifier, zero."""
         a = self.backbone.architecture
         scale = self.backbone.logit_scale
@@ -46,7 +46,7 @@ class LinearProbe(AdaptedModel):
         """As ever; the number of classes is the state's."""
         weight = state.get("adapter.weight")
         if weight is not None and (self.num_trainable() == 0 or len(weight) != len(self._weight())):
-            self.expect(len(weight), 0)
+            self.prepare(len(weight), 0)
         super().load_adapter_state(state)
 
     def logits(self, video: Tensor, text: Tensor) -> Tensor:

@@ -25,8 +25,8 @@ class MMAConfig(MSTAConfig):
     """
 
     name: ClassVar[str] = "mma"
-    usual: ClassVar[dict[str, float]] = MethodConfig.usual
-    recipe: ClassVar[dict[str, float]] = {}
+    default_overrides: ClassVar[dict[str, float]] = MethodConfig.default_overrides
+    paper_overrides: ClassVar[dict[str, float]] = {}
     twelfths_below: ClassVar[int] = 4
     dim: int = Field(32, ge=1)
     scale: float = 0.001

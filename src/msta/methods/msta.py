@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from msta.adapters.method import MethodConfig
 from msta.adapters.model import AdaptedModel
-from msta.backbone.blocks import Block, may_rearrange, pick
+from msta.backbone.blocks import Block, in_exact_reference_mode, pick
 from msta.backbone.dual_encoder import DualEncoder
 from msta.backbone.layout import VideoLayout
 from msta.errors import CheckpointError, ConfigError
@@ -68,14 +68,14 @@ class MSTAConfig(MethodConfig):
     """
 
     name: ClassVar[str] = "msta"
-    usual: ClassVar[dict[str, float]] = {}
-    recipe: ClassVar[dict[str, float]] = {
+    default_overrides: ClassVar[dict[str, float]] = {}
+    paper_overrides: ClassVar[dict[str, float]] = {
         "train.lr": 1e-3,
         "train.epochs": 50,
         "train.warmup_epochs": 5,
         "train.weight_decay": 1e-3,
     }
-    search: ClassVar[dict[str, tuple[float, float]]] = {"train.lr": (1e-4, 1e-2), "method.scale": (0.005, 0.5)}
+    search_space: ClassVar[dict[str, tuple[float, float]]] = {"train.lr": (1e-4, 1e-2), "method.scale": (0.005, 0.5)}
     twelfths_below: ClassVar[int] = 7
     """Of a tower's blocks, those that stay as they are if no first block is set."""
     first_block: int | None = Field(None, ge=1)
@@ -225,7 +225,7 @@ class SpatioTemporalBottleneck(nn.Module):
         if layout.patches == 0 and layout.class_token == "shared":  # no frame to mix: the gradient is zero, not none
             unread = sum(p.sum() for p in self.temporal_up.parameters())
             return self.spatial_up(h) + 0 * unread
-        if may_rearrange():
+        if not in_exact_reference_mode():
             return layout.put_back(self.spatial_up(h[:, :1]), self.both_up(layout.over_time(h)))
         y = self.spatial_up(h)
         grid = layout.over_time(h).permute(0, 3, 1, 2)[..., None]  # [b, r, t, m, 1]
@@ -250,7 +250,7 @@ class SpatioTemporalBottleneck(nn.Module):
 
 
 class MSTABlock(nn.Module):
-    """A block with an adapter beside it; has a block's interface, and a part that no adapter enters, ``frozen``."""
+    """A block with an adapter beside it, with a block's interface; a :class:`~msta.backbone.blocks.ParallelAdapter`."""
 
     def __init__(
         self, block: Block, bottleneck: Bottleneck | SpatioTemporalBottleneck, projection: nn.Module, scale: float
@@ -266,17 +266,23 @@ class MSTABlock(nn.Module):
         """Whether a frame's tokens depend on other frames, where the block itself attends within each."""
         return isinstance(self.bottleneck, SpatioTemporalBottleneck)
 
-    def frozen(self, x: Tensor, layout: VideoLayout | None) -> Tensor:
-        """The block itself: if nothing below trains, the same in every step. :meth:`forward` takes it as ``ahead``."""
+    def frozen_part(self, x: Tensor, layout: VideoLayout | None) -> Tensor:
+        """The block itself. :meth:`forward` takes it as ``frozen_output``."""
         return self.block(x, layout)
 
     def forward(
-        self, x: Tensor, layout: VideoLayout | None = None, read: Tensor | None = None, ahead: Tensor | None = None
+        self,
+        x: Tensor,
+        layout: VideoLayout | None = None,
+        query_index: Tensor | None = None,
+        frozen_output: Tensor | None = None,
     ) -> Tensor:
-        """x [b, s, d] -> [b, s, d], or [b, 1, d] at positions ``read`` [b]: of a video, its class tokens."""
-        if read is None:
+        """x [b, s, d] -> [b, s, d], or [b, 1, d] at positions ``query_index`` [b]: of a video, its class tokens."""
+        if query_index is None:
             y = self.bottleneck(self.block.ln_1(x), self.projection, layout)
         else:
             alone = layout and replace(layout, patches=0)
-            y = self.bottleneck(self.block.ln_1(pick(x, read)), self.projection, alone)
-        return torch.add(self.block(x, layout, read) if ahead is None else ahead, y, alpha=self.scale)
+            y = self.bottleneck(self.block.ln_1(pick(x, query_index)), self.projection, alone)
+        if frozen_output is None:
+            frozen_output = self.block(x, layout, query_index)
+        return torch.add(frozen_output, y, alpha=self.scale)

@@ -57,7 +57,7 @@ class PromptsConfig(MethodConfig):
     """
 
     name: ClassVar[str] = "prompts"
-    recipe: ClassVar[dict[str, float]] = VIFI_CLIP | {"train.lr": 8e-3}
+    paper_overrides: ClassVar[dict[str, float]] = VIFI_CLIP | {"train.lr": 8e-3}
     kind: Kind = "ivlp"
     tokens: int | None = Field(None, ge=1)
     depth: int | None = Field(None, ge=1)
@@ -130,7 +130,7 @@ class PromptsConfig(MethodConfig):
         if not words:
             return
         ids = backbone.tokenize([words])
-        if len(prompt) > int(backbone.text.end(ids)) - 1:
+        if len(prompt) > int(backbone.text.end_of_text(ids)) - 1:
             if self.words is not None:
                 raise ConfigError(
                     f"method.words: {words!r} has fewer than {len(prompt)} tokens; set method.tokens lower"
@@ -174,12 +174,12 @@ class TextPrompts(nn.Module):
         super().__init__()
         self.block, self.prompt, self.positions = block, prompt, positions
 
-    def forward(self, x: Tensor, layout: VideoLayout | None = None, read: Tensor | None = None) -> Tensor:
-        """x [b, s, d] -> [b, s, d], or [b, 1, d] at positions ``read`` [b]."""
+    def forward(self, x: Tensor, layout: VideoLayout | None = None, query_index: Tensor | None = None) -> Tensor:
+        """x [b, s, d] -> [b, s, d], or [b, 1, d] at positions ``query_index`` [b]."""
         n = len(self.prompt)
         prompt = self.prompt if self.positions is None else self.prompt + self.positions[1 : 1 + n]
         x = torch.cat((x[:, :1], prompt.to(x.dtype).expand(x.shape[0], -1, -1), x[:, 1 + n :]), dim=1)
-        return self.block(x, layout, read)
+        return self.block(x, layout, query_index)
 
 
 class VideoPrompts(nn.Module):
@@ -199,7 +199,7 @@ class VideoPrompts(nn.Module):
         self.block, self.prompts, self.norm = block, prompts, norm
         self.tokens, self.enter, self.leave = tokens, enter, leave
 
-    def forward(self, x: Tensor, layout: VideoLayout | None = None, read: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, layout: VideoLayout | None = None, query_index: Tensor | None = None) -> Tensor:
         """x [b, s, d], or [b, s + n, d] after a prompted block -> [b, s + n, d], but [b, s, d] after the last block."""
         if self.prompts is not None:
             prompt = self.prompts()
@@ -207,8 +207,8 @@ class VideoPrompts(nn.Module):
                 prompt = self.norm(prompt)
             tokens = x if self.enter else x[:, : -self.tokens]
             x = torch.cat((tokens, prompt.to(x.dtype).expand(x.shape[0], -1, -1)), dim=1)
-        x = self.block(x, layout, read)
-        return x[:, : -self.tokens] if self.leave and read is None else x
+        x = self.block(x, layout, query_index)
+        return x[:, : -self.tokens] if self.leave and query_index is None else x
 
 
 class PromptedModel(AdaptedModel):
@@ -240,7 +240,7 @@ class PromptedModel(AdaptedModel):
     def _with_room(self, ids: Tensor) -> Tensor:
         length = self.backbone.text.context_length - self.room
         if ids.shape[1] > length:
-            if int(self.backbone.text.end(ids).max()) >= length:
+            if int(self.backbone.text.end_of_text(ids).max()) >= length:
                 raise ValueError(f"a text has more than {length} tokens, all that {self.room} prompts leave")
             ids = ids[:, :length]
         return torch.cat((ids[:, :1], ids[:, :1].expand(-1, self.room), ids[:, 1:]), dim=1)

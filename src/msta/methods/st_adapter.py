@@ -41,7 +41,7 @@ class STAdapterConfig(MethodConfig):
     """
 
     name: ClassVar[str] = "st-adapter"
-    recipe: ClassVar[dict[str, float]] = {
+    paper_overrides: ClassVar[dict[str, float]] = {
         "train.lr": 7.5e-4,
         "train.epochs": 12,
         "train.warmup_epochs": 2,
@@ -127,16 +127,16 @@ class STAdapterBlock(nn.Module):
         super().__init__()
         self.block, self.adapters = block, adapters
 
-    def forward(self, x: Tensor, layout: VideoLayout, read: Tensor | None = None) -> Tensor:
-        """x [b, s, d] -> [b, s, d], or with positions ``read`` [b] the class tokens alone: [b, 1, d]."""
+    def forward(self, x: Tensor, layout: VideoLayout, query_index: Tensor | None = None) -> Tensor:
+        """x [b, s, d] -> [b, s, d], or with positions ``query_index`` [b] the class tokens alone: [b, 1, d]."""
         block = self.block
         if "attention" in self.adapters:
             x = self.adapters["attention"](x, layout)
         if "mlp" not in self.adapters:
-            return block(x, layout, read)
-        y = block.attn(block.ln_1(x), read)
-        if read is None:
+            return block(x, layout, query_index)
+        y = block.attn(block.ln_1(x), query_index)
+        if query_index is None:
             x = self.adapters["mlp"](x + y, layout)
         else:  # no patch is read: its gradient is zero, not none
-            x = pick(x, read) + y + 0 * sum(p.sum() for p in self.adapters["mlp"].parameters())
+            x = pick(x, query_index) + y + 0 * sum(p.sum() for p in self.adapters["mlp"].parameters())
         return x + block.mlp(block.ln_2(x))

@@ -36,9 +36,9 @@ class TipAdapterConfig(MethodConfig):
     """
 
     name: ClassVar[str] = "tip-adapter"
-    closed: ClassVar[bool] = True
-    recipe: ClassVar[dict[str, float]] = {"train.lr": 1e-3, "train.epochs": 20}
-    search: ClassVar[dict[str, tuple[float, float]]] = {"method.alpha": (0.2, 20.0), "method.beta": (0.3, 30.0)}
+    closed_set: ClassVar[bool] = True
+    paper_overrides: ClassVar[dict[str, float]] = {"train.lr": 1e-3, "train.epochs": 20}
+    search_space: ClassVar[dict[str, tuple[float, float]]] = {"method.alpha": (0.2, 20.0), "method.beta": (0.3, 30.0)}
     alpha: float = Field(2.0, ge=0)
     beta: float = Field(1.0, ge=0)
     trained: bool = False
@@ -50,7 +50,7 @@ class TipAdapterConfig(MethodConfig):
             "the keys of a cache of training clips" if self.trained else "nothing; a cache of training clips is kept"
         )
         model = TipAdapter(self, nn.Module(), backbone, origin=backbone, trains=trains)
-        model.clip_views = self.views
+        model.support_views = self.views
         return model
 
 
@@ -59,12 +59,12 @@ class TipAdapter(AdaptedModel):
 
     config: TipAdapterConfig
 
-    def expect(self, classes: int, clips: int) -> None:
+    def prepare(self, classes: int, clips: int) -> None:
         """Make the cache, empty: zero keys."""
         device, width = self.backbone.logit_scale.device, self.backbone.architecture.embed_dim
         self._fill(torch.zeros(clips, width, device=device), torch.zeros(clips, dtype=torch.int64, device=device))
 
-    def see(self, embeddings: Tensor, labels: Tensor) -> None:
+    def add_support(self, embeddings: Tensor, labels: Tensor) -> None:
         """Fill the cache."""
         self._fill(F.normalize(embeddings.float(), dim=-1), labels)
 
@@ -72,7 +72,7 @@ class TipAdapter(AdaptedModel):
         """As ever; the number of clips is the state's."""
         labels = state.get("adapter.labels")
         if labels is not None and (not hasattr(self.adapter, "labels") or len(labels) != len(self._part("labels"))):
-            self.expect(0, len(labels))
+            self.prepare(0, len(labels))
         super().load_adapter_state(state)
 
     def logits(self, video: Tensor, text: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ class ZeroShotConfig(MethodConfig):
     """No settings."""
 
     name: ClassVar[str] = "zero-shot"
-    search: ClassVar[dict[str, tuple[float, float]]] = {}
+    search_space: ClassVar[dict[str, tuple[float, float]]] = {}
 
     def attach(self, backbone: DualEncoder) -> AdaptedModel:
         """The backbone with an empty adapter."""

@@ -1,9 +1,9 @@
 """``msta serve``: one frozen backbone and many adapters behind HTTP.
 
-gate.py      who may come in, how many at a time, and how much they may bring
+gate.py      middleware: keys, the number of requests at a time, their size
 app.py       the routes
-workers.py   decoding, in processes that may die (worker.py is what runs there)
-adapters.py  loading, and evicting what was not asked for longest
-batching.py  requests that come together are answered together
-server.py    starting, and stopping without losing an answer
+workers.py   a pool of decoding processes (worker.py runs in each)
+adapters.py  loads adapters, and evicts the least recently used
+batching.py  computes requests that arrive together in one batch
+server.py    starts the service, and stops it without losing an answer
 """

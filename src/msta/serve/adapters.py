@@ -1,4 +1,4 @@
-"""The adapters of a folder: loaded when asked for, evicted when others need the memory."""
+"""The adapters of a folder: loaded on first use, evicted when others need the memory."""
 
 from __future__ import annotations
 
@@ -9,49 +9,49 @@ from pathlib import Path
 
 from msta.adapters.artefact import CONFIG
 from msta.errors import MSTAError
-from msta.inference.shared import Member, SharedBackbone
+from msta.inference.loaded_adapter import LoadedAdapter
+from msta.inference.shared_backbone import SharedBackbone
 from msta.serve.limits import Refusal
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class Adapters:
-    """A least-recently-used cache of members.
+    """A least-recently-used cache of adapters.
 
-    A request holds on to the member it was given: eviction makes no difference to what is being computed.
+    A request keeps the adapter that it was given, so an eviction does not disturb a computation.
 
     Args:
-        shared: the backbone they are loaded onto.
-        folder: a sub-folder an adapter; sub-folders that come or go while the service runs are seen.
-        memory: bytes all of them may take together. The one asked for last is always kept.
+        shared: the backbone to load the adapters onto.
+        folder: has one sub-folder per adapter. Sub-folders may come and go while the service runs.
+        memory: bytes that all loaded adapters may take together. The last one used is always kept.
     """
 
     def __init__(self, shared: SharedBackbone, folder: Path, memory: int) -> None:
         self.shared, self.folder, self.memory = shared, folder.resolve(), memory
-        self._loaded: OrderedDict[str, tuple[Member, int]] = OrderedDict()
+        self._loaded: OrderedDict[str, tuple[LoadedAdapter, int]] = OrderedDict()
         self._loading: dict[str, asyncio.Lock] = {}
         self.evictions = 0
 
     def names(self) -> list[str]:
-        """All there are, loaded or not."""
+        """All adapters, loaded or not."""
         return sorted(path.parent.name for path in self.folder.glob(f"*/{CONFIG}") if self._usable(path.parent.name))
 
-    def loaded(self, name: str) -> tuple[Member, int] | None:
-        """A loaded one and its bytes, without counting as use."""
+    def loaded(self, name: str) -> tuple[LoadedAdapter, int] | None:
+        """A loaded adapter and its bytes, or None. This does not count as use."""
         return self._loaded.get(name)
 
     def loaded_bytes(self) -> int:
-        """Memory they take."""
+        """The memory that loaded adapters take."""
         return sum(size for _, size in self._loaded.values())
 
     def __len__(self) -> int:
         return len(self._loaded)
 
-    async def get(self, name: str) -> Member:
-        """The adapter of that name, loaded if need be.
+    async def get(self, name: str) -> LoadedAdapter:
+        """The adapter with this name. It is loaded if necessary.
 
-        Raises:
-            Refusal: no such adapter (404), or it cannot be loaded onto this backbone (409).
+        Raises Refusal if there is no such adapter (404), or it cannot be loaded onto this backbone (409).
         """
         if name not in self._loaded:
             if not self._usable(name):
@@ -64,16 +64,16 @@ class Adapters:
         return self._loaded[name][0]
 
     def unload(self, name: str) -> bool:
-        """Forget a loaded one; whether it was."""
+        """Unload an adapter. Returns whether it was loaded."""
         return self._loaded.pop(name, None) is not None
 
-    async def _load(self, name: str) -> tuple[Member, int]:
+    async def _load(self, name: str) -> tuple[LoadedAdapter, int]:
         try:
-            member = await asyncio.to_thread(self.shared.load, self.folder / name)
+            adapter = await asyncio.to_thread(self.shared.load, self.folder / name)
         except MSTAError as error:
-            reason = str(error).replace(f"{self.folder}/", "")  # the caller need not know where they are kept
+            reason = str(error).replace(f"{self.folder}/", "")  # callers need not know the folder
             raise Refusal(409, f"adapter: {reason}") from None
-        return member, member.own_bytes(self.shared.backbone)
+        return adapter, adapter.own_bytes(self.shared.backbone)
 
     def _evict(self) -> None:
         while self.loaded_bytes() > self.memory and len(self._loaded) > 1:

@@ -1,4 +1,4 @@
-"""What stands before the routes: keys, how many requests at a time, and how much each may bring."""
+"""Middleware in front of the routes: it checks keys, the number of requests at a time, and their size."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ HEADER_BYTES = 16_384
 
 
 class Gate:
-    """Refuses before anything is read, and counts what is read: also of a body that does not say its length.
+    """Refuses a request before its body is read if possible. A body without a stated length is counted as it arrives.
 
     Args:
         app: the routes.
         limits: see :class:`Limits`.
-        keys: any of which opens; none: no key is asked for.
+        keys: a request needs one of them. No keys: everyone may use the service.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits, keys: Sequence[str]) -> None:
@@ -30,7 +30,7 @@ class Gate:
         self._inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -64,7 +64,7 @@ class Gate:
             raise Refusal(415, "compressed bodies are not taken", {"Accept-Encoding": "identity"})
 
     def _known(self, header: bytes) -> bool:
-        """Whether it is one of the keys, in the same time whichever it is and wherever it differs."""
+        """Whether it is one of the keys. The time this takes does not depend on the key."""
         scheme, _, given = header.partition(b" ")
         return scheme.lower() == b"bearer" and sum([hmac.compare_digest(given.strip(), key) for key in self._keys]) > 0
 

@@ -1,4 +1,4 @@
-"""What a request may cost, and how it is told that it may not."""
+"""What a request may cost, and the refusal of one that costs more."""
 
 from __future__ import annotations
 
@@ -12,47 +12,32 @@ from msta.errors import one_line
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on everything a request can make the service spend.
+    """Bounds on everything that a request can make the service spend."""
 
-    Attributes:
-        body_bytes: of a request.
-        seconds: of video, as its header states them.
-        pixels: of a frame.
-        frames: of a video.
-        concurrent: requests being worked on.
-        queue: requests waiting beside them; more are refused.
-        decode_seconds: a file may take, by the clock and of a processor.
-        decode_bytes: of memory that decoding a file may take.
-        request_seconds: from a request's first byte to its answer.
-        adapter_bytes: of memory for adapters; those not asked for longest are evicted.
-        batch: clips computed together.
-    """
-
-    body_bytes: int = 64 * 2**20
-    seconds: float = 600.0
-    pixels: int = 4096 * 2304
-    frames: int = 36_000
-    concurrent: int = 64
-    queue: int = 192
-    decode_seconds: float = 20.0
-    decode_bytes: int = 2**30
-    request_seconds: float = 60.0
-    adapter_bytes: int = 512 * 2**20
-    batch: int = 16
+    body_bytes: int = 64 * 2**20  # of a request
+    seconds: float = 600.0  # of a video, as its header states them
+    pixels: int = 4096 * 2304  # of a frame
+    frames: int = 36_000  # of a video
+    concurrent: int = 64  # requests that are processed at a time
+    queue: int = 192  # requests that wait in addition; more are refused
+    decode_seconds: float = 20.0  # to decode a file, both elapsed and processor time
+    decode_bytes: int = 2**30  # of memory to decode a file
+    request_seconds: float = 60.0  # from the first byte of a request to its answer
+    adapter_bytes: int = 512 * 2**20  # of memory for adapters; the least recently used are evicted
+    batch: int = 16  # clips computed together
 
 
 class Refusal(HTTPException):
-    """A status and the reason, one line."""
+    """A refused request: its HTTP status, and the reason in one line."""
 
     def __init__(self, status: int, reason: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(status, one_line(reason), headers)
 
 
 def path_under(root: Path | None, asked: str) -> Path:
-    """The file that ``asked`` names under ``root``, links followed.
+    """The file ``asked`` under ``root``, with links followed.
 
-    Raises:
-        Refusal: it leads out of the root (403), is no file (404), or there is no root (403).
+    Raises Refusal if it is outside the root (403), it is not a file (404), or there is no root (403).
     """
     if root is None:
         raise Refusal(403, "path: this service has no folder to read from; upload the file")
@@ -63,7 +48,7 @@ def path_under(root: Path | None, asked: str) -> Path:
             raise Refusal(403, "path: leads out of the folder this service may read")
         if not found.is_file():
             raise Refusal(404, "path: no such file")
-    except (OSError, ValueError, RuntimeError):  # a name too long, with a null character, a circle of links
+    except (OSError, ValueError, RuntimeError):  # the name is too long or has a null character, or links form a circle
         raise Refusal(404, "path: no such file") from None
     return found
 
@@ -73,11 +58,7 @@ _ARCHIVES |= {b"7z\xbc\xaf": "7z", b"(\xb5/\xfd": "zstd"}
 
 
 def refuse_archives(path: Path) -> None:
-    """Nothing is ever unpacked.
-
-    Raises:
-        Refusal: an archive, by its first bytes (415).
-    """
+    """Raise a Refusal (415) for an archive, known by its first bytes. Nothing is ever unpacked."""
     with path.open("rb") as file:
         start = file.read(8)
     for magic, name in _ARCHIVES.items():

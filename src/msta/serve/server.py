@@ -1,10 +1,9 @@
-"""Starting the service, and ending it: on SIGTERM it takes no more requests, answers those it has, and goes."""
+"""Start the service, and end it on SIGTERM: it accepts no more requests, answers those it has, and exits."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 from types import FrameType
@@ -13,7 +12,7 @@ import uvicorn
 
 from msta.backbone.dual_encoder import DualEncoder
 from msta.errors import ConfigError, MSTAError
-from msta.inference.guards import is_loopback
+from msta.inference.serving import is_loopback, listen
 from msta.serve.app import create_app
 from msta.serve.gate import HEADER_BYTES
 from msta.serve.limits import Limits
@@ -22,10 +21,9 @@ KEYS_VARIABLE = "MSTA_API_KEYS"
 
 
 def read_keys(file: Path | None) -> list[str]:
-    """API keys: a file of one a line, # begins a remark; else the environment's MSTA_API_KEYS, separated by commas.
+    """API keys, from a file with one per line (# starts a comment), else from MSTA_API_KEYS, separated by commas.
 
-    Raises:
-        MSTAError: the file cannot be read, or holds none; a key with characters a header cannot carry.
+    Raises MSTAError if the file cannot be read or has no keys, or a key has characters that a header cannot carry.
     """
     if file is None:
         keys = [key.strip() for key in os.environ.get(KEYS_VARIABLE, "").split(",") if key.strip()]
@@ -36,7 +34,7 @@ def read_keys(file: Path | None) -> list[str]:
             raise MSTAError(f"{file}: cannot be read as a file of keys ({error})") from error
         keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         if not keys:
-            raise MSTAError(f"{file}: holds no key")
+            raise MSTAError(f"{file}: has no keys")
     for key in keys:
         if not key.isascii() or not key.isprintable() or " " in key or len(key) < 16:
             raise MSTAError(f"{file or KEYS_VARIABLE}: a key needs 16 or more printable ASCII characters, no spaces")
@@ -57,51 +55,29 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or Ctrl-C.
 
-    Args:
-        backbone: frozen.
-        adapters: a folder with a sub-folder an adapter.
-        host: address to listen on. One that others can reach needs keys.
-        port: 0 for any that is free.
-        root: see :func:`create_app`.
-        keys: see :func:`read_keys`.
-        allow_anyone: listen to others without keys all the same.
-        workers: decoding processes; None: one less than processors.
-        limits: see :class:`Limits`.
+    The arguments are the options of ``msta serve``, and those of :func:`create_app`.
 
     Raises:
         ConfigError: others could reach a service without keys.
-        MSTAError: a folder is not there, the port is taken.
+        MSTAError: a folder does not exist, or the port is taken.
     """
     for option, folder in (("--adapters", adapters), ("--root", root)):
         if folder is not None and not folder.is_dir():
-            raise MSTAError(f"{option}: {folder} is no folder")
+            raise MSTAError(f"{option}: {folder} is not a folder")
     if not keys and not allow_anyone and not is_loopback(host):
         raise ConfigError(f"--host {host}: others can reach it; give --keys, or --allow-anyone")
     workers = workers or max(1, (os.cpu_count() or 2) - 1)
     app = create_app(backbone, adapters, limits=limits, root=root, keys=keys, workers=workers)
-    listening = _listen(host, port)
+    listening = listen(host, port)
     print(f"Serving on http://{host}:{listening.getsockname()[1]} (documentation: /docs)", file=sys.stderr, flush=True)
     config = uvicorn.Config(
         app, http="h11", h11_max_incomplete_event_size=HEADER_BYTES, log_level="warning", access_log=False,
         server_header=False, timeout_graceful_shutdown=int(limits.request_seconds) + 1, timeout_keep_alive=5,
         limit_concurrency=4 * (limits.concurrent + limits.queue),
     )  # fmt: skip
-    signal.signal(signal.SIGTERM, _leave)  # uvicorn drains, then lets the signal pass: to this
+    signal.signal(signal.SIGTERM, _exit)  # uvicorn finishes its requests, then raises the signal again
     uvicorn.Server(config).run(sockets=[listening])
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def _exit(number: int, frame: FrameType | None) -> None:
     sys.exit(0)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # TCP by name: only then does asyncio turn Nagle off, which would hold every answer back for 40 ms
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-        listening.listen()  # who comes before all is ready waits
-    except OSError as error:
-        raise MSTAError(f"--host {host} --port {port}: {error.strerror}") from error
-    return listening

@@ -1,8 +1,8 @@
-"""Decodes files other people sent, in a process of its own: ``python -m msta.serve.worker BYTES SECONDS``.
+"""Decode untrusted files in a separate process: ``python -m msta.serve.worker BYTES SECONDS``.
 
-A line of JSON on standard input is a job; the answer is a line of JSON and, if it went well, the frames' bytes. What
-goes wrong in FFmpeg goes wrong here: this process may not take more memory or processor time than it is told, cannot
-write a file, and knows no key. It does not import torch, so that it is small and starts at once.
+A job is a line of JSON on standard input. The answer is a line of JSON, followed by the bytes of the frames if decoding
+succeeded. If FFmpeg fails, it fails here: this process has limits on memory and processor time, cannot write files, and
+knows no keys. It does not import torch, so it is small and starts quickly.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import resource
 import sys
 from typing import Any
 
-from msta.data.decode import DecodeError, probe, read_frames
+from msta.data.decode import probe, read_frames
 from msta.data.times import view_times
-from msta.inference.guards import too_much
+from msta.data.video_file import DecodeError
+from msta.inference.serving import exceeded_limit
 
 _TOO_LARGE = {"status": 413, "reason": "decoding it takes more memory than the service allows"}
 _NO_VIDEO = ("not a video file", "no video stream", "its video codec")
@@ -24,7 +25,7 @@ _NO_VIDEO = ("not a video file", "no video stream", "its video codec")
 def main(memory: int, seconds: float) -> None:
     """Answer jobs until standard input ends."""
     pipe = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints must not get between the answers
+    os.dup2(2, 1)  # keeps what libraries print out of the answers
     confine(memory)
     pipe.write(b"ready\n")
     pipe.flush()
@@ -37,7 +38,7 @@ def main(memory: int, seconds: float) -> None:
 
 
 def confine(memory: int) -> None:
-    """No more memory than ``memory`` bytes beside what the process has, few open files, none written, no core dump."""
+    """Allow only ``memory`` more bytes than the process has, few open files, no written files and no core dump."""
     with open("/proc/self/statm", encoding="ascii") as statm:
         taken = int(statm.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + memory, taken + memory))
@@ -47,7 +48,7 @@ def confine(memory: int) -> None:
 
 
 def allow_seconds(seconds: float) -> None:
-    """So many seconds of processor time from here on; the system ends a process that takes more."""
+    """Allow so many more seconds of processor time. The system ends a process that takes more."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     until = int(usage.ru_utime + usage.ru_stime + seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (until, resource.getrlimit(resource.RLIMIT_CPU)[1]))
@@ -57,7 +58,7 @@ def answer(job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     """{"path", "frames", "size", "squash", "limits"} -> {"shape"} and bytes, or {"status", "reason"}."""
     try:
         info = probe(job["path"])
-        if reason := too_much(info, job["limits"]):
+        if reason := exceeded_limit(info, job["limits"]):
             return {"status": 413, "reason": reason}, b""
         count = job["frames"]
         frames = read_frames(
@@ -70,7 +71,7 @@ def answer(job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         return {"status": 415 if error.reason.startswith(_NO_VIDEO) else 422, "reason": error.reason}, b""
     except MemoryError:
         return _TOO_LARGE, b""
-    except Exception as error:  # of a damaged file, which nobody foresaw: this is what the process is for
+    except Exception as error:  # damaged files fail in unforeseen ways, which this process contains
         return {"status": 422, "reason": f"it cannot be decoded ({type(error).__name__})"}, b""
 
 

@@ -1,4 +1,4 @@
-"""The processes that decode: a few, each with one file at a time, replaced when a file has killed one."""
+"""A pool of decoding processes. Each decodes one file at a time, and is replaced if a file has killed it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Workers:
     """A pool of decoding processes.
 
     Args:
-        count: how many.
+        count: how many processes.
         limits: what a file may cost.
-        on_loss: called with "died" or "timeout" when a process had to be replaced.
+        on_loss: called with "died" or "timeout" when a process must be replaced.
     """
 
     def __init__(self, count: int, limits: Limits, on_loss: Callable[[str], None] = lambda why: None) -> None:
@@ -37,20 +37,19 @@ class Workers:
         self._alive: set[asyncio.subprocess.Process] = set()
 
     async def start(self) -> None:
-        """Start all of them."""
+        """Start all processes."""
         for process in await asyncio.gather(*(self._spawn() for _ in range(self.count))):
             self._idle.put_nowait(process)
 
     async def stop(self) -> None:
-        """End all of them."""
+        """End all processes."""
         for process in tuple(self._alive):
             await self._end(process)
 
     async def decode(self, path: Path, form: ClipFormat) -> NDArray[np.uint8]:
         """The frames of one view of a video: uint8 [T, H, W, 3].
 
-        Raises:
-            Refusal: no video (415), damaged, or fatal to its process (422), over a limit (413).
+        Raises Refusal if it is not a video (415), is damaged or killed the process (422), or exceeds a limit (413).
         """
         process = await self._idle.get()
         keep: asyncio.subprocess.Process | None = None
@@ -65,11 +64,10 @@ class Workers:
             raise
         except asyncio.TimeoutError:
             self.on_loss("timeout")
-            reason = f"decoding it takes more than {self.limits.decode_seconds:g} s"
-            raise Refusal(422, reason) from None
+            raise Refusal(422, f"decoding it takes more than {self.limits.decode_seconds:g} s") from None
         except _FATAL:
             self.on_loss("died")
-            raise Refusal(422, "decoding it ended its process: damaged, or more than may be spent on it") from None
+            raise Refusal(422, "decoding it ended its process: it is damaged, or costs too much to decode") from None
         finally:
             if keep is None and process is not None:
                 await self._end(process)
@@ -90,7 +88,7 @@ class Workers:
         return np.frombuffer(data, np.uint8).reshape(shape).copy()
 
     async def _spawn(self) -> asyncio.subprocess.Process:
-        """A process that knows nothing it does not need: of the environment, only where programs are."""
+        """Start a process. Of the environment it gets only what it needs to find programs."""
         environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
         environment |= {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
         process = await asyncio.create_subprocess_exec(
@@ -101,7 +99,7 @@ class Workers:
         )  # fmt: skip
         self._alive.add(process)
         assert process.stdout is not None
-        try:  # a file's time begins when there is somebody to decode it
+        try:  # a file's time starts when a process is ready to decode it
             await asyncio.wait_for(process.stdout.readuntil(b"\n"), _START_SECONDS)
         except BaseException:
             await self._end(process)

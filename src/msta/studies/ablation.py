@@ -226,7 +226,8 @@ class _Data:
     def config(self, changes: dict[str, Any]) -> RunConfig:
         """A run on the base classes' clips (all classes, if none are novel) with these changes."""
         files = {f"descriptions.{kind}": self._file(kind) for kind in self.sentences}
-        ours = {f"data.{name}": None for name in READING}  # the split is a CSV of our own
+        ours: dict[str, Any] = {f"data.{name}": None for name in READING}  # the split is a CSV of our own
+        ours["data.names"] = "given"
         last = {**ours, "descriptions.bank": None, **files, **changes, "train.seed": self.seed}
         overrides = [f"{name}={'none' if value is None else value}" for name, value in last.items()]
         return _config(self.asked, self.folder / "own" / "split.csv", overrides)

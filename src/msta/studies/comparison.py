@@ -23,10 +23,10 @@ from msta.files import read_json, write_json
 from msta.methods import METHODS, attach
 from msta.studies.comparison_report import write_comparison
 from msta.studies.costs import measure_costs
-from msta.studies.datasets import parse_parts
+from msta.studies.datasets import parse_datasets
 from msta.studies.protocols import FROZEN, PROTOCOLS, Cell, Request, check
 from msta.studies.running import environment, run_protocol
-from msta.studies.tuning import Overrides, search
+from msta.studies.tuning import Overrides, tune
 
 CASES = ("few-shot", "base-to-novel")
 SCHEDULES = ("equal", "own")
@@ -37,7 +37,7 @@ class Comparison:
     """What is asked for.
 
     Attributes:
-        data: ``[NAME=]PATH[?setting=value&…]`` each, see :func:`msta.studies.datasets.parse_parts`.
+        data: ``[NAME=]PATH[?setting=value&…]`` each, see :func:`msta.studies.datasets.parse_datasets`.
         methods: names; zero-shot is added in front, since all are measured against it.
         cases: of :data:`CASES`.
         shots: training clips a class.
@@ -114,7 +114,7 @@ def _with_zero_shot(asked: Comparison) -> Comparison:
 def _requests(asked: Comparison) -> Iterator[tuple[str, str, Request]]:
     """(case, data set, its protocol). Parts of one data set belong together."""
     datasets: dict[str, list[str]] = {}
-    for text, part in zip(asked.data, parse_parts(asked.data, "--data"), strict=True):
+    for text, part in zip(asked.data, parse_datasets(asked.data, "--data"), strict=True):
         datasets.setdefault(part.dataset, []).append(text)
     for case in asked.cases:
         for dataset, texts in datasets.items():
@@ -153,7 +153,7 @@ def _settings(asked: Comparison, request: Request, method: str, out: Path, conso
 
     A method that trains the first layers goes without the prefix cache, which others may have been given.
     """
-    recipe = METHODS[method].recipe if asked.schedule == "own" else {}
+    recipe = METHODS[method].paper_overrides if asked.schedule == "own" else {}
     own = dict(asked.own).get(method, ())
     given = (*(f"{name}={value}" for name, value in recipe.items()), *own)
 
@@ -163,9 +163,7 @@ def _settings(asked: Comparison, request: Request, method: str, out: Path, conso
     if _keeps_nothing(config(given)):
         given = (*given, "cache.views=0")
     fixed = {override.partition("=")[0] for override in (*asked.overrides, *own)}
-    found = search(
-        method, lambda overrides: config((*given, *overrides)), out, console, trials=asked.trials, fixed=fixed
-    )
+    found = tune(method, lambda overrides: config((*given, *overrides)), out, console, trials=asked.trials, fixed=fixed)
     return (*given, *found)
 
 

@@ -94,7 +94,7 @@ class _Measured:
         def answers(set_: str, of: str) -> Answers:
             return results.answers(group(set_, of))
 
-        self.borrowed = case == "base-to-novel" and METHODS[method].closed
+        self.borrowed = case == "base-to-novel" and METHODS[method].closed_set
         names = ("base", "novel") if case == "base-to-novel" else ("",)
         self.label = results.label(group(names[0], method))
         self.parts = {name: answers(name, FROZEN if name == "novel" and self.borrowed else method) for name in names}

@@ -12,20 +12,22 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from msta.config import DataSettings, explain
-from msta.data.catalog import Catalog, Clip, class_text, write_catalog
+from msta.config import explain
+from msta.data.catalog import Catalog, Clip, write_catalog
 from msta.data.layouts.options import OPTIONS
+from msta.data.names import class_words
 from msta.data.reading import read_catalog
 from msta.data.storage import DIGITS, absolute, content_hash, exists, real, size_of
 from msta.errors import ConfigError, DataError
 from msta.files import new_directory, typed_path
+from msta.settings import DataSettings
 
-READING = ("layout", *OPTIONS)
+READING = ("layout", "names", *OPTIONS)
 """Settings of ``data`` that say how a data set is read: those that one of several may have for itself."""
 
 
 @dataclass(frozen=True)
-class Part:
+class DatasetSplit:
     """One division of a data set; three official splits are three parts of one name.
 
     Attributes:
@@ -65,13 +67,13 @@ class Part:
         return catalog
 
 
-def parse_parts(texts: Sequence[str], option: str) -> list[Part]:
+def parse_datasets(texts: Sequence[str], option: str) -> list[DatasetSplit]:
     """``[NAME=]PATH[?setting=value&…]`` each. Given several times, a name's parts are averaged over.
 
     Raises:
         ConfigError: not of that form, or two data sets that would be called the same by chance.
     """
-    parsed: list[tuple[str, bool, Part]] = []
+    parsed: list[tuple[str, bool, DatasetSplit]] = []
     for text in texts:
         name, equals, rest = text.partition("=")
         if not equals or os.sep in name or "?" in name or os.path.exists(text):
@@ -90,7 +92,7 @@ def parse_parts(texts: Sequence[str], option: str) -> list[Part]:
         if not where.exists():
             raise DataError(f"{option}: {path}: no such folder or file")
         own = name or (where.stem if where.is_file() else where.name)
-        parsed.append((own, bool(name), Part(own, 0, where, settings)))
+        parsed.append((own, bool(name), DatasetSplit(own, 0, where, settings)))
     counts = Counter(own for own, _, _ in parsed)
     for own, named, _ in parsed:
         if counts[own] > 1 and not named:
@@ -167,5 +169,5 @@ def _overlap(one: Clip, other: Clip) -> bool:
 
 def shared_classes(source: Catalog, target: Catalog) -> list[str]:
     """Classes of ``target`` that ``source`` has as well, by name: no zero-shot classes."""
-    known = {class_text(name).casefold() for name in source.classes}
-    return [name for name in target.classes if class_text(name).casefold() in known]
+    known = {class_words(name).casefold() for name in source.classes}
+    return [name for name in target.classes if class_words(name).casefold() in known]

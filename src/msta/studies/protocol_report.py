@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from msta.data.decode import DecodeError, read_frames
+from msta.data.decode import read_frames
 from msta.data.times import segment_times
+from msta.data.video_file import DecodeError
 from msta.evaluation import figures
 from msta.evaluation.metrics import confusion, per_class, scaled
 from msta.evaluation.report import write_page

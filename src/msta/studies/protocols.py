@@ -23,7 +23,7 @@ from msta.errors import ConfigError
 from msta.files import write_json
 from msta.methods import METHODS
 from msta.notices import notice
-from msta.studies.datasets import READING, Part, parse_parts, refuse_overlap, shared_classes, write_once
+from msta.studies.datasets import READING, DatasetSplit, parse_datasets, refuse_overlap, shared_classes, write_once
 
 FROZEN = "zero-shot"
 """The method that trains nothing: the baseline of every table."""
@@ -38,7 +38,7 @@ class Request:
 
     Attributes:
         protocol: a name of :data:`PROTOCOLS`.
-        data: ``[NAME=]PATH[?setting=value&…]`` each, see :func:`parse_parts`.
+        data: ``[NAME=]PATH[?setting=value&…]`` each, see :func:`parse_datasets`.
         source: the same, what zero-shot trains on.
         target: the same, what zero-shot (and base-to-novel, if the classes are halved already) is measured on.
         methods: names, the baseline first.
@@ -150,7 +150,7 @@ def few_shot(request: Request, out: Path) -> Iterator[Cell]:
         catalog = part.read()
         csv = _divided(catalog, out, part, seed, shots=max(shots), request=request)
         for method in request.methods:
-            tests = () if METHODS[method].closed else second
+            tests = () if METHODS[method].closed_set else second
             for k in shots if method != FROZEN else shots[:1]:
                 yield _cell(
                     method, part, seed, run_config(request, method, csv, seed, k, part.dataset), shots=k, tests=tests
@@ -164,14 +164,14 @@ def supervised(request: Request, out: Path) -> Iterator[Cell]:
         csv = _divided(part.read(), out, part, seed, shots=None, request=request)
         for method in request.methods:
             config = run_config(request, method, csv, seed, None, part.dataset, {"eval.clips": 4, "eval.crops": 3})
-            tests = () if METHODS[method].closed else second
+            tests = () if METHODS[method].closed_set else second
             yield _cell(method, part, seed, config, shots=None, tests=tests)
 
 
 def base_to_novel(request: Request, out: Path) -> Iterator[Cell]:
     """Train on half of the classes, test on both halves. With targets, the data are base and the targets novel."""
     shots = _one(request.shots or BASE_TO_NOVEL, "base-to-novel takes one number of shots")
-    given = parse_parts(request.target, "--target")
+    given = parse_datasets(request.target, "--target")
     second = _tests(request.second, "second", out, "second")
     for part, seed in _each(request.data, "--data", request.seeds):
         catalog = part.read()
@@ -185,7 +185,7 @@ def base_to_novel(request: Request, out: Path) -> Iterator[Cell]:
         novel_csv = write_once(out / "data" / part.folder / "novel", replace(halves[1], clips=_tested(halves[1])))
         novel = Test("novel", part.dataset, part.number, novel_csv, unknown=True)
         for method in request.methods:
-            tests = () if METHODS[method].closed else (novel, *second)
+            tests = () if METHODS[method].closed_set else (novel, *second)
             config = run_config(request, method, csv, seed, shots, part.dataset)
             if not given:
                 config = _restrict_descriptions(config, catalog, halves[0], csv.parent)
@@ -195,7 +195,7 @@ def base_to_novel(request: Request, out: Path) -> Iterator[Cell]:
 def zero_shot(request: Request, out: Path) -> Iterator[Cell]:
     """Train on the source's classes (or take an adapter, or the backbone as it is), test on other data sets."""
     shots = _one(request.shots, "zero-shot takes one number of shots, or all clips")
-    targets = parse_parts(request.target, "--target")
+    targets = parse_datasets(request.target, "--target")
     tests = _tests(request.target, "target", out)
     catalogs = [read_catalog(test.csv) for test in tests]
     if request.adapter is not None:
@@ -269,7 +269,7 @@ def check(request: Request) -> None:
     for method in request.methods:
         if method not in METHODS:
             raise ConfigError(f"no method {method!r}; there are {', '.join(METHODS)}")
-        if METHODS[method].closed and transfer:
+        if METHODS[method].closed_set and transfer:
             raise ConfigError(f"{method} answers for the classes it was trained on alone: it cannot be transferred")
     fixed = {"data.path", "data.shots", "data.seed", "train.seed", "method", "method.name", "backbone", "base"}
     for methods, overrides in ((request.methods, request.overrides), *(((m,), own) for m, own in request.own)):
@@ -287,8 +287,8 @@ def check(request: Request) -> None:
                 raise ConfigError(f"no setting {name} of {', '.join(methods)}")
 
 
-def _each(texts: Sequence[str], option: str, seeds: Sequence[int]) -> Iterator[tuple[Part, int]]:
-    for part in parse_parts(texts, option):
+def _each(texts: Sequence[str], option: str, seeds: Sequence[int]) -> Iterator[tuple[DatasetSplit, int]]:
+    for part in parse_datasets(texts, option):
         for seed in seeds:
             yield part, seed
 
@@ -299,7 +299,7 @@ def _one(shots: Sequence[int] | None, why: str) -> int | None:
     return shots[0] if shots else None
 
 
-def _cell(method: str, part: Part, seed: int, config: RunConfig, *, shots: int | None, **rest: Any) -> Cell:
+def _cell(method: str, part: DatasetSplit, seed: int, config: RunConfig, *, shots: int | None, **rest: Any) -> Cell:
     shots = None if method == FROZEN else shots
     folder = f"{part.folder}/{method}" + (f"-{shots}shot" if shots else "") + f"/seed{seed}"
     return Cell(folder, method, part.dataset, part.number, shots, seed, config, **rest)
@@ -326,7 +326,7 @@ def run_config(
 
 
 def _divided(
-    catalog: Catalog, out: Path, part: Part, seed: int, *, shots: int | None, request: Request, half: str = ""
+    catalog: Catalog, out: Path, part: DatasetSplit, seed: int, *, shots: int | None, request: Request, half: str = ""
 ) -> Path:
     """Make the split of a seed, unless the data bring it, and write it down; no clip may be on two sides."""
     data = run_config(request, FROZEN, Path("."), seed, shots, part.dataset).data
@@ -348,7 +348,7 @@ def _tested(catalog: Catalog) -> tuple[Clip, ...]:
 def _tests(texts: Sequence[str], option: str, out: Path, name: str = "") -> tuple[Test, ...]:
     """Data sets to test on, among all of their classes; written down in data/."""
     made = []
-    for part in parse_parts(texts, f"--{option}"):
+    for part in parse_datasets(texts, f"--{option}"):
         catalog = part.read()
         csv = write_once(out / "data" / part.folder / option, replace(catalog, clips=_tested(catalog)))
         made.append(Test(name, part.dataset, part.number, csv))
@@ -359,7 +359,7 @@ def _trained(csv: Path) -> list[Clip]:
     return [c for c in read_catalog(csv).clips if c.split == "train"]
 
 
-def _matching(given: Sequence[Part], part: Part) -> Part:
+def _matching(given: Sequence[DatasetSplit], part: DatasetSplit) -> DatasetSplit:
     """The novel classes that belong to some base classes: the only ones, or those of the same name and number."""
     if len(given) == 1:
         return given[0]

@@ -26,7 +26,7 @@ from msta.evaluation.predictions import Recorder
 from msta.evaluation.run import measure_clips
 from msta.files import new_directory, read_json, refuse_existing, write_json
 from msta.methods import attach, load_adapter
-from msta.studies.datasets import parse_parts
+from msta.studies.datasets import parse_datasets
 from msta.studies.protocols import FROZEN, PROTOCOLS, Cell, Request, Test, check
 from msta.training.loop import train
 
@@ -44,7 +44,7 @@ def run_protocol(request: Request, out: Path, console: Console) -> None:
     """
     check(request)
     for option in ("data", "source", "target", "second"):
-        for part in parse_parts(getattr(request, option), f"--{option}"):
+        for part in parse_datasets(getattr(request, option), f"--{option}"):
             if Path(os.path.abspath(out)).is_relative_to(part.path):
                 raise ConfigError(f"--out: {out} lies inside {part.path}, where it would be taken for a class")
     plan = out / "protocol.json"

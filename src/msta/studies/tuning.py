@@ -20,14 +20,14 @@ from msta.studies.resumable import train_part
 Overrides = tuple[str, ...]
 
 
-def search(
+def tune(
     method: str, config: Callable[[Overrides], RunConfig], out: Path, console: Console, *,
     trials: int, fixed: Collection[str] = (),
 ) -> Overrides:  # fmt: skip
     """Train ``trials`` times and keep the settings that are best on the validation clips.
 
-    What is varied is the method's own: ``MethodConfig.search``. A sampler with a fixed seed (optuna's TPE) proposes; it
-    is told of the trials that ``out`` holds already, so that a search goes on where it stopped.
+    What is varied is the method's own ``MethodConfig.search_space``. Optuna's TPE, with a fixed seed, proposes.
+    It is told of the trials that ``out`` holds already, so that a search goes on where it stopped.
 
     Args:
         method: its name.
@@ -43,7 +43,7 @@ def search(
     Raises:
         ConfigError: optuna is not installed, or there are no validation clips.
     """
-    space = {name: range_ for name, range_ in METHODS[method].search.items() if name not in fixed}
+    space = {name: range_ for name, range_ in METHODS[method].search_space.items() if name not in fixed}
     if not trials or not space:
         return ()
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,10 +11,9 @@ from msta.adapters.inputs import clip_format, views_of
 from msta.adapters.model import AdaptedModel
 from msta.config import RunConfig
 from msta.data.catalog import Catalog
-from msta.data.clips import ClipDataset, Failures, Key, allowed_flip, collate, make_loader
+from msta.data.clips import ClipDataset, Failures, Key, collate, make_loader
 from msta.data.loading import SteadyLoader, StepSampler
 from msta.data.splits import Split
-from msta.data.torchcodec_reader import require_torchcodec
 from msta.errors import ConfigError, DataError
 from msta.training.prefix_cache import PrefixCache
 from msta.training.processes import Processes
@@ -55,12 +53,10 @@ class Source:
     ) -> None:
         self.config, self.model, self.processes, self.failures = config, model, processes, failures
         self.stopped, self.batch_size = stopped, config.train.batch_size
-        if config.data.decoder == "torchcodec":
-            require_torchcodec()
-        form = replace(clip_format(model), decoder=config.data.decoder)
+        form = clip_format(model)
         patches = (form.size // model.backbone.video.patch_size) ** 2
         share = config.train.keep_tokens
-        augmentation = config.data.augmentation(allowed_flip(config.data.flip, catalog.classes))
+        augmentation = config.data.augmentation(catalog.classes)
         self.datasets = {
             "train": ClipDataset(
                 split.train, form, augmentation=augmentation, seed=config.train.seed, repeat=config.cache.views or None,

@@ -46,7 +46,7 @@ def bench(
     ways: dict[str, Callable[[], object]] = {}
     for name in ("plain", "fast"):
         model = attach(backbone, method, exact_reference=name == "plain").to(device)
-        model.expect(classes, batch)
+        model.prepare(classes, batch)
         prompts = model.prepare_prompts(ids)
         ways[name] = partial(step, model, video, prompts, labels)
     cost = count_step(model, prompts, **shape)

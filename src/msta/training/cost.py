@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from msta.adapters.model import AdaptedModel
-from msta.backbone.prefix import Tokens, at_once, kept_parts, prefix_length
+from msta.backbone.prefix import Tokens, at_once, prefix_length, tensors_per_sequence
 from msta.training.losses import objective
 
 _CPU_ATTENTION: dict[Any, Any] = {  # which torch's counter leaves out
@@ -83,7 +83,7 @@ def count_step(model: AdaptedModel, prompts: Tensor | Tokens, *, batch: int, fra
         fake = copy.deepcopy(model)
     towers = fake.backbone.video, fake.backbone.text
     if not isinstance(prompts, Tokens):
-        end = model.backbone.text.end(prompts)
+        end = model.backbone.text.end_of_text(prompts)
         prompts = prompts if model.exact_reference else prompts[:, : int(end.max()) + 1]
     with mode:
         device = fake.backbone.logit_scale.device
@@ -106,8 +106,8 @@ def count_step(model: AdaptedModel, prompts: Tensor | Tokens, *, batch: int, fra
                 text: Tensor | Tokens = replace(
                     prompts,
                     x=mode.from_tensor(prompts.x),
-                    read=mode.from_tensor(prompts.read),
-                    ahead=None if prompts.ahead is None else mode.from_tensor(prompts.ahead),
+                    query_index=mode.from_tensor(prompts.query_index),
+                    frozen_output=None if prompts.frozen_output is None else mode.from_tensor(prompts.frozen_output),
                 )
             elif fake.exact_reference:
                 text = mode.from_tensor(prompts)
@@ -128,7 +128,7 @@ def count_step(model: AdaptedModel, prompts: Tensor | Tokens, *, batch: int, fra
             training=3 * trained,
             kept=sum(nbytes for nbytes, _ in kept.values()),
             working=4 * video.numel() + 2 * 4 * together.numel() * shape.mlp_width // shape.width,
-            prefix_bytes=2 * x.numel() * kept_parts(towers[0]) // batch,
+            prefix_bytes=2 * x.numel() * tensors_per_sequence(towers[0]) // batch,
         )
 
 

@@ -10,7 +10,7 @@ import torch
 
 from msta.adapters.inputs import clip_format
 from msta.config import RunConfig
-from msta.data.clips import ClipDataset, allowed_flip
+from msta.data.clips import ClipDataset
 from msta.memory import keep_freed_memory
 from msta.training.cost import count_step, time_forward, time_step
 from msta.training.prefix_cache import PrefixCache
@@ -39,7 +39,7 @@ def plan(config: RunConfig) -> dict[str, Any]:
     shape = {"batch": settings.batch_size, "frames": form.frames, "size": form.size}
     cost = count_step(model, prompts, **shape)
     step = time_step(model, prompts, **shape)
-    augmentation = config.data.augmentation(allowed_flip(config.data.flip, made.catalog.classes))
+    augmentation = config.data.augmentation(made.catalog.classes)
     forward = time_forward(model, frames=form.frames, size=form.size)
     decoding = _seconds_a_clip(ClipDataset(split.train, form, augmentation=augmentation, seed=settings.seed))
 

@@ -20,7 +20,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from msta.adapters.model import AdaptedModel
-from msta.backbone.prefix import kept_parts, prefix_length, to_keep
+from msta.backbone.prefix import pack_tokens, prefix_length, tensors_per_sequence
 from msta.data.catalog import WHOLE
 from msta.data.clips import ClipDataset, Failures, Key, collate, make_loader, on_device
 from msta.data.loading import SteadyLoader
@@ -50,10 +50,11 @@ class PrefixCache:
         if length is None:
             raise ConfigError(f"cache.views: {model.config.name} trains the first layers, so there is nothing to keep")
         self.root, self.model, self.max_gb, self.dtype = root, model, max_gb, dtype
-        self.parts = kept_parts(model.backbone.video)
-        ahead = type(model.backbone.video.blocks[length]).__name__ if self.parts > 1 else None  # whose frozen part
+        self.parts = tensors_per_sequence(model.backbone.video)
+        adapted = type(model.backbone.video.blocks[length]).__name__ if self.parts > 1 else None  # whose frozen part
         self.settings = {
-            "backbone": model.origin["fingerprint"], "blocks": length, "ahead": ahead, "dtype": dtype, "in": precision
+            "backbone": model.origin["fingerprint"], "blocks": length, "frozen_output": adapted, "dtype": dtype,
+            "in": precision,
         }  # fmt: skip
         self._hashes: dict[str, str] = {}
 
@@ -139,7 +140,7 @@ class PrefixCache:
                 continue
             with autocast():
                 tokens = self.model.video_prefix(video.flatten(0, 1), on_device(batch, "kept", device))
-            whole = to_keep(tokens, video.shape[0] * video.shape[1]).unflatten(0, video.shape[:2])
+            whole = pack_tokens(tokens, video.shape[0] * video.shape[1]).unflatten(0, video.shape[:2])
             kept = whole.float().cpu().numpy().astype(_NUMPY[self.dtype])
             for index, views in zip(batch["index"].tolist(), kept, strict=True):
                 self._write(self.file(dataset, (epoch, index)), views)

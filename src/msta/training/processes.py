@@ -16,8 +16,8 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
 
-from msta.config import TrainSettings
 from msta.errors import ConfigError, Interrupted, MSTAError
+from msta.settings import TrainSettings
 
 T = TypeVar("T")
 
@@ -40,6 +40,9 @@ class Processes:
         AcceleratorState._reset_state(reset_partial_state=True)  # one process may run several precisions, one by one
         mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[settings.precision]
         wait = InitProcessGroupKwargs(timeout=_PATIENCE)
+        if os.environ.get("WORLD_SIZE") == "1" and "MASTER_ADDR" not in os.environ:  # a scheduler's, for one process
+            for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+                os.environ.pop(name, None)
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available():
             options["cpu"] = True  # or Accelerate takes each process for the only one
         try:
@@ -69,19 +72,19 @@ class Processes:
         """This one's of so many things, in one piece."""
         return slice(self.rank * total // self.count, (self.rank + 1) * total // self.count)
 
-    def sums(self, values: Sequence[float]) -> list[float]:
+    def all_reduce_numbers(self, values: Sequence[float]) -> list[float]:
         """Numbers, each added up over the processes."""
         if self.count == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
-        self.add_up(tensor)
+        self.all_reduce(tensor)
         return list(tensor.tolist())
 
-    def any(self, flag: bool) -> bool:
+    def any_rank(self, flag: bool) -> bool:
         """Whether it is set in any process."""
-        return self.sums([flag])[0] > 0
+        return self.all_reduce_numbers([flag])[0] > 0
 
-    def add_up(self, tensor: Tensor) -> None:
+    def all_reduce(self, tensor: Tensor) -> None:
         """Add the others' to it, in place."""
         if self.count > 1:
             self._together(lambda: dist.all_reduce(tensor))
@@ -94,11 +97,11 @@ class Processes:
         self._together(lambda: dist.all_gather_object(things, thing))
         return things
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until all are here."""
         self.gather(None)
 
-    def add_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> int:
+    def all_reduce_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> int:
         """Add up gradients over the processes, in few large pieces, the same ones in every step.
 
         A parameter without a gradient in one process counts as zero there; one without in all stays without, so that
@@ -111,7 +114,7 @@ class Processes:
             return 0
         device = parameters[0].device
         used = torch.tensor([p.grad is not None for p in parameters], dtype=torch.float32, device=device)
-        self.add_up(used)
+        self.all_reduce(used)
         there = [p for p, count in zip(parameters, used.tolist(), strict=True) if count]
         sent = 4 * len(used)
         while there:
@@ -121,7 +124,7 @@ class Processes:
                 size += there[0].numel()
                 bucket.append(there.pop(0))
             flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in bucket])
-            self.add_up(flat)
+            self.all_reduce(flat)
             sent += flat.numel() * flat.element_size()
             for p, gradient in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
                 p.grad = gradient.view_as(p)

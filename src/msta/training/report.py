@@ -20,11 +20,12 @@ from rich.progress import Progress as ProgressBar
 
 from msta.adapters.inputs import clip_format
 from msta.adapters.model import AdaptedModel
-from msta.config import DescriptionSettings, RunConfig
+from msta.config import RunConfig
 from msta.data.catalog import Catalog
 from msta.data.splits import Split
 from msta.errors import one_line
 from msta.files import write_bytes
+from msta.settings import DescriptionSettings
 from msta.training.state import Progress
 
 _LATE = 20
@@ -88,17 +89,39 @@ def _consistency(settings: DescriptionSettings) -> str:
     return ", ".join(words)
 
 
-def progress_bar(console: Console) -> ProgressBar:
+class StepBar:
     """Steps done, time to go, the loss. Vanishes at the end."""
-    return ProgressBar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-        transient=True,
-    )
+
+    def __init__(self, console: Console, steps: int, done: int) -> None:
+        self.bar = ProgressBar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+        )
+        self.task = self.bar.add_task("training", total=steps, completed=done, note="")
+
+    def __enter__(self) -> StepBar:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def update(self, step: int, note: str) -> None:
+        """A step is done."""
+        self.bar.update(self.task, completed=step, note=note)
+
+    def note(self, text: str) -> None:
+        """Say what is done meanwhile."""
+        self.bar.update(self.task, note=text)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self.bar.stop()
 
 
 class Clock:

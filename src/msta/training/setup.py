@@ -13,9 +13,12 @@ from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
 from msta.config import RunConfig
 from msta.data.catalog import Catalog, require_files
+from msta.data.decode import probe
 from msta.data.splits import Split, make_split
+from msta.data.storage import as_url
+from msta.data.video_file import DecodeError, OutOfReach
 from msta.descriptions.bank import DescriptionBank
-from msta.errors import ConfigError
+from msta.errors import ConfigError, DataError
 from msta.methods import attach
 from msta.notices import notice
 
@@ -44,6 +47,8 @@ def set_up(config: RunConfig, step_clips: int) -> Setup:
     data, settings = config.data, config.train
     catalog = data.read()
     require_files(catalog)
+    if len(catalog.classes) < 2:
+        raise DataError(f"{catalog.source}: one class alone, {catalog.classes[0]!r}: there is nothing to tell it from")
     split = make_split(
         catalog,
         shots=data.shots,
@@ -51,6 +56,7 @@ def set_up(config: RunConfig, step_clips: int) -> Setup:
         test_fraction=data.test_fraction,
         seed=data.seed,
     )
+    _require_readable(catalog, split)
     bank = config.descriptions.load(catalog.classes)
     if bank is None:
         notice("No descriptions are given: the consistency term is off.")
@@ -64,7 +70,7 @@ def set_up(config: RunConfig, step_clips: int) -> Setup:
     if settings.keep_tokens < 1 and model.config.needs_grid:
         raise ConfigError(f"train.keep_tokens: {model.config.name} needs the grid of patches whole; set it to 1")
     model.task = Task(catalog.classes, data.template, data.frames, data.size, data.fit, source)
-    model.expect(len(catalog.classes), len(split.train))
+    model.prepare(len(catalog.classes), len(split.train))
     return Setup(
         catalog,
         split,
@@ -74,3 +80,29 @@ def set_up(config: RunConfig, step_clips: int) -> Setup:
         epochs=settings.epochs if model.num_trainable() else 0,
         steps_per_epoch=math.ceil(len(split.train) / step_clips),
     )
+
+
+def _require_readable(catalog: Catalog, split: Split) -> None:
+    """Refuse a class of which not one training clip can be read: it would be trained on as if it did not exist.
+
+    Raises:
+        DataError: names the class and why its first clip cannot be read.
+    """
+    reasons: dict[int, str] = {}
+    readable: set[int] = set()
+    for clip in split.train:
+        if clip.label not in readable:
+            if as_url(clip.path) is not None:  # what a server has is met when it is read
+                return
+            try:
+                probe(clip.path)
+                readable.add(clip.label)
+            except OutOfReach:
+                readable.add(clip.label)  # nothing is known against it
+            except DecodeError as error:
+                reasons.setdefault(clip.label, str(error))
+    for label in sorted(reasons.keys() - readable) if readable else ():
+        raise DataError(
+            f"{catalog.source}: not one training clip of the class {catalog.classes[label]!r} can be read "
+            f"({reasons[label]}); mend its files or take the class out"
+        )

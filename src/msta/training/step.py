@@ -1,10 +1,10 @@
-"""One optimizer step, of a batch that may be read in parts and shared out over processes.
+"""One optimizer step, of a batch that may be cut into micro-batches and shared out over processes.
 
-The loss of a part is :func:`msta.training.losses.objective`, weighted by the part's share of the readable clips: the
-sum is the objective of the whole batch, however it is cut. The classes are read once a step: their embeddings are a
-leaf of every part's loss, collect its gradient, and hand it down the text tower at the end. With many classes each
-process reads some of them and the embeddings are gathered. All communication comes after the parts, so that a process
-may read its own again, or in smaller ones, without the others noticing.
+The loss of a micro-batch is :func:`msta.training.losses.objective`, weighted by its share of the readable clips. The
+sum is the objective of the whole batch, however it is cut. The class prompts are encoded once a step: their embeddings
+are a leaf of every micro-batch's loss, collect its gradient, and hand it down the text tower at the end. With many
+classes each process encodes some of them and the embeddings are gathered. All communication comes after the
+micro-batches, so that a process may compute its own again, or smaller ones, without the others noticing.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _LOSSES = ("loss", "cross_entropy", "consistency")
 
 
 class OutOfMemory(MSTAError):
-    """A part of a batch was too large; nothing has been changed."""
+    """A micro-batch was too large; nothing has been changed."""
 
 
 @dataclass
-class Taken:
-    """What became of a step.
+class StepResult:
+    """The outcome of a step.
 
     Attributes:
         clips: that were read, in all processes together.
@@ -64,22 +64,22 @@ class Taken:
 
 @dataclass
 class _Text:
-    """The classes as read: this process's part [k, D], with its graph, and a leaf [K, D] of all."""
+    """Class embeddings: those that this process encoded [k, D], with their graph, and a leaf [K, D] of all classes."""
 
     own: Tensor
-    part: slice
+    rows: slice
     leaf: Tensor
     shared: bool
 
 
 @dataclass
-class _Parts:
-    """What the parts of a batch in this process came to.
+class _MicroBatches:
+    """What the micro-batches of this process came to.
 
     Attributes:
         indices: of the clips that were read.
         finite: of each of them, whether its embedding is made of numbers.
-        losses: "loss" and the objective's terms -> of each part, times its clips.
+        losses: "loss" and the objective's terms -> of each micro-batch, times its clips.
     """
 
     indices: list[int] = field(default_factory=list)
@@ -87,8 +87,8 @@ class _Parts:
     losses: dict[str, list[Tensor]] = field(default_factory=lambda: {name: [] for name in _LOSSES})
 
 
-class Stepper:
-    """Takes steps.
+class TrainStep:
+    """Takes steps: encode the prompts, encode the clips, objective, backward, all-reduce, clip, update.
 
     Args:
         config: the run's.
@@ -123,85 +123,85 @@ class Stepper:
 
     def __call__(
         self, batches: Iterable[dict[str, Any]], whole: int, alpha: float, stopped: Callable[[], bool], save: bool
-    ) -> Taken:
+    ) -> StepResult:
         """Take a step, unless someone stops it.
 
         Args:
-            batches: this process's parts.
+            batches: this process's micro-batches.
             whole: clips of the step, readable or not, in all processes.
             alpha: weight of the consistency term.
-            stopped: asked before every part.
+            stopped: asked after every micro-batch.
             save: what the main process wants; the others are told.
 
         Raises:
-            OutOfMemory: call again with smaller parts.
+            OutOfMemory: call again with smaller micro-batches.
         """
         parameters = self.model.trainable_parameters()
         self.optimizer.zero_grad()
         try:
             if self._text is None:
-                self._text = self._read_classes()
+                self._text = self._encode_prompts()
             text = self._text
             text.leaf.grad = None
-            parts = self._read_parts(batches, text.leaf, whole, alpha, stopped)
+            done = self._forward_backward(batches, text.leaf, whole, alpha, stopped)
         except (MemoryError, RuntimeError) as error:
             if not _lacks_memory(error):
                 raise
             self.optimizer.zero_grad()
             raise OutOfMemory(" ".join(str(error).split())[:120]) from None
         self._text = None
-        here = [float(torch.stack(each).double().sum()) if each else 0.0 for each in parts.losses.values()]
-        n, stops, saves, *totals = self.processes.sums(
-            [len(parts.indices), stopped(), save and self.processes.main, *here]
+        here = [float(torch.stack(each).double().sum()) if each else 0.0 for each in done.losses.values()]
+        n, stops, saves, *totals = self.processes.all_reduce_numbers(
+            [len(done.indices), stopped(), save and self.processes.main, *here]
         )
-        taken = Taken(int(n), stops > 0, saves > 0)
-        if taken.stopped or not taken.clips:
-            return taken
-        taken.losses = {name: total / n for name, total in zip(_LOSSES, totals, strict=True)}
-        finite = math.isfinite(taken.losses["loss"])
+        result = StepResult(int(n), stops > 0, saves > 0)
+        if result.stopped or not result.clips:
+            return result
+        result.losses = {name: total / n for name, total in zip(_LOSSES, totals, strict=True)}
+        finite = math.isfinite(result.losses["loss"])
         if finite:
-            taken.sent = self._collect(text, parameters, whole / n)
+            result.sent = self._collect(text, parameters, whole / n)
             finite = self._clip(parameters)
         if self.config.train.log_clips:
-            taken.ids = sorted(i for some in self.processes.gather(parts.indices) for i in some)
+            result.ids = sorted(i for some in self.processes.gather(done.indices) for i in some)
         if finite:
             self.optimizer.step()
         else:
-            taken.bad = self._suspects(parts)
+            result.bad = self._suspects(done)
         self.optimizer.zero_grad()
-        return taken
+        return result
 
-    def _read_classes(self) -> _Text:
-        part = self.processes.slice(self.classes) if self.sharing else slice(0, self.classes)
+    def _encode_prompts(self) -> _Text:
+        rows = self.processes.slice(self.classes) if self.sharing else slice(0, self.classes)
         with self.accelerator.autocast():
-            embedded = self.model.encode_text(self._prompts(part))
-        own = per_class(embedded, part.stop - part.start).float()
+            embedded = self.model.encode_text(self._prompts(rows))
+        own = per_class(embedded, rows.stop - rows.start).float()
         shared = self.sharing and own.requires_grad
         if not self.sharing:
             leaf = own.detach()
         else:
             leaf = own.new_zeros(self.classes, own.shape[1])
-            leaf[part] = own.detach()
-            self.processes.add_up(leaf)
-        return _Text(own, part, leaf.requires_grad_(own.requires_grad), shared)
+            leaf[rows] = own.detach()
+            self.processes.all_reduce(leaf)
+        return _Text(own, rows, leaf.requires_grad_(own.requires_grad), shared)
 
-    def _prompts(self, part: slice) -> Tensor | Tokens:
+    def _prompts(self, classes: slice) -> Tensor | Tokens:
         """Those of some classes."""
         prompts = self.prompts
-        if part == slice(0, self.classes):
+        if classes == slice(0, self.classes):
             return prompts
         each = (len(prompts.x) if isinstance(prompts, Tokens) else len(prompts)) // self.classes
-        rows = slice(part.start * each, part.stop * each)
+        rows = slice(classes.start * each, classes.stop * each)
         if not isinstance(prompts, Tokens):
             return prompts[rows]
-        ahead = None if prompts.ahead is None else prompts.ahead[rows]
-        return replace(prompts, x=prompts.x[rows], read=prompts.read[rows], ahead=ahead)
+        frozen_output = None if prompts.frozen_output is None else prompts.frozen_output[rows]
+        return replace(prompts, x=prompts.x[rows], query_index=prompts.query_index[rows], frozen_output=frozen_output)
 
-    def _read_parts(
+    def _forward_backward(
         self, batches: Iterable[dict[str, Any]], text: Tensor, whole: int, alpha: float, stopped: Callable[[], bool]
-    ) -> _Parts:
-        """Forward and backward, part by part; ``text`` collects its gradient."""
-        parts = _Parts()
+    ) -> _MicroBatches:
+        """Forward and backward, one micro-batch at a time; ``text`` collects its gradient."""
+        done = _MicroBatches()
         for batch in batches:
             self.failures.add(batch["failures"])
             with self.accelerator.autocast():
@@ -214,13 +214,13 @@ class Stepper:
                 )
                 if loss.requires_grad:
                     self.accelerator.backward(loss * (len(labels) / whole))
-                parts.indices += batch["index"].tolist()
-                parts.finite.append(video.detach().isfinite().all(dim=1))
+                done.indices += batch["index"].tolist()
+                done.finite.append(video.detach().isfinite().all(dim=1))
                 for name, value in {"loss": loss.detach(), **terms}.items():
-                    parts.losses[name].append(value * len(labels))
+                    done.losses[name].append(value * len(labels))
             if stopped():
                 break
-        return parts
+        return done
 
     def _collect(self, text: _Text, parameters: list[torch.nn.Parameter], scale: float) -> int:
         """Hand the classes' gradient down the text tower, then add up everybody's. Returns bytes sent."""
@@ -228,11 +228,11 @@ class Stepper:
         if text.own.requires_grad:
             gradient = torch.zeros_like(text.leaf) if text.leaf.grad is None else text.leaf.grad
             if text.shared:
-                self.processes.add_up(gradient)
+                self.processes.all_reduce(gradient)
                 sent += 2 * gradient.numel() * gradient.element_size()
             if len(text.own):
-                text.own.backward(gradient[text.part])
-        sent += self.processes.add_gradients(parameters)
+                text.own.backward(gradient[text.rows])
+        sent += self.processes.all_reduce_gradients(parameters)
         if scale != 1:
             for parameter in parameters:
                 if parameter.grad is not None:
@@ -245,10 +245,10 @@ class Stepper:
         norm = self.accelerator.clip_grad_norm_(parameters, limit)
         return self.config.train.precision == "fp16" or norm is None or bool(torch.isfinite(norm))
 
-    def _suspects(self, parts: _Parts) -> list[str]:
+    def _suspects(self, done: _MicroBatches) -> list[str]:
         """The clips whose embedding is no number; all of the step's if each one's is."""
-        names = [self.clips[i].name for i in parts.indices]
-        finite = torch.cat(parts.finite).tolist() if parts.finite else []
+        names = [self.clips[i].name for i in done.indices]
+        finite = torch.cat(done.finite).tolist() if done.finite else []
         bad = [name for name, each in zip(names, finite, strict=True) if not each]
         everybody = self.processes.gather((bad, names))
         return [name for some, _ in everybody for name in some] or [name for _, some in everybody for name in some]

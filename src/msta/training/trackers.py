@@ -10,8 +10,9 @@ from typing import Any
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 from accelerate.utils import LoggerType
 
-from msta.config import RunConfig, TrainSettings
+from msta.config import RunConfig
 from msta.errors import ConfigError
+from msta.settings import TrainSettings
 from msta.training.processes import Processes
 
 

@@ -1,4 +1,4 @@
-// The player under #msta-video and the timeline below it know of each other.
+// Connects the player under #msta-video with the timeline below it.
 (() => {
   const player = () => document.querySelector("#msta-video video");
   document.addEventListener("click", (event) => {
@@ -13,7 +13,7 @@
     now.hidden = false;
     now.style.left = `${Math.min(100, (100 * event.target.currentTime) / Number(line.dataset.duration))}%`;
   };
-  // An AVI, say, is read all the same: that is no error to be shown as one.
+  // Videos that a browser cannot play, such as AVI, can still be predicted: do not show an error.
   const playable = (is) => (event) => {
     if (event.target !== player()) return;
     if (!is) event.stopImmediatePropagation();

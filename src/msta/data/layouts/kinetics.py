@@ -8,19 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from msta.data.catalog import Catalog
-from msta.data.decode import DecodeError, probe
+from msta.data.decode import probe
 from msta.data.layouts.options import Options
-from msta.data.layouts.parts import (
-    SPLIT_NAMES,
-    Listed,
-    VideoFiles,
-    csv_rows,
-    gather,
-    not_empty,
-    places,
-    said_once,
-    seconds,
-)
+from msta.data.layouts.parts import SPLIT_NAMES, Listed, VideoFiles, gather, not_empty, places, said_once, seconds
+from msta.data.text_tables import csv_rows
+from msta.data.video_file import DecodeError
 from msta.errors import DataError
 from msta.notices import notice
 

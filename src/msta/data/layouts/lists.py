@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from msta.data.catalog import Catalog, Clip, class_text
+from msta.data.catalog import Catalog, Clip
 from msta.data.layouts.options import Options
 from msta.data.layouts.parts import Listed, VideoFiles, gather, given_classes, list_lines, not_empty
 from msta.data.layouts.tables import numbers_in_order
+from msta.data.names import class_words
 from msta.errors import DataError
-from msta.notices import notice
 
 
 def looks_like(path: Path) -> bool:
@@ -38,9 +38,7 @@ def read(path: Path, options: Options) -> Catalog:
         names = given_classes(options.labels)
     else:
         found = sorted({label for *_, label in rows}, key=numbers_in_order)
-        if all(label.isdecimal() for label in found):
-            notice(f"{path}: labels are numbers and data.labels is not given; prompts will say the numbers.")
-        names = {label: class_text(label) for label in found}
+        names = {label: class_words(label) for label in found}
     ids = {key: label for label, key in enumerate(names)}
     for file, _, line, _, label in rows:
         if label not in ids:
@@ -50,7 +48,8 @@ def read(path: Path, options: Options) -> Catalog:
             )
     classes = tuple(names.values())
     if path.is_file():
-        return Catalog(str(path), classes, tuple(Clip(str(path.parent / name), ids[k]) for *_, name, k in rows))
+        clips = tuple(Clip(str(path.parent / name), ids[k]) for *_, name, k in rows)
+        return Catalog(str(path), classes, clips, spelled=options.labels is not None)
     return gather(VideoFiles(path), classes, [Listed((name,), ids[label], split) for _, split, _, name, label in rows])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections import defaultdict
@@ -11,9 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from msta.data.catalog import WHOLE, Catalog, Clip, Span
-from msta.data.decode import VIDEO_EXTENSIONS
 from msta.data.splits import restrict
-from msta.errors import DataError
+from msta.data.text_tables import as_columns, csv_rows, open_text, tell_columns
+from msta.data.video_file import VIDEO_EXTENSIONS, is_system_folder
+from msta.errors import DataError, in_short
 from msta.notices import notice
 
 SPLIT_NAMES = {
@@ -28,43 +28,62 @@ SPLIT_NAMES = {
 }
 
 
-def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line number, cells) of every row that is not blank."""
-    with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        reader = csv.reader(file)
-        try:
-            for row in reader:
-                if any(cell.strip() for cell in row):
-                    yield reader.line_num, row
-        except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error}") from error
-
-
 def list_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """(line number, [all but the last word, the last word]) of every line that is not blank; or of one word, [it]."""
-    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+    with open_text(path) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield number, line.strip().rsplit(None, 1)
 
 
+CLASS_COLUMNS = {
+    "id": ("id", "index", "idx", "class_id", "classid", "class_index", "label_id", "labelid", "number", "key"),
+    "name": (
+        "name",
+        "spelling",
+        "class_name",
+        "classname",
+        "label_name",
+        "class",
+        "label",
+        "category",
+        "action",
+        "text",
+    ),
+}
+"""The columns of a file of class names, and what people call them."""
+
+
 def read_classes(path: Path) -> dict[str, str] | None:
-    """``classes.csv``: id -> name, in the file's order; None without the file."""
+    """``classes.csv``: id -> name, in the file's order; None without the file. Headers: :data:`CLASS_COLUMNS`."""
     if not path.is_file():
         return None
     names: dict[str, str] = {}
-    for line, row in csv_rows(path):
-        cells = [cell.strip() for cell in row]
-        if not names and [cell.lower() for cell in cells] == ["id", "name"]:
+    columns = {0: "id", 1: "name"}
+    for number, (line, row) in enumerate(csv_rows(path)):
+        if number == 0 and (found := as_columns(row, CLASS_COLUMNS)) and len(found) == 2:
+            columns = found
+            tell_columns(path, row, columns)
             continue
-        if len(cells) != 2 or not all(cells):
-            raise DataError(f"{path}, line {line}: expected id,name, got {','.join(row)!r}")
-        if cells[0] in names:
-            raise DataError(f"{path}, line {line}: the id {cells[0]!r} is there twice")
-        names[cells[0]] = cells[1]
+        cells = {column: row[i].strip() for i, column in columns.items() if i < len(row)}
+        if len(row) < 2 or not all(cells.get(column) for column in ("id", "name")) or (number and len(row) > 2 * 8):
+            raise DataError(f"{path}, line {line}: expected id,name, got {in_short(','.join(row))!r}")
+        if len(row) > len(columns) and columns == {0: "id", 1: "name"} and not number:
+            raise DataError(f"{path}, line {line}: expected id,name, got {in_short(','.join(row))!r}")
+        if cells["id"] in names:
+            raise DataError(f"{path}, line {line}: the id {cells['id']!r} is there twice")
+        names[cells["id"]] = cells["name"]
     if not names:
         raise DataError(f"{path}: no classes in it")
     return names
+
+
+def are_spelled(path: Path) -> bool:
+    """Whether the names of a ``classes.csv`` stay as they are: their column is called ``spelling``, not ``name``."""
+    if not path.is_file():
+        return False
+    header = next((row for _, row in csv_rows(path)), [])
+    return "spelling" in [cell.strip().lower() for cell in header]
 
 
 def given_classes(path: Path) -> dict[str, str]:
@@ -102,7 +121,7 @@ def choose_classes(catalog: Catalog, labels: Path | None) -> Catalog:
         if label in chosen:
             raise DataError(f"{labels}: {names[chosen.index(label)]!r} and {name!r} are one class in {catalog.source}")
         chosen.append(label)
-    return replace(restrict(catalog, chosen), classes=tuple(names))
+    return replace(restrict(catalog, chosen), classes=tuple(names), spelled=True)
 
 
 def seconds(where: str, text: str) -> float | None:
@@ -144,7 +163,7 @@ class VideoFiles:
                 below.clear()
                 continue
             seen.add((status.st_dev, status.st_ino))
-            below[:] = sorted(name for name in below if not name.startswith("."))
+            below[:] = sorted(name for name in below if not is_system_folder(name))
             for name in sorted(files):
                 if not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_EXTENSIONS:
                     self._by_stem[_stem(name)].append(os.path.join(directory, name))
@@ -199,7 +218,7 @@ def gather(files: VideoFiles, classes: Sequence[str], listed: Iterable[Listed], 
             f"{files.root}: not one of the {len(missing)} clips that its lists name is there{example}; {len(files)} "
             "other video files are. Give the folder that holds the videos, and that of the lists as data.annotations"
         )
-    return Catalog(str(files.root), chosen.classes, tuple(clips), tuple(missing))
+    return Catalog(str(files.root), chosen.classes, tuple(clips), tuple(missing), chosen.spelled)
 
 
 # ---------------------------------------------------------------- annotation files

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from msta.data.catalog import SPLITS, Catalog, Clip, class_text
+from msta.data.catalog import SPLITS, Catalog, Clip
 from msta.data.layouts.options import Options
-from msta.data.layouts.parts import SPLIT_NAMES, choose_classes, csv_rows, given_classes, read_classes, seconds
+from msta.data.layouts.parts import SPLIT_NAMES, are_spelled, choose_classes, given_classes, read_classes, seconds
+from msta.data.names import class_words, is_number
 from msta.data.storage import as_url
+from msta.data.text_tables import as_columns, csv_rows, tell_columns
+from msta.data.video_file import VIDEO_EXTENSIONS
 from msta.errors import DataError, in_short
-from msta.notices import notice
 
 CLASSES_KEY = b"msta.classes"
 """Where a Parquet file's metadata hold the class names, in order, as JSON."""
@@ -26,56 +30,94 @@ def is_parquet(path: Path) -> bool:
 # ---------------------------------------------------------------- CSV
 
 
+COLUMNS = {
+    "path": (
+        "path", "file_path", "filepath", "video_path", "clip_path", "file", "filename", "file_name", "video",
+        "video_file", "video_name", "clip", "clip_name", "name", "uri", "url",
+    ),
+    "label": (
+        "label", "class", "class_name", "label_name", "category", "action", "action_label", "activity", "tag", "target",
+        "classname", "class_id", "label_id",
+    ),
+    "split": ("split", "subset", "set", "partition", "usage"),
+    "start": ("start", "start_time", "time_start", "t_start", "start_sec", "start_s", "begin", "from"),
+    "end": ("end", "end_time", "time_end", "t_end", "end_sec", "end_s", "stop", "to"),
+}  # fmt: skip
+"""The columns of a table of clips, and what people call them (Kinetics, Kaggle, Keras, Label Studio, CVAT)."""
+
+
 def read_csv(path: Path, options: Options) -> Catalog:
-    """Columns path and label (or class), without a header in this order; split, start, end [s] if there are any."""
+    """Columns path and label, without a header in this order; split, start, end [s] if there are any."""
     if not path.is_file():
         raise DataError(f"{path}: a folder; the layout csv is read from a file")
+    if path.suffix.lower() in VIDEO_EXTENSIONS:
+        raise DataError(f"{path}: a video; the data are a folder with a sub-folder for each class, or a table of clips")
     if options.labels is not None:
         names: dict[str, str] | None = given_classes(options.labels)
     else:
         names = read_classes(path.parent / "classes.csv") if path.name != "classes.csv" else None
     if names is None:
         found = sorted({row["label"].strip() for _, row in _csv_cells(path)}, key=numbers_in_order)
-        if found and all(label.isdecimal() for label in found):
-            notice(f"{path}: labels are numbers and there is no classes.csv beside it; prompts will say the numbers.")
-        names = {label: class_text(label) for label in found}
+        names = {label: class_words(label) for label in found}
     by_id = {key: label for label, key in enumerate(names)}
     by_id = {name: label for label, name in enumerate(names.values())} | by_id
     source = options.labels.name if options.labels else "classes.csv"
     known = f"{len(names)} of {source}"
-    clips = [_csv_clip(path, line, row, by_id, known) for line, row in _csv_cells(path)]
+    clips = [_csv_clip(path, line, row, by_id, known) for line, row in _csv_cells(path, tell=True)]
     if not clips:
         raise DataError(f"{path}: no clips in it")
-    return Catalog(str(path), tuple(names.values()), tuple(clips))
+    spelled = options.labels is not None or are_spelled(path.parent / "classes.csv")
+    return Catalog(str(path), tuple(names.values()), tuple(clips), spelled=spelled)
 
 
-def _csv_cells(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _csv_cells(path: Path, tell: bool = False) -> Iterator[tuple[int, dict[str, str]]]:
     """(line number, column -> cell) of every clip. Read twice, a file of a million is never in memory."""
-    columns, first = ["path", "label", "split"], True  # split may be missing
+    columns, first = {0: "path", 1: "label", 2: "split"}, True  # split may be missing
+    width = 3
     for line, row in csv_rows(path):
         if first:
-            header = [cell.strip().lower() for cell in row]
-            if "path" in header and {"label", "class"} & set(header):
-                columns = header if "label" in header else ["label" if name == "class" else name for name in header]
+            first = False
+            found = as_columns(row, COLUMNS) or {}
+            if {"path", "label"} <= set(found.values()):
+                columns, width = found, len(row)
+                if tell:
+                    tell_columns(path, row, columns)
                 continue
-            if len(header) > 1 and header[1] in ("label", "class"):
-                raise DataError(f"{path}, line {line}: expected the columns path,label, found {','.join(row)!r}")
-        first = False
-        cells = dict(zip(columns, row, strict=False))
-        if len(row) > len(columns) or "path" not in cells or "label" not in cells:
-            raise DataError(f"{path}, line {line}: expected {','.join(columns)}, separated by commas, got {row}")
+            if found or not _is_a_clip(row):
+                path_names, label_names = (", ".join(COLUMNS[column][1:7]) for column in ("path", "label"))
+                raise DataError(
+                    f"{path}: expected a column of paths and one of labels, found {in_short(', '.join(row))!r}; "
+                    f"understood are path ({path_names} …), label ({label_names} …), split, start, end"
+                )
+        cells = {c: row[i] if c == "path" else row[i].strip() for i, c in columns.items() if i < len(row)}
+        if len(row) > width or "path" not in cells or "label" not in cells:
+            wanted = ",".join(columns.values())
+            raise DataError(
+                f"{path}, line {line}: expected {wanted}, separated by commas, got {in_short(','.join(row))!r}"
+            )
         yield line, cells
+
+
+def _is_a_clip(row: Sequence[str]) -> bool:
+    """Whether the first row of a table without a header can be one: its first cell looks like a path of a video."""
+    cell = row[0].strip()
+    return not cell or os.path.splitext(cell)[1] != "" or "/" in cell or "\\" in cell or os.path.exists(cell)
 
 
 def _csv_clip(file: Path, line: int, row: dict[str, str], labels: dict[str, int], known: str) -> Clip:
     where = f"{file}, line {line}"
-    label = labels.get(row["label"].strip())
+    text = row["label"]
+    if not text:
+        raise DataError(f"{where}: no label")
+    label = labels.get(text)
+    if label is None and is_number(text):  # 0.0, as spreadsheets write 0
+        label = labels.get(f"{float(text):g}")
     if label is None:
-        raise DataError(f"{where}: the label {row['label'].strip()!r} is not among the {known}")
-    split = row.get("split", "").strip().lower()
+        raise DataError(f"{where}: the label {in_short(text)!r} is not among the {known}")
+    split = row.get("split", "").lower()
     if split and split not in SPLIT_NAMES:
         raise DataError(f"{where}: the split {split!r} is none of {', '.join(SPLITS)}")
-    if not row["path"]:
+    if not row["path"].strip(" \t"):
         raise DataError(f"{where}: no path")
     start, end = (seconds(where, row.get(name, "")) for name in ("start", "end"))
     return Clip(_beside(file, row["path"]), label, SPLIT_NAMES[split] if split else None, start, end)
@@ -85,12 +127,16 @@ def _beside(table: Path, name: str) -> str:
     """A path in a table: absolute, a URL, or relative to the table."""
     if name.startswith("/") and "//" not in name and "/." not in name:
         return name  # as most of a million are
+    if name != name.strip(" \t") and not os.path.exists(table.parent / name):
+        name = name.strip(" \t")
+    if "\\" in name and not os.path.exists(table.parent / name):  # written on Windows
+        name = name.replace("\\", "/")
     return as_url(name) or str(table.parent / name)
 
 
-def numbers_in_order(label: str) -> tuple[int, str]:
+def numbers_in_order(label: str) -> tuple[float, str]:
     """A sort key: numbers by value, then names."""
-    return (int(label), "") if label.isdecimal() else (1 << 62, label)
+    return (float(label), label) if is_number(label) else (math.inf, label)
 
 
 # ---------------------------------------------------------------- Parquet
@@ -121,7 +167,7 @@ def read_parquet(path: Path, options: Options) -> Catalog:
         raise DataError(f"{path}: no Parquet file that can be read ({in_short(error)})") from error
     if not clips:
         raise DataError(f"{path}: no clips in it")
-    return choose_classes(Catalog(str(path), tuple(classes), tuple(clips)), options.labels)
+    return choose_classes(Catalog(str(path), tuple(classes), tuple(clips), spelled=bool(stored)), options.labels)
 
 
 def _parquet_cells(file: Any, columns: Sequence[str | None]) -> Iterator[tuple[Any, ...]]:

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import av
 
 from msta.data.catalog import Span
-from msta.data.decode import VIDEO_EXTENSIONS, DecodeError, all_frames, probe
+from msta.data.decode import all_frames, probe
+from msta.data.video_file import VIDEO_EXTENSIONS, DecodeError
 
 Mode = Literal["copy", "reencode"]
 

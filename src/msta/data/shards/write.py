@@ -22,12 +22,12 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 
 from msta.data.catalog import SPLITS, WHOLE, Catalog, Clip, fingerprint, require_files
-from msta.data.decode import DecodeError
 from msta.data.shards import COLUMNS, FORMAT, INDEX, TABLE
 from msta.data.shards.encode import Mode, encode
 from msta.data.shards.target import Target
 from msta.data.storage import absolute, digest_of
 from msta.data.verify import in_processes
+from msta.data.video_file import DecodeError
 from msta.errors import ConfigError, DataError, Interrupted, MSTAError
 from msta.files import sha256_of
 

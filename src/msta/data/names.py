@@ -1,0 +1,47 @@
+"""Class names: from whatever somebody wrote to the words that a text tower reads."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from msta.notices import notice
+
+_SIDES = re.compile(
+    r"\b(left|right|(counter|anti)?[- ]?clockwise)"  # also "leftward", "right-handed"
+    r"|(?<![a-z0-9])(c?cw|acw|l2r|r2l|ltr|rtl|[lr] ?[/>|] ?[lr]|[lr] to [lr])(?![a-z0-9])"
+)
+
+
+def class_words(name: str) -> str:
+    """A name as words: ``swipe_left`` -> "swipe left", ``ApplyEyeMakeup`` -> "Apply Eye Makeup".
+
+    Hyphens join words of a name without spaces (``draw-a-circle``) and stay in one with spaces ("high-five a friend").
+    Accents that stand apart, as in archives made on a Mac, are joined (Unicode NFC).
+    """
+    name = unicodedata.normalize("NFC", name)
+    joined = r"[_\s]+" if re.search(r"\S\s+\S", name) else r"[_\-\s]+"
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", re.sub(joined, " ", name))
+    return words.strip() or name
+
+
+def told_by_side(names: Iterable[str]) -> list[str]:
+    """The names that a mirrored video would belie: left, right, clockwise, cw, ccw, L2R, l/r and the like."""
+    return [name for name in names if _SIDES.search(class_words(name).lower())]
+
+
+def is_number(name: str) -> bool:
+    """Whether a name is a number, as 3, 03, -1 or 0.0."""
+    try:
+        return math.isfinite(float(name)) and not re.search(r"[a-zA-Z_]", name)
+    except ValueError:
+        return False
+
+
+def notice_numbers(source: str, names: Iterable[str], remedy: str) -> None:
+    """Say so if all names are numbers, which say nothing to a text tower."""
+    every = list(names)
+    if every and all(map(is_number, every)):
+        notice(f"{source}: the class names are numbers, which say nothing to the model; {remedy}")

@@ -1,0 +1,119 @@
+"""Tables as text files, in the forms that people have: separators, encodings, headers."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from msta.errors import DataError
+from msta.notices import notice
+
+_HEAD = 1 << 16
+_SEPARATORS = ",;\t"
+_OURS = frozenset({"duration", "frames"})  # of `msta data index`, for people
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line number, cells) of every row that is not blank.
+
+    The separator is the comma, semicolon or tab that the first line has most of. The encoding is UTF-8, UTF-16 if the
+    file says so, or Windows' cp1252, with a notice. Paths that are no text in either keep their bytes.
+
+    Raises:
+        DataError: no text, or a row that is no CSV.
+    """
+    with open_text(path) as file:
+        head = file.readline()
+        file.seek(0)
+        separator = max(_SEPARATORS, key=lambda s: (head.count(s), -_SEPARATORS.index(s)))
+        reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
+        try:
+            for row in reader:
+                if any(cell.strip() for cell in row):
+                    yield reader.line_num, row
+        except csv.Error as error:
+            raise DataError(f"{path}, line {reader.line_num}: {error}") from error
+
+
+def open_text(path: Path) -> IO[str]:
+    """A text file, in the encoding that it has.
+
+    Raises:
+        DataError: it is binary.
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        head = file.read(_HEAD)
+    if head.startswith(_UTF16):
+        return open(path, encoding="utf-16", newline="")
+    if b"\0" in head:
+        raise DataError(f"{path}: a binary file; expected a folder of clips, or a table (CSV, Parquet)")
+    if _is_utf8(path):
+        return open(path, encoding="utf-8-sig", newline="")
+    if sum(byte < 9 or 13 < byte < 32 for byte in head) > len(head) // 50:
+        raise DataError(f"{path}: a binary file; expected a folder of clips, or a table (CSV, Parquet)")
+    if _names_files(path):  # whose names are no text in any encoding
+        return open(path, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    notice(f"{path}: is not UTF-8 text and is read as Windows' cp1252; save it as UTF-8 if names come out wrong.")
+    return open(path, encoding="cp1252", errors="replace", newline="")
+
+
+def _is_utf8(path: Path) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(_HEAD):
+                decoder.decode(block)
+            decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _names_files(path: Path) -> bool:
+    """Whether some first cell, taken as bytes, is the name of a file beside the table, or of one anywhere."""
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        for line in file:
+            cell = next(csv.reader([line.strip()]), [""])[0] if not line.isascii() else ""
+            odd = any("\udc80" <= c <= "\udcff" for c in cell)
+            if odd and os.path.exists(os.path.join(path.parent, cell)):
+                return True
+    return False
+
+
+def as_columns(header: Sequence[str], known: Mapping[str, tuple[str, ...]]) -> dict[int, str] | None:
+    """Which of the ``known`` columns each cell of a header names: position -> column.
+
+    Args:
+        header: the first row.
+        known: column -> the names it goes by, in lower case, the best first.
+
+    Returns:
+        None if no cell of the row names a column. Of several names for one column the best counts.
+    """
+    cells = [cell.strip().lower().replace(" ", "_").replace("-", "_") for cell in header]
+    found: dict[int, str] = {}
+    for column, names in known.items():
+        at = next((cells.index(name) for name in names if name in cells), None)
+        if at is not None and at not in found:
+            found[at] = column
+    return dict(sorted(found.items())) or None
+
+
+def tell_columns(path: Path, header: Sequence[str], columns: dict[int, str]) -> None:
+    """Say what each column was taken for, unless it goes without saying, and which are ignored."""
+    taken = [
+        f"{header[i].strip()} as {column}"
+        for i, column in columns.items()
+        if header[i].strip().lower() not in (column, "class")
+    ]
+    known = {*columns, *(i for i, cell in enumerate(header) if cell.strip().lower() in _OURS)}
+    ignored = [cell.strip() for i, cell in enumerate(header) if i not in known and cell.strip()]
+    said = ([f"takes {', '.join(taken)}"] if taken else []) + ([f"ignores {', '.join(ignored)}"] if ignored else [])
+    if said:
+        notice(f"{path}: of the columns {', '.join(cell.strip() for cell in header)} it {' and '.join(said)}.")

@@ -1,0 +1,193 @@
+"""What a user names on a command line -> seconds, names, thresholds, videos and clips."""
+
+from __future__ import annotations
+
+import glob
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from msta.data.catalog import Catalog, Clip
+from msta.data.layouts.parts import seconds
+from msta.data.storage import beside
+from msta.data.text_tables import csv_rows
+from msta.data.video_file import VIDEO_EXTENSIONS
+from msta.descriptions.labels import given_names, read_labels
+from msta.errors import ConfigError, DataError, in_short
+from msta.files import read_json
+from msta.inference.live import is_live
+
+_UNITS = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0}
+UNLABELLED = -1
+
+
+def parse_seconds(text: str, option: str) -> float:
+    """ "2s", "500ms", "1.5", "2m" -> seconds. Raises ConfigError for anything else."""
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([a-z]*)", text.strip().lower())
+    if not found or found[2] not in _UNITS:
+        raise ConfigError(f"{option}: expected a time such as 2s or 500ms, got {text!r}")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def adapter_names(adapters: Sequence[Path]) -> list[str]:
+    """Short names of adapters: the folders of their runs if these differ, else their paths.
+
+    Raises ConfigError if one is given twice.
+    """
+    if len(set(adapters)) < len(adapters):
+        raise ConfigError(f"--adapter: {next(a for a in adapters if adapters.count(a) > 1)} is given twice")
+    names = [(a.parent if a.name == "adapter" else a).name for a in adapters]
+    return names if len(set(names)) == len(names) and all(names) else [str(a) for a in adapters]
+
+
+def class_names(text: str) -> list[str]:
+    """ "push,hug", or a file of names (see :func:`read_labels`) -> class names, as words.
+
+    Raises:
+        ConfigError: a name is empty, or there is one alone.
+        DataError: the file cannot be read or has no names; or two read the same.
+    """
+    if text.lower().endswith((".txt", ".csv", ".tsv", ".json")):
+        names = read_labels(Path(text).expanduser())
+    else:
+        written = text.split("," if "," in text else ";")
+        if not all(name.strip() for name in written):
+            raise ConfigError(f"--labels: an empty one in {text!r}")
+        names = given_names(written, "--labels")
+    if len(names) < 2:
+        raise ConfigError(f"--labels: one class alone, {names[0]!r}: there is nothing to tell it from")
+    return list(names)
+
+
+def unknown_threshold(text: str, adapter: Path | None) -> float:
+    """The confidence below which a clip is of no known class: a number, or "val", the one that the training chose.
+
+    Raises ConfigError if it is neither, or if the adapter was trained without validation clips.
+    """
+    if text == "val":
+        if adapter is None:
+            raise ConfigError(
+                "--unknown-below val: goes with --adapter, whose validation clips chose it; give a number"
+            )
+        if (chosen := chosen_threshold(adapter)) is None:
+            raise ConfigError(f"--unknown-below val: {adapter} was trained without validation clips; give a number")
+        return chosen
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise ConfigError(f"--unknown-below: expected a probability from 0 to 1, or val, got {text!r}")
+    return value
+
+
+def chosen_threshold(adapter: Path) -> float | None:
+    """The threshold that the training of an adapter chose, or None. Raises DataError if metrics.json is missing."""
+    chosen = read_json(adapter / "metrics.json", DataError).get("unknown_below")
+    return float(chosen) if isinstance(chosen, int | float) else None
+
+
+# ---------------------------------------------------------------- videos
+
+
+def find_videos(names: Sequence[str]) -> list[str]:
+    """Files, folders, patterns, streams and webcams -> videos.
+
+    A folder gives all videos in it and a pattern all files that match it, sorted. An existing file is never taken for
+    a pattern. A file that does not exist is kept, and whoever reads it reports the error.
+
+    Raises:
+        DataError: a folder has no videos, or a pattern matches nothing.
+    """
+    return [video for name in names for video in _find(name)]
+
+
+def _find(name: str) -> Iterator[str]:
+    if is_live(name) or os.path.isfile(name):
+        yield name
+    elif os.path.isdir(name):
+        found = sorted(videos_in(name))
+        if not found:
+            raise DataError(f"{name}: no video files in this folder")
+        yield from found
+    elif glob.has_magic(name):
+        matches = sorted(glob.glob(name, recursive=True))
+        if not matches:
+            raise DataError(f"{name}: no file matches")
+        for match in matches:
+            yield from sorted(videos_in(match)) if os.path.isdir(match) else (match,)
+    else:
+        yield name
+
+
+def videos_in(folder: str | os.PathLike[str]) -> Iterator[str]:
+    """The video files, by extension, in a folder and its sub-folders, without hidden ones."""
+    for directory, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_EXTENSIONS:
+                yield str(Path(directory) / name)
+
+
+# ---------------------------------------------------------------- clips
+
+
+def read_clips(path: Path, read_labelled: Callable[[], Catalog]) -> tuple[tuple[Clip, ...], tuple[str, ...]]:
+    """The clips to predict, and the names of their classes. Clips without labels have label -1 and no class names.
+
+    Args:
+        path: a CSV or Parquet file with a column path, but without label or class, and optionally start and end [s];
+            or a folder with videos directly in it. Anything else is a labelled data set.
+        read_labelled: reads the data set.
+
+    Raises:
+        DataError: it cannot be read, or there is nothing in it.
+    """
+    suffix = path.suffix.lower()
+    clips: list[Clip] | None = None
+    if path.is_file() and suffix == ".csv":
+        clips = _clips_from_csv(path)
+    elif path.is_file() and suffix in (".parquet", ".pq"):
+        clips = _clips_from_parquet(path)
+    elif path.is_dir() and any(os.path.isfile(video) and Path(video).parent == path for video in videos_in(path)):
+        clips = [Clip(video, UNLABELLED) for video in sorted(videos_in(path))]
+    if clips is not None:
+        return tuple(clips), ()
+    catalog = read_labelled()
+    return catalog.clips, catalog.classes
+
+
+def _clips_from_csv(path: Path) -> list[Clip] | None:
+    """None if the file has labels or no header."""
+    rows = csv_rows(path)
+    _, first = next(rows, (0, []))
+    header = [cell.strip().lower() for cell in first]
+    if "path" not in header or {"label", "class"} & set(header):
+        return None
+    clips = []
+    for line, row in rows:
+        cells = dict(zip(header, row, strict=False))
+        where = f"{path}, line {line}"
+        if not cells["path"]:
+            raise DataError(f"{where}: no path")
+        start, end = (seconds(where, cells.get(name, "")) for name in ("start", "end"))
+        clips.append(Clip(beside(path.parent, cells["path"]), UNLABELLED, None, start, end))
+    return clips
+
+
+def _clips_from_parquet(path: Path) -> list[Clip] | None:
+    """None if the file has labels."""
+    import pyarrow
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(path)
+        names = table.schema_arrow.names
+        if "path" not in names or {"label", "class"} & {name.lower() for name in names}:
+            return None
+        rows = table.read(columns=[name for name in ("path", "start", "end") if name in names]).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path}: cannot be read as a Parquet file ({in_short(error)})") from error
+    return [Clip(beside(path.parent, r["path"]), UNLABELLED, None, r.get("start"), r.get("end")) for r in rows]

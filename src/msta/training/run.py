@@ -1,0 +1,105 @@
+"""A run under way: everything the loop works with, made once by :func:`msta.training.prepare.prepared`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from torch import Tensor
+
+from msta.adapters.model import AdaptedModel
+from msta.backbone.prefix import Tokens
+from msta.config import RunConfig
+from msta.data.clips import Failures
+from msta.training.batches import Source
+from msta.training.processes import Processes
+from msta.training.report import Clock, RunLog, StepBar
+from msta.training.setup import Setup
+from msta.training.state import Pace, Progress
+from msta.training.status import StatusFile
+from msta.training.step import TrainStep
+
+
+@dataclass
+class Stop:
+    """Whether someone asked the run to stop."""
+
+    is_set: bool = False
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Of the learning rate, in optimizer steps: ``warmup`` of ``steps``."""
+
+    steps: int
+    warmup: int
+
+
+@dataclass
+class Run:
+    """What the loop needs, and how far it got.
+
+    Attributes:
+        config: all settings.
+        out: the run's directory.
+        console: where plan, progress and result are printed.
+        processes: those that share the work.
+        setup: data, split, descriptions, backbone, model.
+        source: batches of clips.
+        failures: clips that could not be read.
+        anchors: of the descriptions, a tensor for each kind; empty without the consistency term.
+        prompts: of the classes, in the form that costs least to encode in every step.
+        optimizer: AdamW, prepared by Accelerate.
+        train_step: takes a step.
+        schedule: of the learning rate.
+        watched: the split that chooses the checkpoint; None: the last one is taken.
+        resumed: whether it goes on with an earlier session's work.
+        progress: where the loop stands; saved, and restored.
+        best: weights of the best checkpoint so far.
+        pace: when the next state is due.
+        clock: time in the loop.
+        status: RUN/status.json.
+        log: RUN/log.jsonl and the trackers.
+        bar: the progress bar.
+        stop: set by Ctrl-C or SIGTERM.
+    """
+
+    config: RunConfig
+    out: Path
+    console: Console
+    processes: Processes
+    setup: Setup
+    source: Source
+    failures: Failures
+    anchors: list[Tensor]
+    prompts: Tensor | Tokens
+    optimizer: Any
+    train_step: TrainStep
+    schedule: Schedule
+    watched: str | None
+    resumed: bool
+    progress: Progress
+    best: dict[str, Tensor] | None
+    pace: Pace
+    clock: Clock
+    status: StatusFile
+    log: RunLog
+    bar: StepBar
+    stop: Stop = field(default_factory=Stop)
+
+    @property
+    def model(self) -> AdaptedModel:
+        """What trains."""
+        return self.setup.model
+
+    @property
+    def epochs(self) -> int:
+        """Of the whole run; 0 if nothing trains."""
+        return self.setup.epochs
+
+    def caching(self, part: str, done: int, clips: int) -> None:
+        """Tell that the prefix cache is being filled."""
+        self.bar.note(f"caching {done} of {clips} {part} clips")
+        self.status.tell(phase=f"caching {done} of {clips} {part} clips")
