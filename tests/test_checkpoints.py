@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import msta
+from msta.backbone.tensor_files import read_tensors
 from msta.errors import CheckpointError
 
 TINY = {"viclip_tiny.pth": "viclip_tiny_io.safetensors", "openai_clip_tiny.pt": "openai_clip_tiny_io.safetensors"}
@@ -373,3 +376,23 @@ def test_a_file_with_bytes_changed_loads_or_is_named(tmp_path_factory, seed, kin
 def test_a_backbone_can_be_pickled_for_another_process(joint_backbone):
     again = pickle.loads(pickle.dumps(joint_backbone))
     assert torch.equal(again.tokenize(["a push"]), joint_backbone.tokenize(["a push"]))
+
+
+def test_figures_beside_the_weights_do_not_hide_them(tmp_path):
+    weights = {"visual.proj": torch.zeros(2, 2)}
+    for wrapped in (
+        {"state_dict": weights, "best_acc1": torch.tensor(71.3)},
+        {"best": torch.tensor(1.0), "model": weights},
+    ):
+        torch.save(wrapped, tmp_path / "c.pth")
+        assert read_tensors(tmp_path / "c.pth").keys() == weights.keys()
+
+
+def test_an_object_beside_the_weights_is_named_with_the_way_out(tmp_path):
+    torch.save({"model": {"a": torch.zeros(2)}, "args": argparse.Namespace(lr=1)}, tmp_path / "c.pth")
+    with pytest.raises(CheckpointError, match=r"an object of argparse.Namespace, .* keep its weights alone") as error:
+        read_tensors(tmp_path / "c.pth")
+    way_out = re.search(r"in Python: (.*)$", str(error.value))[1]
+    exec(way_out.replace("'weights.pth'", repr(str(tmp_path / "weights.pth"))))
+    assert read_tensors(tmp_path / "weights.pth").keys() == {"a"}
+    assert "\x1b" not in str(error.value)

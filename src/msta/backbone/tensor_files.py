@@ -11,6 +11,7 @@ import collections
 import io
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             return _read_torchscript(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        found = re.search(r"Unsupported global: GLOBAL ([\w.]+)|Unsupported (?:global|class):? ([\w.]+)", str(error))
+        if found is None:
+            reason = in_short(re.sub(r"\x1b\[[0-9;]*m|\\x1b\[[0-9;]*m", "", str(error)))
+            raise CheckpointError(f"{path}: looked like {looked_like}, but is damaged ({reason})") from error
         raise CheckpointError(
-            f"{path}: looked like {looked_like}, but it holds more than tensors and plain values, or is damaged; "
-            f"nothing in it was executed ({in_short(error)})"
+            f"{path}: beside its weights it holds an object of {found[1] or found[2]}, which only code could read; nothing in it "
+            "was executed. If you trust the file, keep its weights alone, in Python: import torch; "
+            f"c = torch.load({str(path)!r}, weights_only=False); "
+            "torch.save(c.get('model', c.get('state_dict', c)), 'weights.pth')"
         ) from error
     except Exception as error:  # a damaged file can make its reader fail in any way
         raise CheckpointError(
@@ -68,13 +75,14 @@ def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
     for _ in range(3):
         if not isinstance(content, dict):
             break
-        tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)}
-        if tensors:
-            return {str(k): v for k, v in tensors.items()}
         inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)]
-        if not inner:
+        if inner:  # other tensors beside it are figures, as best_acc1
+            content = inner[0]
+            continue
+        tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)}
+        if not tensors:
             break
-        content = inner[0]
+        return {str(k): v for k, v in tensors.items()}
     found = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
     raise CheckpointError(f"{path}: a PyTorch file without a state dict; it holds: {found or 'nothing'}")
 
