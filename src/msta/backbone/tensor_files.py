@@ -58,8 +58,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             reason = in_short(re.sub(r"\x1b\[[0-9;]*m|\\x1b\[[0-9;]*m", "", str(error)))
             raise CheckpointError(f"{path}: looked like {looked_like}, but is damaged ({reason})") from error
         raise CheckpointError(
-            f"{path}: beside its weights it holds an object of {found[1] or found[2]}, which only code could read; nothing in it "
-            "was executed. If you trust the file, keep its weights alone, in Python: import torch; "
+            f"{path}: beside its weights it holds an object of {found[1] or found[2]}, which only code could read; "
+            "nothing in it was executed. If you trust the file, keep its weights alone, in Python: import torch; "
             f"c = torch.load({str(path)!r}, weights_only=False); "
             "torch.save(c.get('model', c.get('state_dict', c)), 'weights.pth')"
         ) from error
