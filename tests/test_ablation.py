@@ -18,7 +18,7 @@ from msta.cli import app
 from msta.config import make_config, read_config
 from msta.descriptions.bank import Described, DescriptionBank
 from msta.errors import ConfigError, MSTAError
-from msta.studies import resumable as part_runs
+from msta.studies import resumable
 from msta.studies.ablation import AXES, Ablation, ablate, points
 from msta.studies.ablation_report import table
 
@@ -116,7 +116,7 @@ def test_points_run_once_and_go_into_the_table(clips, backbone, tmp_path, monkey
         assert resume
         return json.loads((_[1] / "metrics.json").read_text())
 
-    monkeypatch.setattr(part_runs, "train", not_again)
+    monkeypatch.setattr(resumable, "train", not_again)
     assert ablate(asked, tmp_path / "out", QUIET) == result
     other = Ablation(clips, axes=axes, shots=3, seeds=(0,), overrides=(*overrides, "train.lr=0.5"), backbone=backbone)
     with pytest.raises(MSTAError, match="was run with other settings; take another --out"):

@@ -212,3 +212,18 @@ def test_a_systems_own_folders_are_no_classes(tmp_path, junk, caplog):
     assert catalog.classes == ("pull", "push")
     assert len(catalog.clips) == 2
     assert f"skips {junk}" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["id,name\n0,push,x\n", "0,push\n1,pull,x\n", "id,name\n0\n"])
+def test_a_row_of_classes_csv_is_no_wider_than_its_header(clips, content):
+    (clips / "t.csv").write_text("path,label\na.mp4,0\nb.mp4,1\n")
+    (clips / "classes.csv").write_text(content)
+    with pytest.raises(DataError, match=r"classes\.csv, line \d: expected id,name"):
+        read_catalog(clips / "t.csv")
+
+
+def test_a_table_that_changes_is_looked_at_again(clips):
+    (clips / "t.csv").write_text("path,label\na.mp4,x\nb.mp4,y\n")
+    assert read_catalog(clips / "t.csv").classes == ("x", "y")
+    (clips / "t.csv").write_bytes("path,label\na.mp4,dr\u00fccken\nb.mp4,y\n".encode("utf-16"))
+    assert read_catalog(clips / "t.csv").classes == ("dr\u00fccken", "y")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +18,7 @@ from msta.data.storage import absolute
 from msta.descriptions.anchors import Average, Distance
 from msta.descriptions.bank import KINDS, DescriptionBank, load_descriptions
 from msta.descriptions.prompts import ENSEMBLE
-from msta.files import typed_path
+from msta.files import cache_folder, typed_path
 from msta.notices import notice
 
 TypedPath = Annotated[Path, AfterValidator(typed_path)]
@@ -255,8 +254,7 @@ class CacheSettings(Section):
 
     def folder(self) -> Path:
         """Where it is."""
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return self.path or Path(home) / "msta" / "prefix"
+        return self.path or cache_folder("prefix")
 
 
 class EvalSettings(Section):

@@ -27,6 +27,22 @@ def class_words(name: str) -> str:
     return words.strip() or name
 
 
+def read_as_words(names: Iterable[str], source: str, remedy: str = "") -> tuple[str, ...]:
+    """Names as words, with a notice if that changes one of them.
+
+    Args:
+        names: as they are written.
+        source: of the names, for the notice.
+        remedy: how to keep the spelling, for the notice.
+    """
+    written = tuple(names)
+    words = tuple(map(class_words, written))
+    if words != written:
+        name, word = next(pair for pair in zip(written, words, strict=True) if pair[0] != pair[1])
+        notice(f"{source}: class names are read as words, {name!r} as {word!r}{'; ' + remedy if remedy else ''}.")
+    return words
+
+
 def told_by_side(names: Iterable[str]) -> list[str]:
     """The names that a mirrored video would belie: left, right, clockwise, cw, ccw, L2R, l/r and the like."""
     return [name for name in names if _SIDES.search(class_words(name).lower())]

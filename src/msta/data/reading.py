@@ -15,7 +15,7 @@ import numpy as np
 
 from msta.data.catalog import Catalog, Clip
 from msta.data.layouts import read_layout
-from msta.data.names import class_words, notice_numbers
+from msta.data.names import notice_numbers, read_as_words
 from msta.data.storage import absolute
 from msta.errors import DataError, is_text
 from msta.notices import notice
@@ -48,8 +48,10 @@ def read_catalog(
         raise DataError(f"{error.filename or path}: {error.strerror}") from error
     except UnicodeError as error:
         raise DataError(f"{path}: no UTF-8 text") from error
-    spelled = catalog.spelled or names == "given"
-    classes = tuple(unicodedata.normalize("NFC", name) for name in catalog.classes) if spelled else _as_words(catalog)
+    if catalog.spelled or names == "given":
+        classes = tuple(unicodedata.normalize("NFC", name) for name in catalog.classes)
+    else:
+        classes = read_as_words(catalog.classes, catalog.source, "data.names=given leaves them")
     catalog = replace(catalog, classes=classes)
     notice_numbers(catalog.source, catalog.classes, "give a CSV of id,name as classes.csv beside them, or data.labels")
     _check(catalog)
@@ -59,16 +61,6 @@ def read_catalog(
             f"not there and left out, {catalog.missing[0]} for one (msta data index lists them all)"
         )
     return catalog
-
-
-def _as_words(catalog: Catalog) -> tuple[str, ...]:
-    """The classes' names as words, and a notice if a table wrote them otherwise."""
-    words = tuple(map(class_words, catalog.classes))
-    changed = [(name, word) for name, word in zip(catalog.classes, words, strict=True) if name != word]
-    if changed:
-        name, word = changed[0]
-        notice(f"{catalog.source}: class names are read as words, {name!r} as {word!r}; data.names=given leaves them.")
-    return words
 
 
 def _check(catalog: Catalog) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -47,20 +48,27 @@ def open_text(path: Path) -> IO[str]:
         DataError: it is binary.
         OSError: it cannot be read.
     """
+    status = os.stat(path)
+    encoding, errors = _encoding(path, status.st_mtime_ns, status.st_size)
+    return open(path, encoding=encoding, errors=errors, newline="")
+
+
+@functools.lru_cache(64)
+def _encoding(path: Path, changed: int, size: int) -> tuple[str, str]:
+    """The encoding of a file, and what to do about bytes that do not fit. Tables are read twice, but looked at once."""
     with open(path, "rb") as file:
         head = file.read(_HEAD)
     if head.startswith(_UTF16):
-        return open(path, encoding="utf-16", newline="")
-    if b"\0" in head:
-        raise DataError(f"{path}: a binary file; expected a folder of clips, or a table (CSV, Parquet)")
-    if _is_utf8(path):
-        return open(path, encoding="utf-8-sig", newline="")
-    if sum(byte < 9 or 13 < byte < 32 for byte in head) > len(head) // 50:
+        return "utf-16", "strict"
+    has_nulls = b"\0" in head
+    if not has_nulls and _is_utf8(path):
+        return "utf-8-sig", "strict"
+    if has_nulls or sum(byte < 9 or 13 < byte < 32 for byte in head) > len(head) // 50:
         raise DataError(f"{path}: a binary file; expected a folder of clips, or a table (CSV, Parquet)")
     if _names_files(path):  # whose names are no text in any encoding
-        return open(path, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        return "utf-8-sig", "surrogateescape"
     notice(f"{path}: is not UTF-8 text and is read as Windows' cp1252; save it as UTF-8 if names come out wrong.")
-    return open(path, encoding="cp1252", errors="replace", newline="")
+    return "cp1252", "replace"
 
 
 def _is_utf8(path: Path) -> bool:

@@ -34,7 +34,7 @@ VIDEO_EXTENSIONS = frozenset(
 )
 
 SYSTEM_FOLDERS = frozenset(
-    {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", "System Volume Information", "Thumbs.db"}
+    {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", "System Volume Information"}
 )
 """Folders that systems and servers put among a user's."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -101,12 +100,6 @@ def embed(
     if kept is None:
         kept = _embed(backbone, ids, batch, file)
     return kept.to(device)[where.to(device)]
-
-
-def anchor_folder() -> Path:
-    """Where embeddings are kept: msta/anchors in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "msta" / "anchors"
 
 
 def _embed(backbone: DualEncoder, ids: Tensor, batch: int, file: Path | None) -> Tensor:

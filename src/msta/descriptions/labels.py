@@ -8,12 +8,11 @@ from typing import Any
 
 from msta.data.layouts.parts import CLASS_COLUMNS
 from msta.data.layouts.tables import COLUMNS
-from msta.data.names import class_words, is_number, notice_numbers
+from msta.data.names import is_number, notice_numbers, read_as_words
 from msta.data.text_tables import as_columns, csv_rows, open_text, tell_columns
 from msta.descriptions.bank import key
 from msta.errors import DataError, in_short, is_text
 from msta.files import read_json
-from msta.notices import notice
 
 
 def given_names(names: Iterable[str], source: str) -> tuple[str, ...]:
@@ -26,7 +25,14 @@ def given_names(names: Iterable[str], source: str) -> tuple[str, ...]:
     Raises:
         DataError: none, an empty one, or two that read the same.
     """
-    written = [name.strip() for name in names]
+    words = read_as_words(_distinct(names, source), source)
+    notice_numbers(source, words, "write what is to be seen")
+    return words
+
+
+def _distinct(names: Iterable[str], source: str) -> tuple[str, ...]:
+    """The names, if there are any, none is empty, and no two read the same."""
+    written = tuple(name.strip() for name in names)
     if not written:
         raise DataError(f"{source}: no class names in it")
     seen: dict[str, str] = {}
@@ -35,12 +41,7 @@ def given_names(names: Iterable[str], source: str) -> tuple[str, ...]:
             raise DataError(f"{source}: a class name is empty or no text: {name!r}")
         if (same := seen.setdefault(key(name), name)) != name or written.count(name) > 1:
             raise DataError(f"{source}: two classes read the same, or one is there twice: {same!r} and {name!r}")
-    words = tuple(map(class_words, written))
-    changed = [(name, word) for name, word in zip(written, words, strict=True) if name != word]
-    if changed:
-        notice(f"{source}: class names are read as words, {changed[0][0]!r} as {changed[0][1]!r}.")
-    notice_numbers(source, words, "write what is to be seen")
-    return words
+    return written
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
@@ -48,15 +49,15 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
     Args:
         path: a table with a column of names, such as ``classes.csv`` (id,name; other headers, separators and orders are
-            understood); a text file of one name per line, numbered or not; a JSON list, object of index -> name (or
-            name -> anything), or an adapter's ``classes.json``; or a data set, a folder or table that
+            understood); a text file of one name per line, numbered or not; a JSON object of index -> name (or name ->
+            anything), or an adapter's ``classes.json``; or a data set, a folder or table that
             :func:`msta.data.reading.read_catalog` reads.
 
     Raises:
         DataError: unreadable, no names in it, or two that read the same.
     """
     if path.is_dir() or path.suffix.lower() in (".parquet", ".pq"):
-        return tuple(_of_data(path))
+        return _distinct(_of_data(path), str(path))
     return given_names(_of_json(path) if path.suffix.lower() == ".json" else _of_lines(path), str(path))
 
 

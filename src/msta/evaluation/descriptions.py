@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from msta.adapters.task import prompts
 from msta.backbone.dual_encoder import DualEncoder
-from msta.descriptions.anchors import anchor_folder
 from msta.descriptions.bank import DescriptionBank
 from msta.descriptions.check import Check, check
 from msta.errors import ConfigError, one_line
 from msta.evaluation.report import write_page
-from msta.files import refuse_existing, replacing
+from msta.files import cache_folder, refuse_existing, replacing
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +49,7 @@ def check_bank(
         refuse_existing(out)
     bank = DescriptionBank.load(path)
     bank = bank if classes is None else bank.subset(classes)
-    found = check(bank, backbone, prompts(tuple(bank.classes), template), cache=anchor_folder())
+    found = check(bank, backbone, prompts(tuple(bank.classes), template), cache=cache_folder("anchors"))
     result = {
         "bank": str(path),
         "backbone": str(backbone.source),

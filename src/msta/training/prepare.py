@@ -14,10 +14,12 @@ from rich.console import Console
 from torch import Tensor
 
 from msta.adapters.task import per_class
+from msta.backbone.prefix import Tokens
 from msta.config import RunConfig
 from msta.data.clips import Failures
-from msta.descriptions.anchors import anchor_folder, anchors_of
+from msta.descriptions.anchors import anchors_of
 from msta.descriptions.check import mismatched
+from msta.files import cache_folder
 from msta.memory import keep_freed_memory
 from msta.notices import notice
 from msta.training.batches import Source
@@ -107,8 +109,10 @@ def prepared(
         held.enter_context(_interruptible(stop, processes.main))
         bar = held.enter_context(StepBar(console, schedule.steps, progress.step))
         yield Run(
-            config, out, console, processes, setup, source, failures, anchors, prompts, optimizer, train_step, schedule,
-            watched, saved is not None, progress, best, Pace(settings.save_every), clock, status, log, bar, stop,
+            config=config, out=out, console=console, processes=processes, setup=setup, source=source, failures=failures,
+            anchors=anchors, prompts=prompts, optimizer=optimizer, train_step=train_step, schedule=schedule,
+            watched=watched, resumed=saved is not None, progress=progress, best=best, pace=Pace(settings.save_every),
+            clock=clock, status=status, log=log, bar=bar, stop=stop,
         )  # fmt: skip
 
 
@@ -118,7 +122,7 @@ def _anchors(config: RunConfig, setup: Setup, processes: Processes) -> list[Tens
         return []
     return anchors_of(
         setup.bank, setup.backbone.to(processes.device), setup.catalog.classes, average=config.descriptions.average,
-        exact_reference=config.train.exact_reference, cache=anchor_folder(),
+        exact_reference=config.train.exact_reference, cache=cache_folder("anchors"),
     )  # fmt: skip
 
 
@@ -130,7 +134,7 @@ def _schedule(setup: Setup, warmup_epochs: float) -> Schedule:
     return Schedule(steps, warmup)
 
 
-def _prompts(setup: Setup, anchors: list[Tensor], processes: Processes) -> Any:
+def _prompts(setup: Setup, anchors: list[Tensor], processes: Processes) -> Tensor | Tokens:
     """The class prompts as the steps encode them. Says which classes' descriptions are read as another class's."""
     model = setup.model
     assert model.task is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ class Run:
     status: StatusFile
     log: RunLog
     bar: StepBar
-    stop: Stop = field(default_factory=Stop)
+    stop: Stop
 
     @property
     def model(self) -> AdaptedModel:

@@ -39,18 +39,9 @@ def list_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 CLASS_COLUMNS = {
     "id": ("id", "index", "idx", "class_id", "classid", "class_index", "label_id", "labelid", "number", "key"),
     "name": (
-        "name",
-        "spelling",
-        "class_name",
-        "classname",
-        "label_name",
-        "class",
-        "label",
-        "category",
-        "action",
-        "text",
+        "name", "spelling", "class_name", "classname", "label_name", "class", "label", "category", "action", "text",
     ),
-}
+}  # fmt: skip
 """The columns of a file of class names, and what people call them."""
 
 
@@ -59,16 +50,15 @@ def read_classes(path: Path) -> dict[str, str] | None:
     if not path.is_file():
         return None
     names: dict[str, str] = {}
-    columns = {0: "id", 1: "name"}
+    columns, width = {0: "id", 1: "name"}, 2
     for number, (line, row) in enumerate(csv_rows(path)):
-        if number == 0 and (found := as_columns(row, CLASS_COLUMNS)) and len(found) == 2:
-            columns = found
+        header = as_columns(row, CLASS_COLUMNS) if number == 0 else None
+        if header and len(header) == 2:
+            columns, width = header, len(row)
             tell_columns(path, row, columns)
             continue
         cells = {column: row[i].strip() for i, column in columns.items() if i < len(row)}
-        if len(row) < 2 or not all(cells.get(column) for column in ("id", "name")) or (number and len(row) > 2 * 8):
-            raise DataError(f"{path}, line {line}: expected id,name, got {in_short(','.join(row))!r}")
-        if len(row) > len(columns) and columns == {0: "id", 1: "name"} and not number:
+        if len(row) > width or not (cells.get("id") and cells.get("name")):
             raise DataError(f"{path}, line {line}: expected id,name, got {in_short(','.join(row))!r}")
         if cells["id"] in names:
             raise DataError(f"{path}, line {line}: the id {cells['id']!r} is there twice")

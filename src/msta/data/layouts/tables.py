@@ -57,7 +57,7 @@ def read_csv(path: Path, options: Options) -> Catalog:
     else:
         names = read_classes(path.parent / "classes.csv") if path.name != "classes.csv" else None
     if names is None:
-        found = sorted({row["label"].strip() for _, row in _csv_cells(path)}, key=numbers_in_order)
+        found = sorted({row["label"] for _, row in _csv_cells(path)}, key=numbers_in_order)
         names = {label: class_words(label) for label in found}
     by_id = {key: label for label, key in enumerate(names)}
     by_id = {name: label for label, name in enumerate(names.values())} | by_id
