@@ -12,7 +12,7 @@ from hypothesis import settings
 
 import msta
 from msta.adapters.task import Task
-from msta.backbone.architecture import Architecture
+from msta.backbone.architecture import PERCEPTION_ENCODER, SIGLIP, Architecture
 from msta.backbone.blocks import TowerShape
 
 settings.register_profile("msta", deadline=None)  # another job on the machine is no failure
@@ -27,10 +27,15 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return ((a - b).abs().max() / b.abs().max()).item()
 
 
-def tiny(attention: str = "joint", *, video_layers: int = 3, text_layers: int = 3, **changes) -> Architecture:
-    """32 px in patches of 16, 4 frames, CLIP's vocabulary: small enough to train in a test."""
+KINDS = ["joint", "frame-wise", "siglip", "perception"]
+"""Of backbones: ViCLIP's, CLIP's, SigLIP's (no class token, no causal text) and the Perception Encoder's (rotary)."""
+_OTHER = {"siglip": {**SIGLIP, "embed_dim": 48}, "perception": {**PERCEPTION_ENCODER, "pool_heads": 2}}
+
+
+def tiny(kind: str = "joint", *, video_layers: int = 3, text_layers: int = 3, **changes) -> Architecture:
+    """One of KINDS. 32 px in patches of 16, 4 frames, CLIP's vocabulary: small enough to train in a test."""
     numbers = dict(
-        attention=attention,
+        attention="joint" if kind == "joint" else "frame-wise",
         image_size=32,
         patch_size=16,
         frames=4,
@@ -39,13 +44,18 @@ def tiny(attention: str = "joint", *, video_layers: int = 3, text_layers: int = 
         text=TowerShape(32, text_layers, 2, 64),
         context_length=16,
     )
-    return Architecture(**{**numbers, **changes})
+    return Architecture(**{**numbers, **_OTHER.get(kind, {}), **changes})
 
 
-def saved_backbone(folders: pytest.TempPathFactory, attention: str = "joint") -> Path:
+def refused(method: str, kind: str) -> bool:
+    """Whether a method cannot adapt this kind of backbone: prompts and AIM need CLIP's tokens and positions."""
+    return (method == "prompts" and kind in ("siglip", "perception")) or (method == "aim" and kind == "perception")
+
+
+def saved_backbone(folders: pytest.TempPathFactory, kind: str = "joint") -> Path:
     """A tiny one, in a folder of its own."""
     path = folders.mktemp("backbone") / "tiny"
-    msta.random_backbone(tiny(attention)).save(path)
+    msta.random_backbone(tiny(kind)).save(path)
     return path
 
 
@@ -62,7 +72,7 @@ def saved_adapter(
     model.save(path, metrics or {})
 
 
-@pytest.fixture(params=["joint", "frame-wise"])
+@pytest.fixture(params=KINDS)
 def backbone(request) -> msta.DualEncoder:
     return msta.random_backbone(tiny(request.param))
 

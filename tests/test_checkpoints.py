@@ -388,11 +388,36 @@ def test_figures_beside_the_weights_do_not_hide_them(tmp_path):
         assert read_tensors(tmp_path / "c.pth").keys() == weights.keys()
 
 
-def test_an_object_beside_the_weights_is_named_with_the_way_out(tmp_path):
-    torch.save({"model": {"a": torch.zeros(2)}, "args": argparse.Namespace(lr=1)}, tmp_path / "c.pth")
-    with pytest.raises(CheckpointError, match=r"an object of argparse.Namespace, .* keep its weights alone") as error:
+class Config(dict):
+    """As yacs's: a dict of a class of its own."""
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+@pytest.mark.parametrize("beside", [argparse.Namespace(lr=1), Config(a=Config(b=1)), np.float64(81.2)], ids=str)
+def test_objects_beside_the_weights_are_not_read_and_named(tmp_path, caplog, beside, new_format):
+    weights = {"a": torch.randn(2, 3), "b": nn.Parameter(torch.zeros(2))}
+    file = tmp_path / "c.pth"
+    torch.save({"model": weights, "config": beside}, file, _use_new_zipfile_serialization=new_format)
+    read = read_tensors(file)
+    assert read.keys() == weights.keys()
+    assert torch.equal(read["a"], weights["a"])
+    if not isinstance(beside, float):
+        assert type(beside).__name__ in caplog.text
+
+
+def test_a_module_in_a_pickle_is_named_with_the_way_out(tmp_path):
+    torch.save(nn.Linear(2, 2), tmp_path / "c.pth")
+    with pytest.raises(
+        CheckpointError, match=r"objects of torch.nn.modules.linear.Linear, .* keep its weights"
+    ) as error:
         read_tensors(tmp_path / "c.pth")
     way_out = re.search(r"in Python: (.*)$", str(error.value))[1]
     exec(way_out.replace("'weights.pth'", repr(str(tmp_path / "weights.pth"))))
-    assert read_tensors(tmp_path / "weights.pth").keys() == {"a"}
+    assert read_tensors(tmp_path / "weights.pth").keys() == {"weight", "bias"}
     assert "\x1b" not in str(error.value)
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path):
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(CheckpointError, match="Git LFS"):
+        read_tensors(tmp_path / "model.safetensors")

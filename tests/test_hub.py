@@ -15,7 +15,8 @@ from urllib.parse import unquote, urlparse
 
 import pytest
 import torch
-from conftest import tiny
+from conftest import DATA, tiny
+from safetensors.torch import save as to_safetensors
 
 import msta
 from msta.adapters.card import licence_of
@@ -168,6 +169,50 @@ def test_there_and_back(hub, tmp_path):
     assert all(torch.equal(state[name], tensor) for name, tensor in model.adapter_state().items())
     assert back.stdout.strip() == "['adapter_config.json', 'adapter_model.safetensors', 'classes.json', 'metrics.json']"
     assert not any("evil" in one or "pickle" in one for one in handler.asked)
+
+
+def test_backbones_by_every_kind_of_id(hub, tmp_path):
+    handler, endpoint = hub
+    state = torch.load(DATA / "viclip_tiny.pth", weights_only=True)
+    tensors = {name: tensor.contiguous().clone() for name, tensor in state.get("model", state).items()}
+    folder = {f.name: f.read_bytes() for f in (DATA / "open_clip" / "clipa").iterdir()}
+    handler.repos |= {
+        "lab/clipa": {**folder, "README.md": b"no weights"},
+        "lab/viclip-hf": {
+            "model.safetensors": to_safetensors(tensors),
+            "config.json": b'{"architectures": ["ViCLIP"]}',
+        },
+        "lab/viclip": {"weights/viclip.pth": (DATA / "viclip_tiny.pth").read_bytes(), "README.md": b""},
+        "lab/text": {"config.json": b'{"model_type": "bert"}'},
+    }
+    names = [
+        "lab/clipa",
+        "hf-hub:lab/clipa",
+        "lab/viclip-hf",
+        "lab/viclip/weights/viclip.pth",
+        "lab/text",
+        "lab/nothing",
+    ]
+    code = f"""
+import msta
+from msta.errors import MSTAError
+for name in {names}:
+    try:
+        backbone = msta.load_backbone(name)
+        print(backbone.source, backbone.fingerprint())
+    except MSTAError as error:
+        print(str(error).count(chr(10)), error)
+"""
+    done = run(code, endpoint, tmp_path / "hf")
+    found = done.stdout.splitlines()
+    clipa, viclip = (msta.load_backbone(DATA / name).fingerprint() for name in ("open_clip/clipa", "viclip_tiny.pth"))
+    assert found[:4] == [
+        f"{name} {print_}" for name, print_ in zip(names, (clipa, clipa, viclip, viclip), strict=False)
+    ]
+    assert found[4].startswith("0 ")
+    assert "'bert'" in found[4]
+    assert found[5].startswith("0 lab/nothing: ")
+    assert not any("README" in asked for asked in handler.asked if "resolve" in asked)
 
 
 def test_refusals_are_one_line(hub, tmp_path):

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
-from conftest import DATA, relative, tiny
+from conftest import DATA, KINDS, relative, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -158,7 +158,7 @@ def test_every_setting_is_effective(backbone):
 
 @settings(deadline=None, max_examples=20)
 @given(
-    attention=st.sampled_from(["joint", "frame-wise"]),
+    attention=st.sampled_from(KINDS),
     layers=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     kernel=st.sampled_from([0, 3, 5]),
     shared=st.booleans(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import relative, tiny
+from conftest import KINDS, refused, relative, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_prefix import small, stirred
@@ -17,7 +17,7 @@ from msta.inference.shared_backbone import SharedBackbone, shared_blocks
 from msta.methods import METHODS
 
 LAYERS = (4, 3)
-BACKBONES = {a: msta.random_backbone(tiny(a, video_layers=4, text_layers=3)) for a in ("joint", "frame-wise")}
+BACKBONES = {a: msta.random_backbone(tiny(a, video_layers=4, text_layers=3)) for a in KINDS}
 
 
 @pytest.fixture(params=sorted(BACKBONES))
@@ -31,7 +31,10 @@ def member(
 ) -> LoadedAdapter:
     model = msta.attach(backbone, small(name, LAYERS, (first, 4), choice))
     model.prepare(len(classes), 3)
-    model.add_support(torch.randn(3, 24, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 1]))
+    model.add_support(
+        torch.randn(3, backbone.architecture.embed_dim, generator=torch.Generator().manual_seed(1)),
+        torch.tensor([0, 1, 1]),
+    )
     model.task = Task(tuple(classes))
     return LoadedAdapter(stirred(model))
 
@@ -56,6 +59,7 @@ def alone(member: LoadedAdapter, clip: torch.Tensor) -> torch.Tensor:
 )
 def test_a_mixed_batch_gives_what_each_gives_alone(attention, kinds, asked, frames):
     shared = SharedBackbone(BACKBONES[attention])
+    kinds = [kind for kind in kinds if not refused(kind[0], attention)] or [("msta", 2, 1)]
     members = [member(shared.backbone, *kind) for kind in kinds]
     of_clip = [members[i % len(members)] for i in asked]
     clips = video(len(asked), frames)
@@ -85,7 +89,8 @@ def test_where_adapters_leave_the_frozen_tower(backbone):
 
     assert at("zero-shot") == at("linear-probe") == 3, "the last block is never shared whole"
     assert at("msta", 2) == at("st-adapter", 2) == 1
-    assert at("full") is at("bitfit", 1) is None
+    assert at("full") is None
+    assert at("bitfit", 1) == (0 if backbone.video.ln_pre is None else None), "it trains the norm before the blocks"
     other = msta.random_backbone(backbone.architecture, seed=1)
     assert shared_blocks(other.video, backbone.video) is None
 
@@ -93,7 +98,7 @@ def test_where_adapters_leave_the_frozen_tower(backbone):
 def test_probabilities_are_the_mean_over_the_views_at_the_fitted_temperature(backbone):
     m = member(backbone, "msta")
     m.model.temperature = 2.5
-    tempered, views = LoadedAdapter(m.model), torch.randn(3, 24)
+    tempered, views = LoadedAdapter(m.model), torch.randn(3, backbone.architecture.embed_dim)
     ours = torch.from_numpy(tempered.probabilities(views[:, None])[0])
     logits = m.model.logits(views, m.text)
     assert torch.allclose(ours, (logits.softmax(-1).mean(0).log() / 2.5).softmax(-1).double(), atol=1e-6)
@@ -108,7 +113,7 @@ def test_answers_to_requests_of_different_shapes(backbone):
     a, b = member(backbone, "msta"), member(backbone, "lora", classes=("walk", "run", "sit"))
     requests = [(video(1), a), (video(2, 6), b), (video(3), b), (video(1, 4, 64), a)]
     for (views, m), (probabilities, embeddings) in zip(requests, shared.answer(requests), strict=True):
-        assert embeddings.shape == (len(views), 24)
+        assert embeddings.shape == (len(views), backbone.architecture.embed_dim)
         with torch.no_grad():
             expected = m.probabilities(m.model.encode_video(views)[:, None])[0]
         assert probabilities.shape == (len(m.classes),)
@@ -116,7 +121,7 @@ def test_answers_to_requests_of_different_shapes(backbone):
 
 
 def test_memory_of_a_member_is_its_own_alone(backbone):
-    a, text = member(backbone, "msta"), 2 * 24 * 4
+    a, text = member(backbone, "msta"), 2 * 4 * backbone.architecture.embed_dim
     assert a.own_bytes(backbone) == 4 * a.model.num_trainable() + text
     assert member(backbone, "zero-shot").own_bytes(backbone) == text
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny
+from conftest import KINDS, tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from test_msta import stir
@@ -64,7 +64,12 @@ def brute_force(p: Predictor, path: Path, windows: Windows, count: int) -> np.nd
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_equal_to_each_window_on_its_own(backbone, method, clip):
-    p = predictor(backbone, method)
+    try:
+        p = predictor(backbone, method)
+    except ConfigError:
+        assert method in ("prompts", "aim")
+        assert backbone.architecture.rotary or not backbone.text.causal
+        return
     for windows in (Windows(1.0, 0.25, batch=3), Windows(1.3, 0.37), Windows(0.9, 0.9), Windows(20, 5)):
         (line,) = read_timelines(p, clip, windows)
         expected = brute_force(p, clip, windows, len(line.probabilities))
@@ -119,7 +124,7 @@ def test_windows_show_the_frames_on_display_and_make_each_once(ends, length, sha
     assert all(w.end <= edges[-1] + 1e-5 for w in found)
 
 
-@pytest.mark.parametrize("attention", ["frame-wise", "joint"])
+@pytest.mark.parametrize("attention", KINDS)
 def test_each_frame_is_decoded_once_and_read_once_where_frames_do_not_mix(attention, clip, monkeypatch):
     p = predictor(msta.random_backbone(tiny(attention)))
     seen, pictures = [], []

@@ -51,7 +51,8 @@ class RunConfig(Section):
     @field_validator("backbone", "base")
     @classmethod
     def _from_anywhere(cls, name: str | None) -> str | None:
-        return os.path.abspath(name) if name and name != TOY and os.path.exists(name) else name
+        path, question, said = (name or "").partition("?")
+        return f"{os.path.abspath(path)}{question}{said}" if path and path != TOY and os.path.exists(path) else name
 
     def method_config(self) -> MethodConfig:
         """The method's own config."""

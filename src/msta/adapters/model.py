@@ -87,11 +87,21 @@ class AdaptedModel(nn.Module):
         """The frozen part of :meth:`encode_video`, which is the same whatever was trained. ``kept``: see there.
 
         Raises:
-            ConfigError: patches are dropped, and the method needs their grid.
+            ConfigError: patches are dropped that are needed, see :meth:`check_dropping`.
         """
-        if kept is not None and self.config.needs_grid:
-            raise ConfigError(f"train.keep_tokens: {self.config.name} needs the grid of patches whole; set it to 1")
+        if kept is not None:
+            self.check_dropping()
         return video_prefix(self.backbone.video, video, kept)
+
+    def check_dropping(self) -> None:
+        """Raise if patches may not be dropped.
+
+        Raises:
+            ConfigError: the method, or a backbone with rotary positions, needs to know which patches are neighbours.
+        """
+        if self.config.needs_grid or self.backbone.architecture.rotary:
+            who = self.config.name if self.config.needs_grid else "this backbone, whose positions are rotary,"
+            raise ConfigError(f"train.keep_tokens: {who} needs the grid of patches whole; set it to 1")
 
     def text_prefix(self, token_ids: Tensor) -> Tokens:
         """The frozen part of :meth:`encode_text`, which is the same whatever was trained."""

@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from msta.backbone.blocks import TowerShape
-from msta.backbone.video import VideoAttention
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
+"""Mean and std of SigLIP and the Perception Encoder: pixels from -1 to 1."""
+
+VideoAttention = Literal["frame-wise", "joint"]
+VideoPooling = Literal["class", "mean", "attention"]
+TextPooling = Literal["end", "last"]
+Projection = Literal["matrix", "linear", "none"]
+Fit = Literal["crop", "squash"]
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "attention": ("joint", "frame-wise"),
+    "pooling": ("class", "mean", "attention"),
+    "video_projection": ("matrix", "linear", "none"),
+    "text_pooling": ("end", "last"),
+    "text_projection": ("matrix", "linear"),
+    "fit": ("crop", "squash"),
+}
 
 
 @dataclass(frozen=True)
 class Architecture:
     """Everything needed to build a :class:`~msta.backbone.dual_encoder.DualEncoder` but the weights.
+
+    A new model is other values here and a table of tensor names in :mod:`msta.backbone.formats`, not other code. The
+    defaults are CLIP's. From ``class_token`` on:
+
+        class_token       a class token before the patches
+        patch_bias        a bias in the patch embedding
+        ln_pre            a layer norm before the first block
+        rotary            rows and columns also turn queries and keys (rotary positions), as in the Perception Encoder
+        pooling           how a frame is read after the last block: its class token; the mean of its patches, then the
+                          layer norm (CLIPA); the layer norm, then a query that attends to all tokens (SigLIP, PE)
+        pool_heads        heads of the attention pooling; 0 for the tower's own
+        video_projection  into the shared space: a matrix, a matrix and a bias (linear), none
+        causal            a token of a text sees itself and those before it, or all
+        text_pooling      where a text is read: at its end-of-text token, or at the last position, padding or not
+        text_projection   as video_projection
+        logit_bias        the model was trained with a sigmoid per pair and has a bias for it (SigLIP)
 
     ``frames`` is what the backbone was trained with: the stored temporal positions under joint attention, the
     default number of frames to sample under frame-wise attention. ``eos_token_id``: see ``TextTower``. ``fit``: how it
@@ -33,11 +64,23 @@ class Architecture:
     eos_token_id: int | None = None
     pixel_mean: tuple[float, float, float] = CLIP_MEAN
     pixel_std: tuple[float, float, float] = CLIP_STD
-    fit: Literal["crop", "squash"] = "crop"
+    fit: Fit = "crop"
+    class_token: bool = True
+    patch_bias: bool = False
+    ln_pre: bool = True
+    rotary: bool = False
+    pooling: VideoPooling = "class"
+    pool_heads: int = 0
+    video_projection: Projection = "matrix"
+    causal: bool = True
+    text_pooling: TextPooling = "end"
+    text_projection: Projection = "matrix"
+    logit_bias: bool = False
 
     def __post_init__(self) -> None:
-        if self.attention not in ("joint", "frame-wise"):
-            raise ValueError(f"attention {self.attention!r} is neither joint nor frame-wise")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} {getattr(self, name)!r} is none of {', '.join(choices)}")
         for name in ("image_size", "patch_size", "frames", "embed_dim", "vocab_size", "context_length"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected a positive whole number, got {getattr(self, name)!r}")
@@ -45,8 +88,19 @@ class Architecture:
             raise ValueError(f"image size {self.image_size} is no multiple of the patch size {self.patch_size}")
         if len(self.pixel_mean) != 3 or len(self.pixel_std) != 3:
             raise ValueError("pixel statistics are three numbers each, for red, green and blue")
-        if self.fit not in ("crop", "squash"):
-            raise ValueError(f"fit {self.fit!r} is neither crop nor squash")
+        if self.video_projection == "none" and self.embed_dim != self.video.width:
+            raise ValueError(f"without projection the embedding is as wide as the tower, {self.video.width}")
+        if self.attention == "joint" and (self.pooling != "class" or self.rotary):
+            raise ValueError("joint attention needs a class token that is read, and no rotary positions")
+        if self.pooling == "class" and not self.class_token:
+            raise ValueError("there is no class token to read; the pooling is mean or attention")
+        if self.rotary and not self.class_token:
+            raise ValueError("rotary positions are known for towers with a class token only")
+
+    def unusual(self) -> dict[str, Any]:
+        """What is not as in CLIP, of the fields from ``class_token`` on: name -> value."""
+        later = fields(self)[[field.name for field in fields(self)].index("class_token") :]
+        return {f.name: getattr(self, f.name) for f in later if getattr(self, f.name) != f.default}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -67,9 +121,21 @@ class Architecture:
         return cls(**data)
 
 
-def _shape(width: int, layers: int) -> TowerShape:
+SIGLIP: dict[str, Any] = {
+    "pixel_mean": HALF, "pixel_std": HALF, "fit": "squash", "class_token": False, "patch_bias": True, "ln_pre": False,
+    "pooling": "attention", "video_projection": "none", "causal": False, "text_pooling": "last",
+    "text_projection": "linear", "logit_bias": True,
+}  # fmt: skip
+"""SigLIP and SigLIP 2 (Zhai et al., ICCV 2023; Tschannen et al. 2025), as far as they differ from CLIP."""
+PERCEPTION_ENCODER: dict[str, Any] = {
+    "pixel_mean": HALF, "pixel_std": HALF, "fit": "squash", "rotary": True, "pooling": "attention", "pool_heads": 8,
+}  # fmt: skip
+"""Perception Encoder, PE-Core (Bolya et al. 2025), as far as it differs from CLIP."""
+
+
+def _shape(width: int, layers: int, **other: Any) -> TowerShape:
     """CLIP's proportions: heads of 64, an MLP four times as wide."""
-    return TowerShape(width, layers, heads=width // 64, mlp_width=4 * width)
+    return TowerShape(width, layers, heads=width // 64, mlp_width=4 * width, **other)
 
 
 def _clip(patch: int, embed_dim: int, video: TowerShape, text: TowerShape) -> Architecture:
@@ -89,4 +155,13 @@ ARCHITECTURES: dict[str, Architecture] = {
     "clip-b32": _clip(32, 512, _shape(768, 12), _shape(512, 12)),
     "clip-b16": _clip(16, 512, _shape(768, 12), _shape(512, 12)),
     "clip-l14": _clip(14, 768, _shape(1024, 24), _shape(768, 12)),
-}
+    "siglip-b16": Architecture(
+        "frame-wise", 224, 16, 8, 768, vocab_size=32000, context_length=64, **SIGLIP,
+        video=_shape(768, 12, activation="gelu_tanh", layer_norm_eps=1e-6),
+        text=_shape(768, 12, activation="gelu_tanh", layer_norm_eps=1e-6),
+    ),
+    "pe-core-b16": Architecture(
+        "frame-wise", 224, 16, 8, 1024, context_length=32, **PERCEPTION_ENCODER,
+        video=_shape(768, 12, activation="gelu"), text=_shape(1024, 24, activation="gelu"),
+    ),
+}  # fmt: skip

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -22,14 +22,16 @@ from msta.backbone.layout import VideoLayout
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Activation = Literal["quick_gelu", "gelu"]
+Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
+ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 
 
 @dataclass(frozen=True)
 class TowerShape:
     """The numbers that define one tower.
 
-    ``layer_norm_eps`` and ``activation`` are 1e-5 and QuickGELU in every CLIP by OpenAI and in ViCLIP.
+    ``layer_norm_eps`` and ``activation`` are 1e-5 and QuickGELU in every CLIP by OpenAI and in ViCLIP. "gelu" is exact,
+    "gelu_tanh" its approximation by a tanh (SigLIP).
     """
 
     width: int
@@ -42,8 +44,8 @@ class TowerShape:
     def __post_init__(self) -> None:
         if min(self.width, self.layers, self.heads, self.mlp_width) < 1 or self.width % self.heads:
             raise ValueError(f"a tower needs positive sizes and a width divisible by its heads, got {self}")
-        if self.activation not in ("quick_gelu", "gelu"):
-            raise ValueError(f"activation {self.activation!r} is neither quick_gelu nor gelu")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation {self.activation!r} is none of {', '.join(ACTIVATIONS)}")
 
 
 _QUICK = 1.702
@@ -98,12 +100,16 @@ class QuickGELU(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; ``causal`` lets a token see itself and those before it."""
+    """Multi-head self-attention.
 
-    def __init__(self, width: int, heads: int, causal: bool = False) -> None:
+    ``causal`` lets a token see itself and those before it. ``rotary`` [b, h, s, e] -> the same turns queries and keys.
+    """
+
+    def __init__(self, width: int, heads: int, causal: bool = False, rotary: nn.Module | None = None) -> None:
         super().__init__()
         self.heads = heads
         self.causal = causal
+        self.rotary = rotary
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
@@ -113,6 +119,8 @@ class Attention(nn.Module):
             return self._attend_from(x, query_index)
         b, s, d = x.shape
         q, k, v = self.qkv(x).view(b, s, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        if self.rotary is not None:
+            q, k = self.rotary(q), self.rotary(k)
         if not in_exact_reference_mode():
             y = attend(q, k, v, self.causal)
         else:
@@ -123,7 +131,7 @@ class Attention(nn.Module):
         b, s, d = x.shape
         mask = torch.arange(s, device=x.device) <= query_index[:, None] if self.causal else None  # [b, s]
         if _untouched(self.qkv):
-            y = self._attend_by_one_query(x, query_index, mask)
+            y = self.attend_by_one_query(pick(x, query_index)[:, 0], x, mask)
         else:
             whole = self.qkv(x)
             q = pick(whole[..., :d], query_index).view(b, 1, self.heads, -1).transpose(1, 2)
@@ -132,15 +140,15 @@ class Attention(nn.Module):
             y = y.transpose(1, 2).reshape(b, d)
         return self.proj(y)[:, None]
 
-    def _attend_by_one_query(self, x: Tensor, query_index: Tensor, mask: Tensor | None) -> Tensor:
-        """Attention of one token to all [b, d], without making their keys and values.
+    def attend_by_one_query(self, token: Tensor, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attention of one token [b, d] to those of x [b, s, d], without making their keys and values -> [b, d].
 
         q . (Wk x + bk) = (q Wk) . x + a number that is the same for every token and leaves a softmax as it is; and
         sum_j p_j (Wv x_j + bv) = Wv (sum_j p_j x_j) + bv. Two products with d x d weights a token become two in all.
         """
         b, _, d = x.shape
         _, to_k, to_v = self.qkv.weight.unflatten(0, (3, self.heads, -1))  # each [h, e, d]
-        q = F.linear(pick(x, query_index)[:, 0], self.qkv.weight[:d], self.qkv.bias[:d])
+        q = F.linear(token, self.qkv.weight[:d], self.qkv.bias[:d])
         q = q.view(b, self.heads, -1).transpose(0, 1) * (d // self.heads) ** -0.5  # [h, b, e]
         scores = (q @ to_k).transpose(0, 1) @ x.mT  # [b, h, s]
         if mask is not None:
@@ -165,7 +173,8 @@ class MLP(nn.Module):
     def __init__(self, width: int, hidden: int, activation: Activation) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
-        self.act = QuickGELU() if activation == "quick_gelu" else nn.GELU()
+        tanh = "tanh" if activation == "gelu_tanh" else "none"
+        self.act = QuickGELU() if activation == "quick_gelu" else nn.GELU(tanh)
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -194,10 +203,10 @@ class Block(nn.Module):
         torch.Size([2, 5, 64])
     """
 
-    def __init__(self, shape: TowerShape, causal: bool = False) -> None:
+    def __init__(self, shape: TowerShape, causal: bool = False, rotary: nn.Module | None = None) -> None:
         super().__init__()
         self.ln_1 = nn.LayerNorm(shape.width, eps=shape.layer_norm_eps)
-        self.attn = Attention(shape.width, shape.heads, causal)
+        self.attn = Attention(shape.width, shape.heads, causal, rotary)
         self.ln_2 = nn.LayerNorm(shape.width, eps=shape.layer_norm_eps)
         self.mlp = MLP(shape.width, shape.mlp_width, shape.activation)
 
@@ -215,10 +224,10 @@ class Block(nn.Module):
 class Tower(nn.Module):
     """A stack of blocks. ``embed`` and ``pool``, before and after them, belong to the video and text towers."""
 
-    def __init__(self, shape: TowerShape, causal: bool = False) -> None:
+    def __init__(self, shape: TowerShape, causal: bool = False, rotary: nn.Module | None = None) -> None:
         super().__init__()
         self.shape = shape
-        self.blocks = nn.ModuleList(Block(shape, causal) for _ in range(shape.layers))
+        self.blocks = nn.ModuleList(Block(shape, causal, rotary) for _ in range(shape.layers))
 
     def run(
         self,

@@ -6,11 +6,15 @@ import copy
 import hashlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from msta.backbone.architecture import ARCHITECTURES, Architecture
 from msta.backbone.prefix import suffix, text_prefix, video_prefix
@@ -35,7 +39,10 @@ class DualEncoder(nn.Module):
         video: :class:`VideoTower`.
         text: :class:`TextTower`.
         base: what a fine-tuned file was completed from, see :func:`load_backbone`.
+        origins: what no tensor shows (activation, heads …) -> its value and where it was taken from.
         logit_scale: logarithm of the factor on cosine similarities (1 / temperature).
+        logit_bias: of a model trained with a sigmoid per pair. It is kept and saved; among classes, a softmax at the
+            scale chooses, in which a bias that all share changes nothing.
         pixel_mean: [3], statistics that pixels in 0..1 are normalised with.
         pixel_std: [3].
 
@@ -48,6 +55,7 @@ class DualEncoder(nn.Module):
 
     pixel_mean: Tensor
     pixel_std: Tensor
+    logit_bias: Tensor | None
 
     def __init__(self, architecture: Architecture, tokenizer: Tokenizer | None = None, source: str = "unnamed") -> None:
         super().__init__()
@@ -55,9 +63,11 @@ class DualEncoder(nn.Module):
         self.tokenizer = tokenizer or clip_tokenizer(a.vocab_size)
         self.source = source
         self.base: str | os.PathLike[str] | None = None
-        self.video = VideoTower(a.video, a.embed_dim, a.image_size, a.patch_size, a.frames, a.attention)
-        self.text = TextTower(a.text, a.embed_dim, a.vocab_size, a.context_length, a.eos_token_id)
+        self.origins: dict[str, str] = {}
+        self.video = VideoTower(a)
+        self.text = TextTower(a)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(100.0)))
+        self.register_buffer("logit_bias", torch.tensor(-10.0) if a.logit_bias else None)
         self.register_buffer("pixel_mean", torch.tensor(a.pixel_mean), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(a.pixel_std), persistent=False)
 
@@ -66,7 +76,7 @@ class DualEncoder(nn.Module):
         return suffix(self.video, video_prefix(self.video, video))
 
     def encode_text(self, token_ids: Tensor) -> Tensor:
-        """int64 [K, L], zero-padded -> [K, D], not L2-normalised."""
+        """int64 [K, L], padded as :meth:`tokenize` does -> [K, D], not L2-normalised."""
         return suffix(self.text, text_prefix(self.text, token_ids))
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
@@ -87,7 +97,7 @@ class DualEncoder(nn.Module):
         """
         a = self.architecture
         unseen = [(shape.heads, shape.activation, shape.layer_norm_eps) for shape in (a.video, a.text)]
-        digest = hashlib.sha256(f"{a.attention}{unseen}".encode())
+        digest = hashlib.sha256(f"{a.attention}{unseen}{a.unusual() or ''}".encode())
         for name, tensor in sorted(self.state_dict().items()):
             flat = tensor.detach().flatten()
             sample = flat[:: max(1, flat.numel() // 1024)].to("cpu", torch.float32)
@@ -108,8 +118,10 @@ class DualEncoder(nn.Module):
             state = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in self.state_dict().items()}
             files = {"model.safetensors": to_safetensors(state)}
             own_tokenizer = self.tokenizer.source.startswith("{")
+            rules = {}
             if own_tokenizer:
                 files["tokenizer.json"] = self.tokenizer.source.encode()
+                rules = {"tokenizer_rules": asdict(self.tokenizer.rules)}
             for name, content in files.items():
                 write_bytes(folder / name, content)
             write_json(
@@ -118,6 +130,7 @@ class DualEncoder(nn.Module):
                     "format": FORMAT,
                     "architecture": self.architecture.to_dict(),
                     "tokenizer": "tokenizer.json" if own_tokenizer else self.tokenizer.source,
+                    **rules,
                     "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
                 },
             )
@@ -127,7 +140,8 @@ def random_backbone(name: str | Architecture, seed: int = 0) -> DualEncoder:
     """A frozen dual encoder of the right shape with random weights, always the same for one seed.
 
     Args:
-        name: "viclip-b16", "viclip-l14", "clip-b32", "clip-b16", "clip-l14", or an :class:`Architecture`.
+        name: one of ARCHITECTURES ("viclip-b16", "viclip-l14", "clip-b32", "clip-b16", "clip-l14", "siglip-b16",
+            "pe-core-b16"), or an :class:`Architecture`.
         seed: of the weights. The global random state is left alone.
 
     Raises:
@@ -140,7 +154,7 @@ def random_backbone(name: str | Architecture, seed: int = 0) -> DualEncoder:
     else:
         architecture = name
         source = "random weights, kept nowhere"
-    with torch.device("meta"):
+    with without_initialising(), torch.device("meta"):
         backbone = DualEncoder(architecture, source=source)
     backbone.to_empty(device="cpu")
     backbone.pixel_mean.copy_(torch.tensor(architecture.pixel_mean))
@@ -159,19 +173,37 @@ def _initialise(backbone: DualEncoder, generator: torch.Generator) -> None:
     for tower in (backbone.video, backbone.text):
         width, layers = tower.shape.width, tower.shape.layers
         for name, parameter in tower.named_parameters():
-            if ".ln_" in f".{name}":
+            if ".ln" in f".{name}":
                 parameter.fill_(1.0 if name.endswith("weight") else 0.0)
             elif name.endswith(("attn.proj.weight", "mlp.fc2.weight")):
                 normal(parameter, width**-0.5 * (2 * layers) ** -0.5)
             elif name.endswith("mlp.fc1.weight"):
                 normal(parameter, (2 * width) ** -0.5)
-            elif name.endswith(("qkv.weight", "proj", "class_embedding")):
+            elif name.endswith(("qkv.weight", "proj", "class_embedding", "pooling.query")):
                 normal(parameter, width**-0.5)
             elif name.endswith("bias"):
                 parameter.zero_()
             else:  # patch, token and positional embeddings
                 normal(parameter, 0.02)
     backbone.logit_scale.fill_(math.log(100.0))
+    if backbone.logit_bias is not None:
+        backbone.logit_bias.fill_(-10.0)
+
+
+@contextmanager
+def without_initialising() -> Iterator[None]:
+    """Layers built within it keep whatever is in their memory: loading fills them. On the meta device, torch's own
+    initialisation imports its compiler, which takes a second.
+    """
+    with _NoInitialisation():
+        yield
+
+
+class _NoInitialisation(TorchFunctionMode):
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return (kwargs or {}).get("tensor", args[0] if args else None)
+        return function(*args, **(kwargs or {}))
 
 
 def freeze(module: DualEncoder) -> DualEncoder:

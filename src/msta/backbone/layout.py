@@ -15,12 +15,12 @@ class VideoLayout:
 
     With a ``shared`` class token (joint attention) tokens are [b, 1 + n*t, d]: the class token, then patch 0 of all
     frames, patch 1 of all frames, … With a class token ``per_frame`` they are [b*t, 1 + n, d]: each frame a sequence
-    of its own.
+    of its own; with ``none`` (SigLIP) [b*t, n, d].
     """
 
     frames: int
     patches: int
-    class_token: Literal["shared", "per_frame"]
+    class_token: Literal["shared", "per_frame", "none"]
 
     def over_time(self, x: Tensor) -> Tensor:
         """The tokens that exist once a frame, as [b, t, m, d]: m = n patches, or class token and n patches."""

@@ -8,12 +8,12 @@ adds a frame's place in the clip before that: overlapping clips share nothing bu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from msta.backbone.blocks import mixes_frames
-from msta.backbone.layout import VideoLayout
 from msta.backbone.prefix import Tokens, at_once, frozen_part, suffix
 from msta.backbone.video import VideoTower
 
@@ -34,12 +34,12 @@ def begin_alone(tower: VideoTower, frames: Tensor, blocks: int = 0) -> Tokens:
     x, layout = tower.embed(frames[:, None])
     if blocks:
         x = torch.cat([tower.run(part, 0, blocks, layout=layout) for part in x.split(at_once(x, layout))])
-    return Tokens(x, blocks, x.new_zeros(len(x), dtype=torch.int64), layout)
+    return Tokens(x, blocks, tower.query_index(x), layout)
 
 
 def go_on_alone(tower: VideoTower, begun: Tokens, blocks: int) -> list[Tokens]:
-    """What :func:`begin_alone` gave, up to ``blocks``: for each frame x [1, s, d], or after the last block its class
-    token, [1, 1, d].
+    """What :func:`begin_alone` gave, up to ``blocks``: for each frame x [1, s, d], or after the last block, if only the
+    class token is read, that token [1, 1, d].
     """
     assert begun.layout is not None
     whole = blocks == len(tower.blocks) > begun.start
@@ -50,7 +50,8 @@ def go_on_alone(tower: VideoTower, begun: Tokens, blocks: int) -> list[Tokens]:
         frozen_output = frozen(x, begun.layout) if frozen else None
         for i in range(len(x)):  # in copies, so that a frame that is kept does not keep the others
             own = None if frozen_output is None else _row(frozen_output, i)
-            found.append(Tokens(_row(x, i), blocks, _row(part.query_index, i), begun.layout, own))
+            query_index = None if part.query_index is None else _row(part.query_index, i)
+            found.append(Tokens(_row(x, i), blocks, query_index, begun.layout, own))
     return found
 
 
@@ -63,9 +64,8 @@ def read_together(tower: VideoTower, clips: Sequence[Sequence[Tokens]]) -> Tenso
     frames = [frame for clip in clips for frame in clip]
     x, first = torch.cat([frame.x for frame in frames]), frames[0]
     assert first.layout is not None
-    layout = VideoLayout(len(clips[0]), first.layout.patches, "per_frame")
+    layout = replace(first.layout, frames=len(clips[0]))
     if first.start == len(tower.blocks):
         return tower.pool(x, layout)
     each = [frame.frozen_output for frame in frames if frame.frozen_output is not None]
-    query_index = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    return suffix(tower, Tokens(x, first.start, query_index, layout, torch.cat(each) if each else None))
+    return suffix(tower, Tokens(x, first.start, tower.query_index(x), layout, torch.cat(each) if each else None))

@@ -2,7 +2,8 @@
 
 The blocks below the first trainable one are the prefix. It needs no autograd, and its output can be kept: for the class
 prompts, which are the same in every step, for a whole run; for clips, on disk. What is left in a step is the suffix,
-and of its last block only the tokens that are read. Texts are cut to the longest. On a CPU clips go one by one, so that
+and of its last block only the tokens that are read, if they are not all. Texts are cut to the longest, if the tower is
+causal. On a CPU clips go one by one, so that
 what a block makes is still in the caches, and the C library's memory, when the next one reads it.
 """
 
@@ -23,7 +24,7 @@ from msta.backbone.video import VideoTower
 
 T = TypeVar("T", Tensor, Tensor | None)
 
-_AFTER_THE_BLOCKS = ("ln_post.", "ln_final.", "proj")
+_AFTER_THE_BLOCKS = ("ln_post.", "ln_final.", "proj", "attention_pooling.")
 
 
 @dataclass(frozen=True)
@@ -33,21 +34,22 @@ class Tokens:
     Attributes:
         x: [b, s, d], after the blocks below ``start``.
         start: the block to go on with, from 0.
-        query_index: int64 [b], the position of each sequence that is read after the last block.
+        query_index: int64 [b], the position of each sequence that is read after the last block; None if all are.
         layout: of a video; None for text.
         frozen_output: [b, s, d], the frozen part of block ``start``, if it has one that its adapter does not enter.
     """
 
     x: Tensor
     start: int
-    query_index: Tensor
+    query_index: Tensor | None
     layout: VideoLayout | None = None
     frozen_output: Tensor | None = None
 
     def parts(self, sequences: int) -> Iterator[Tokens]:
         """The same, so many sequences at a time."""
         frozen_outputs = repeat(None) if self.frozen_output is None else self.frozen_output.split(sequences)
-        split = zip(self.x.split(sequences), self.query_index.split(sequences), frozen_outputs, strict=False)
+        query_indices = repeat(None) if self.query_index is None else self.query_index.split(sequences)
+        split = zip(self.x.split(sequences), query_indices, frozen_outputs, strict=False)
         for x, query_index, frozen_output in split:
             yield replace(self, x=x, query_index=query_index, frozen_output=frozen_output)
 
@@ -81,7 +83,7 @@ def video_prefix(tower: VideoTower, video: Tensor, kept: Tensor | None = None) -
         if blocks:
             x = torch.cat([tower.run(part, 0, blocks, layout=layout) for part in x.split(few)])
         frozen_output = torch.cat([frozen(part, layout) for part in x.split(few)]) if frozen else None
-    return Tokens(_for_autograd(x), blocks or 0, _first(x), layout, _for_autograd(frozen_output))
+    return Tokens(_for_autograd(x), blocks or 0, tower.query_index(x), layout, _for_autograd(frozen_output))
 
 
 def frozen_part(tower: Tower, blocks: int | None) -> Callable[[Tensor, VideoLayout | None], Tensor] | None:
@@ -113,16 +115,19 @@ def unpack_tokens(tower: VideoTower, kept: Tensor, frames: int) -> Tokens:
     x, *frozen_output = (part.flatten(0, 1) for part in kept.unbind(1))
     if tower.attention == "joint":
         layout = VideoLayout(frames, (x.shape[1] - 1) // frames, "shared")
+    elif tower.class_embedding is None:
+        layout = VideoLayout(frames, x.shape[1], "none")
     else:
         layout = VideoLayout(frames, x.shape[1] - 1, "per_frame")
-    return Tokens(x, prefix_length(tower) or 0, _first(x), layout, *frozen_output)
+    return Tokens(x, prefix_length(tower) or 0, tower.query_index(x), layout, *frozen_output)
 
 
 def text_prefix(tower: TextTower, token_ids: Tensor) -> Tokens:
-    """Embeddings and the frozen blocks of texts [k, l], cut to the longest: the mask is causal, nothing changes."""
+    """Embeddings and the frozen blocks of texts [k, l], cut to the longest if the tower is causal: nothing changes."""
     blocks = prefix_length(tower)
     end = tower.end_of_text(token_ids)
-    token_ids = token_ids[:, : int(end.max()) + 1]
+    if tower.causal:
+        token_ids = token_ids[:, : int(end.max()) + 1]
     with _without_autograd(blocks):
         x = tower.run(tower.embed(token_ids), 0, blocks or 0)
         frozen = frozen_part(tower, blocks)
@@ -152,10 +157,6 @@ def at_once(x: Tensor, layout: VideoLayout) -> int:
         return max(1, len(x))
     a_clip = 1 if layout.class_token == "shared" else layout.frames
     return a_clip * max(1, 2048 // (a_clip * x.shape[1]))
-
-
-def _first(x: Tensor) -> Tensor:
-    return torch.zeros(len(x), dtype=torch.int64, device=x.device)
 
 
 def _for_autograd(x: T) -> T:

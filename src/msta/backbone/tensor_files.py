@@ -1,8 +1,9 @@
 """One file of weights -> {name: tensor}, whatever wrote it, without executing anything that is in it.
 
-Safetensors hold data alone. Pickles are read by torch with ``weights_only=True``. A TorchScript archive (how OpenAI
-publishes CLIP) is refused by torch in that mode, since ``torch.jit.load`` would compile the code it carries; we read
-the parameters out of its ``data.pkl`` with an unpickler that knows tensors and nothing else.
+Safetensors hold data alone. Pickles are read by torch with ``weights_only=True``; if one also holds objects (a config
+of yacs or OmegaConf beside the weights), by an unpickler to which every class but tensors' is inert. A TorchScript
+archive (how OpenAI publishes CLIP) is refused by torch in that mode, since ``torch.jit.load`` would compile the code it
+carries; we read the parameters out of its ``data.pkl`` with an unpickler that knows tensors and nothing else.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from msta.errors import CheckpointError, in_short
+from msta.notices import notice
 
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state", "module")
 
@@ -38,6 +40,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
     if not head:
         raise CheckpointError(f"{path}: the file is empty")
+    if head.startswith(b"version https://"):
+        raise CheckpointError(
+            f"{path}: a pointer of Git LFS in the place of the weights; fetch them: git lfs pull, or download the file "
+            "from the model's page"
+        )
     if path.suffix == ".safetensors" or head[8:9] == b"{":
         looked_like = "safetensors"
     elif head.startswith(b"PK\x03\x04"):
@@ -51,18 +58,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         if looked_like == "a TorchScript archive":
             return _read_torchscript(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            if "nsupported" not in str(error):
+                raise
+            return _beside_objects(path)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
-        found = re.search(r"Unsupported global: GLOBAL ([\w.]+)|Unsupported (?:global|class):? ([\w.]+)", str(error))
-        if found is None:
-            reason = in_short(re.sub(r"\x1b\[[0-9;]*m|\\x1b\[[0-9;]*m", "", str(error)))
-            raise CheckpointError(f"{path}: looked like {looked_like}, but is damaged ({reason})") from error
-        raise CheckpointError(
-            f"{path}: beside its weights it holds an object of {found[1] or found[2]}, which only code could read; "
-            "nothing in it was executed. If you trust the file, keep its weights alone, in Python: import torch; "
-            f"c = torch.load({str(path)!r}, weights_only=False); "
-            "torch.save(c.get('model', c.get('state_dict', c)), 'weights.pth')"
-        ) from error
+        reason = in_short(re.sub(r"\x1b\[[0-9;]*m|\\x1b\[[0-9;]*m", "", str(error)))
+        raise CheckpointError(f"{path}: looked like {looked_like}, but is damaged ({reason})") from error
     except Exception as error:  # a damaged file can make its reader fail in any way
         raise CheckpointError(
             f"{path}: looked like {looked_like}, but is truncated or damaged ({in_short(error)})"
@@ -85,6 +91,82 @@ def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
         return {str(k): v for k, v in tensors.items()}
     found = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
     raise CheckpointError(f"{path}: a PyTorch file without a state dict; it holds: {found or 'nothing'}")
+
+
+# ---------------------------------------------------------------- objects beside the weights, without running them
+
+
+class _Inert:
+    """Stands for an object of any class: whatever it is made of, called with or filled with, it does nothing."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+    def __setitem__(self, key: Any, value: Any) -> None: ...
+
+    def append(self, item: Any) -> None:
+        """What a pickled list calls."""
+
+    def extend(self, items: Any) -> None:
+        """What a pickled list calls."""
+
+    def add(self, item: Any) -> None:
+        """What a pickled set calls."""
+
+
+_HARMLESS = {
+    ("collections", "OrderedDict"), ("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_parameter"),
+    ("torch", "Size"), ("torch.serialization", "_get_layout"),
+}  # fmt: skip
+
+
+class _Pickle:
+    """The module that torch.load unpickles with: tensors come out as they are, objects of other classes inert."""
+
+    __name__ = "inert"
+
+    def __init__(self) -> None:
+        met: list[str] = []
+        self.met = met
+
+        class Unpickler(pickle.Unpickler):
+            def find_class(self, module: str, name: str) -> Any:
+                if (module, name) in _HARMLESS or (module == "torch" and name.endswith("Storage")):
+                    return super().find_class(module, name)
+                if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+                    return getattr(torch, name)
+                met.append(f"{module}.{name}")
+                return type(name, (_Inert,), {})
+
+        self.Unpickler = Unpickler
+
+    def load(self, file: Any, **options: Any) -> Any:
+        """As pickle.load; torch calls it for files of the old format."""
+        return self.Unpickler(file, **options).load()
+
+
+def _beside_objects(path: Path) -> dict[str, Tensor]:
+    """The weights of a pickle that also holds objects of classes that only code could make.
+
+    Raises:
+        CheckpointError: there are no weights in it that can be told from them.
+    """
+    inert = _Pickle()
+    content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=inert)
+    classes = [name for name in dict.fromkeys(inert.met) if not name.startswith(("builtins.", "copyreg."))]
+    objects = ", ".join(classes[:3])
+    try:
+        tensors = _named_tensors(content, path)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{path}: no weights that can be read without running code: it holds objects of {objects}, and nothing in "
+            "it was executed. If you trust the file, keep its weights alone, in Python: import torch; "
+            f"c = torch.load({str(path)!r}, weights_only=False); "
+            "torch.save(c.state_dict() if hasattr(c, 'state_dict') else c.get('model', c), 'weights.pth')"
+        ) from error
+    notice(f"{path}: beside its weights it holds objects of {objects}; they were not read, and nothing was executed.")
+    return tensors
 
 
 # ---------------------------------------------------------------- TorchScript, without running it

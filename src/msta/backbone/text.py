@@ -1,47 +1,42 @@
-"""TextTower: CLIP's causal transformer, read at the end-of-text token."""
+"""TextTower: a transformer over token ids that is read at one token; CLIP's is causal and read at the end of text."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from msta.backbone.blocks import Tower, TowerShape, pick
+from msta.backbone.architecture import Architecture
+from msta.backbone.blocks import Tower, pick
 
 
 class TextTower(Tower):
-    """A causal transformer over token ids.
+    """A transformer over token ids, built as ``architecture`` says.
 
-    Args:
-        shape: width, layers, heads …
-        embed_dim: size of the embedding shared with video.
-        vocab_size: number of tokens.
-        context_length: longest text, in tokens.
-        eos_token_id: where the text is read: at the first of these, or, if None, at the highest id in the text
-            (OpenAI and ViCLIP, whose end of text is the last entry of the vocabulary).
+    ``eos_token_id`` there is where a text that is pooled at its "end" is read: at the first of these ids, or, if None,
+    at the highest id in the text (OpenAI and ViCLIP, whose end of text is the last entry of the vocabulary).
     """
 
-    def __init__(
-        self,
-        shape: TowerShape,
-        embed_dim: int,
-        vocab_size: int,
-        context_length: int,
-        eos_token_id: int | None,
-    ) -> None:
-        super().__init__(shape, causal=True)
-        self.context_length = context_length
-        self.eos_token_id = eos_token_id
-        self.token_embedding = nn.Embedding(vocab_size, shape.width)
-        self.positional_embedding = nn.Parameter(torch.zeros(context_length, shape.width))
+    def __init__(self, architecture: Architecture) -> None:
+        a, shape = architecture, architecture.text
+        super().__init__(shape, a.causal)
+        self.causal = a.causal
+        self.context_length = a.context_length
+        self.eos_token_id = a.eos_token_id
+        self.pooling = a.text_pooling
+        self.token_embedding = nn.Embedding(a.vocab_size, shape.width)
+        self.positional_embedding = nn.Parameter(torch.zeros(a.context_length, shape.width))
         self.ln_final = nn.LayerNorm(shape.width, eps=shape.layer_norm_eps)
-        self.proj = nn.Parameter(torch.zeros(shape.width, embed_dim))
+        self.proj = nn.Parameter(torch.zeros(shape.width, a.embed_dim))
+        if a.text_projection == "linear":
+            self.proj_bias = nn.Parameter(torch.zeros(a.embed_dim))
 
     def forward(self, token_ids: Tensor) -> Tensor:
-        """token_ids int64 [k, l], zero-padded -> embeddings [k, embed_dim], not L2-normalised."""
+        """token_ids int64 [k, l], padded -> embeddings [k, embed_dim], not L2-normalised."""
         return self.pool(self.run(self.embed(token_ids)), token_ids)
 
     def embed(self, token_ids: Tensor) -> Tensor:
-        """token_ids [k, l] -> [k, l, d]. Any l up to the context length: the mask is causal, padding is never seen.
+        """token_ids [k, l] -> [k, l, d]. If the tower is causal, any l up to the context length gives the same: padding
+        is never seen. Otherwise padding counts, and l must be what it was trained with: the context length.
 
         Raises:
             ValueError: not [k, l], or longer than the context.
@@ -58,10 +53,13 @@ class TextTower(Tower):
 
     def end_of_text(self, token_ids: Tensor) -> Tensor:
         """Where each text is read: int64 [k]."""
+        if self.pooling == "last":
+            return torch.full_like(token_ids[:, 0], token_ids.shape[1] - 1)
         if self.eos_token_id is None:
             return token_ids.argmax(dim=-1)
         return (token_ids == self.eos_token_id).int().argmax(dim=-1)
 
     def project(self, x: Tensor) -> Tensor:
         """The tokens that are read, [k, 1, d] -> [k, embed_dim]."""
-        return self.ln_final(x[:, 0]) @ self.proj
+        embedding = self.ln_final(x[:, 0]) @ self.proj
+        return embedding + self.proj_bias if hasattr(self, "proj_bias") else embedding

@@ -1,14 +1,20 @@
 """Text to token ids: one small interface over CLIP's own BPE and Hugging Face tokenizer files.
 
-Every tokenizer brackets a text with a start and an end token; ids are zero-padded to the tower's context length.
+A text is cleaned as the model's own tokenizer cleans it, encoded, put between a start and an end token (if the model
+has them) and padded to the tower's context length.
 """
 
 from __future__ import annotations
 
 import functools
+import html
+import string
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
+import ftfy
 import torch
 from tokenizers import Regex as HFRegex
 from tokenizers import Tokenizer as HFTokenizer
@@ -16,47 +22,91 @@ from tokenizers import models, normalizers, pre_tokenizers
 from torch import Tensor
 
 from msta.errors import CheckpointError
+from msta.files import read_json
 from msta.notices import notice
 
 CLIP_VOCAB_SIZE = 49408
+_TRAINED_VOCABULARY = 8192
+"""Tokens from which on a vocabulary is one that somebody trained with; smaller ones are of models made for tests."""
+
+Clean = Literal["none", "clip", "whitespace", "lower", "canonicalize", "siglip"]
+
+
+@dataclass(frozen=True)
+class TextRules:
+    """What surrounds the ids of a text. ``start`` and ``end`` are ids, None for no such token; ``pad`` fills up.
+
+    ``clean``, before encoding:
+
+        none          nothing
+        clip          OpenAI's: ftfy, HTML entities, white space, lower case
+        whitespace    open_clip's default for other tokenizers: the same, in the case it comes in
+        lower         lower case alone (SigLIP 2 in transformers)
+        canonicalize  open_clip's for SigLIP: as clip, "_" to a space, and no punctuation
+        siglip        transformers' for SigLIP: lower case, no punctuation, white space
+    """
+
+    start: int | None
+    end: int | None
+    pad: int = 0
+    clean: Clean = "none"
 
 
 class Tokenizer:
     """Turns texts into padded ids.
 
     Args:
-        encode: one text -> its ids, without start and end.
-        start: id of the start-of-text token.
-        end: id of the end-of-text token.
-        source: "clip", "folded", or the tokenizer file's content as JSON; what :meth:`DualEncoder.save` keeps.
+        encode: one cleaned text -> its ids, without start and end.
+        rules: what is done before and after.
+        source: "clip", "folded", "unknown", or the tokenizer file's content as JSON; what :meth:`DualEncoder.save`
+            keeps.
     """
 
-    def __init__(self, encode: Callable[[str], list[int]], start: int, end: int, source: str) -> None:
+    def __init__(self, encode: Callable[[str], list[int]], rules: TextRules, source: str) -> None:
         self._encode = encode
-        self.start = start
-        self.end = end
+        self.rules = rules
         self.source = source
 
     def __call__(self, texts: Sequence[str], context_length: int) -> Tensor:
-        """K texts -> int64 [K, context_length], zero-padded; a longer text loses its last words, never its end token.
+        """K texts -> int64 [K, context_length], padded; a longer text loses its last words, never its end token.
 
         Raises:
             TypeError: a single string instead of a list.
         """
         if isinstance(texts, str):
             raise TypeError("tokenize takes a list of texts, got one string")
-        ids = torch.zeros(len(texts), context_length, dtype=torch.int64)
+        ids = torch.full((len(texts), context_length), self.rules.pad, dtype=torch.int64)
         for row, text in zip(ids, texts, strict=True):
-            tokens = self._encode(text)
-            if len(tokens) > context_length - 2:
+            tokens = self._bracketed(text)
+            if len(tokens) > context_length:
                 notice(f"A text is longer than the backbone's {context_length} tokens and is cut: {text!r}")
-                tokens = tokens[: context_length - 2]
-            row[: len(tokens) + 2] = torch.tensor([self.start, *tokens, self.end])
+                end = tokens[-1:] if self.rules.end is not None else []
+                tokens = tokens[: context_length - len(end)] + end
+            row[: len(tokens)] = torch.tensor(tokens)
         return ids
 
     def length(self, text: str) -> int:
         """Tokens of a text, start and end included, however long it is."""
-        return len(self._encode(text)) + 2
+        return len(self._bracketed(text))
+
+    def _bracketed(self, text: str) -> list[int]:
+        start, end = ([] if token is None else [token] for token in (self.rules.start, self.rules.end))
+        return [*start, *self._encode(_cleaned(text, self.rules.clean)), *end]
+
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def _cleaned(text: str, how: Clean) -> str:
+    if how in ("clip", "whitespace", "canonicalize"):
+        text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    if how == "canonicalize":
+        text = text.replace("_", " ")
+    if how in ("canonicalize", "siglip"):
+        text = text.translate(_NO_PUNCTUATION)
+    if how in ("clip", "lower", "canonicalize", "siglip"):
+        text = text.lower()
+    return text if how in ("none", "lower") else " ".join(text.split())
 
 
 @functools.cache
@@ -80,12 +130,27 @@ def _clip_encode() -> Callable[[str], list[int]]:
 def clip_tokenizer(vocab_size: int = CLIP_VOCAB_SIZE) -> Tokenizer:
     """CLIP's BPE; the two special tokens are the last of the vocabulary.
 
-    A checkpoint of another size has a vocabulary we do not have: ids are then folded into it, distinct words mostly
-    staying distinct. That is enough for tests and tiny random models and means nothing to trained weights.
+    A model of another size has a vocabulary we do not have: ids are then folded into it, distinct words mostly staying
+    distinct. That is enough for random weights and tiny test models and means nothing to trained weights.
     """
     if vocab_size == CLIP_VOCAB_SIZE:
-        return Tokenizer(_encode_clip, vocab_size - 2, vocab_size - 1, "clip")
-    return Tokenizer(functools.partial(_encode_folded, vocab_size), vocab_size - 2, vocab_size - 1, "folded")
+        return Tokenizer(_encode_clip, TextRules(vocab_size - 2, vocab_size - 1, clean="clip"), "clip")
+    rules = TextRules(vocab_size - 2, vocab_size - 1, clean="clip")
+    return Tokenizer(functools.partial(_encode_folded, vocab_size), rules, "folded")
+
+
+def tokenizer_without_file(vocab_size: int) -> Tokenizer:
+    """For weights that come without a tokenizer: CLIP's, if the vocabulary is CLIP's.
+
+    Raises:
+        CheckpointError: it is another one, of a size that somebody trained with.
+    """
+    if vocab_size != CLIP_VOCAB_SIZE and vocab_size >= _TRAINED_VOCABULARY:
+        raise CheckpointError(
+            f"its vocabulary of {vocab_size} tokens is not CLIP's ({CLIP_VOCAB_SIZE}), and no tokenizer.json is beside "
+            "it; put the model's own there, or name it: ?tokenizer=FOLDER/tokenizer.json"
+        )
+    return clip_tokenizer(vocab_size)
 
 
 # Functions with names, so that a model that holds one can be pickled for another process.
@@ -108,24 +173,74 @@ def _encode_hf(tokenizer: HFTokenizer, text: str) -> list[int]:
     return ids
 
 
-def tokenizer_from_json(content: str) -> Tokenizer:
-    """A Hugging Face ``tokenizer.json``. Start and end are found under the names CLIP gives them."""
+def tokenizer_from_json(content: str, rules: TextRules | None = None) -> Tokenizer:
+    """A Hugging Face ``tokenizer.json``. ``rules`` None: start and end are found under the names CLIP gives them."""
     hf = HFTokenizer.from_str(content)
-    start, end = hf.token_to_id("<|startoftext|>"), hf.token_to_id("<|endoftext|>")
-    if start is None or end is None:
-        raise CheckpointError("the tokenizer lacks <|startoftext|> or <|endoftext|>")
+    if rules is None:
+        start, end = hf.token_to_id("<|startoftext|>"), hf.token_to_id("<|endoftext|>")
+        if start is None or end is None:
+            raise CheckpointError("the tokenizer lacks <|startoftext|> or <|endoftext|>")
+        rules = TextRules(start, end)
     hf.no_padding()
     hf.no_truncation()
-    return Tokenizer(functools.partial(_encode_hf, hf), start, end, hf.to_str())
+    return Tokenizer(functools.partial(_encode_hf, hf), rules, hf.to_str())
+
+
+def foreign_tokenizer(file: Path, clean: Clean, names: tuple[str | None, str | None, str]) -> Tokenizer:
+    """The ``tokenizer.json`` of a model that is not CLIP.
+
+    Args:
+        file: the tokenizer.json; the ``tokenizer_config.json`` beside it, if there is one, names the padding token.
+        clean: what the model's own tokenizer does to a text first.
+        names: start, end and padding token. Start and end as the file itself adds them go before.
+
+    Raises:
+        CheckpointError: not there, damaged, pads on the left, or without those tokens.
+    """
+    try:
+        content = file.read_text(encoding="utf-8")
+        hf = HFTokenizer.from_str(content)
+    except OSError as error:
+        raise CheckpointError(f"{file}: {error.strerror}") from error
+    except Exception as error:  # the library raises plain Exceptions
+        raise CheckpointError(f"{file}: no tokenizer: {error}") from error
+    start, end, pad = names
+    beside: dict[str, Any] = {}
+    if (config := file.with_name("tokenizer_config.json")).is_file():
+        beside = read_json(config, CheckpointError)
+        if beside.get("padding_side") == "left":
+            raise CheckpointError(f"{config}: padding on the left is not supported")
+        named = beside.get("pad_token")
+        pad = (named.get("content") if isinstance(named, dict) else named) or pad
+    ids = [None if name is None else hf.token_to_id(name) for name in (start, end, pad)]
+    if (added := _added_tokens(hf)) is not None:
+        ids[:2] = added
+    elif missing := [name for name, found in zip((start, end), ids, strict=False) if name and found is None]:
+        raise CheckpointError(f"{file}: the tokenizer lacks {', '.join(missing)}")
+    return tokenizer_from_json(content, TextRules(ids[0], ids[1], ids[2] or 0, clean))
+
+
+def _added_tokens(hf: HFTokenizer) -> tuple[int | None, int | None] | None:
+    """Start and end token that the file itself puts around a text; None if it puts none."""
+    whole = hf.encode("a")
+    special = [i for i, is_special in zip(whole.ids, whole.special_tokens_mask, strict=True) if is_special]
+    if not special:
+        return None
+    start = whole.ids[0] if whole.special_tokens_mask[0] else None
+    return start, whole.ids[-1] if whole.special_tokens_mask[-1] else None
 
 
 def tokenizer_from_directory(directory: Path, vocab_size: int) -> Tokenizer:
-    """The tokenizer of a Hugging Face CLIP directory: ``tokenizer.json``, else ``vocab.json`` and ``merges.txt``."""
+    """The tokenizer of a Hugging Face CLIP directory: ``tokenizer.json``, else ``vocab.json`` and ``merges.txt``.
+
+    Raises:
+        CheckpointError: neither is there, and the vocabulary is not CLIP's.
+    """
     if (directory / "tokenizer.json").is_file():
         return tokenizer_from_json((directory / "tokenizer.json").read_text(encoding="utf-8"))
     vocab, merges = directory / "vocab.json", directory / "merges.txt"
     if not (vocab.is_file() and merges.is_file()):
-        return clip_tokenizer(vocab_size)
+        return tokenizer_without_file(vocab_size)
     bpe = models.BPE.from_file(
         str(vocab),
         str(merges),

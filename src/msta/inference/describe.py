@@ -83,5 +83,6 @@ def _describe_backbone(backbone: DualEncoder) -> dict[str, Any]:
         "embedding": a.embed_dim,
         "backbone parameters": sum(p.numel() for p in backbone.parameters()),
         "temperature": f"{(-backbone.logit_scale).exp().item():.4g}",
+        **backbone.origins,
         "fingerprint": backbone.fingerprint()[:12],
     }

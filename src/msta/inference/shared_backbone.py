@@ -159,8 +159,7 @@ def _shared_tokens(
             tokens, own_output = _rows(x, clips, groups[i].clips, layout), None
             if frozen_output is not None and i in parallel:
                 own_output = _rows(frozen_output, clips, groups[i].clips, layout)
-            query_index = torch.zeros(len(tokens), dtype=torch.int64, device=tokens.device)
-            yield i, Tokens(tokens, stop, query_index, layout, own_output)
+            yield i, Tokens(tokens, stop, frozen.query_index(tokens), layout, own_output)
         if frozen_output is not None:
             x, depth = frozen_output, stop + 1
 

@@ -32,6 +32,7 @@ from msta.backbone.blocks import Block, pick
 from msta.backbone.dual_encoder import DualEncoder
 from msta.backbone.layout import VideoLayout
 from msta.backbone.video import at_frames
+from msta.errors import ConfigError
 from msta.methods.wrapping import chosen_blocks, own, span, twin
 
 
@@ -62,8 +63,10 @@ class AIMConfig(MethodConfig):
         """Wrap the chosen blocks of the video tower.
 
         Raises:
-            ConfigError: ``first_block`` beyond the towers.
+            ConfigError: ``first_block`` beyond the towers, or rotary positions, which attention along time would turn.
         """
+        if backbone.architecture.rotary:
+            raise ConfigError("aim: its attention along time does not fit rotary positions, which this backbone has")
         view, adapter = backbone.view(), nn.ModuleDict()
         tower, width = view.video, view.video.shape.width
         blocks = chosen_blocks(backbone, "video", self.first_block)

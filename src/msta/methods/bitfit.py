@@ -47,8 +47,9 @@ class BitFitConfig(MethodConfig):
                 layers |= {f"blocks.{index}.{n}": layer for n, layer in tower.blocks[index].named_modules()}
             ends = ("ln_final",) if name == "text" else ("ln_pre", "ln_post") if self.first_block == 1 else ("ln_post",)
             for end in ends:
-                layers[end] = twin(getattr(tower, end))
-                setattr(tower, end, layers[end])
+                if (norm := getattr(tower, end)) is not None:
+                    layers[end] = twin(norm)
+                    setattr(tower, end, layers[end])
             adapter[name] = nn.ParameterDict(
                 {
                     n.replace(".", "-"): own(layer, "bias")

@@ -48,8 +48,8 @@ class FullConfig(MethodConfig):
         tower = view.text = copy.deepcopy(backbone.text, shared).requires_grad_(True)
         tower.token_embedding.requires_grad_(False)
         adapter = nn.Module()
-        adapter.blocks, adapter.ln_final = tower.blocks, tower.ln_final
-        adapter.positional_embedding, adapter.proj = tower.positional_embedding, tower.proj
+        adapter._modules = {name: module for name, module in tower._modules.items() if name != "token_embedding"}
+        adapter._parameters = dict(tower._parameters)
         frozen = "the video tower, the token embedding and the temperature"
         return AdaptedModel(self, adapter, view, origin=backbone, trains=trains, frozen=frozen)
 

@@ -68,8 +68,16 @@ class PromptsConfig(MethodConfig):
         """Wrap the prompted blocks.
 
         Raises:
-            ConfigError: more blocks than a prompted tower has, or more prompts than a text may have tokens.
+            ConfigError: more blocks than a prompted tower has, or more prompts than a text may have tokens; or the
+                backbone is none that prompts are made for.
         """
+        if self.kind != "vpt" and not backbone.text.causal:
+            raise ConfigError(
+                f"prompts: {self.kind} needs a text tower that is causal, as CLIP's, with a start token before the "
+                "prompts; this backbone has none (kind=vpt prompts the video tower alone)"
+            )
+        if self.kind != "coop" and backbone.architecture.rotary:
+            raise ConfigError(f"prompts: {self.kind} adds tokens, which have no place among rotary positions")
         view = backbone.view()
         tokens = self.tokens or _TOKENS[self.kind]
         if self.kind != "vpt" and tokens + 3 > view.text.context_length:

@@ -84,7 +84,8 @@ def count_step(model: AdaptedModel, prompts: Tensor | Tokens, *, batch: int, fra
     towers = fake.backbone.video, fake.backbone.text
     if not isinstance(prompts, Tokens):
         end = model.backbone.text.end_of_text(prompts)
-        prompts = prompts if model.exact_reference else prompts[:, : int(end.max()) + 1]
+        if towers[1].causal and not model.exact_reference:
+            prompts = prompts[:, : int(end.max()) + 1]
     with mode:
         device = fake.backbone.logit_scale.device
         video = torch.empty(batch, frames, 3, size, size, device=device)
@@ -106,7 +107,7 @@ def count_step(model: AdaptedModel, prompts: Tensor | Tokens, *, batch: int, fra
                 text: Tensor | Tokens = replace(
                     prompts,
                     x=mode.from_tensor(prompts.x),
-                    query_index=mode.from_tensor(prompts.query_index),
+                    query_index=None if prompts.query_index is None else mode.from_tensor(prompts.query_index),
                     frozen_output=None if prompts.frozen_output is None else mode.from_tensor(prompts.frozen_output),
                 )
             elif fake.exact_reference:

@@ -84,7 +84,8 @@ class PrefixCache:
         if dataset.augmentation is not None and dataset.keep is not None:
             patches = dataset.keep[0]
         tokens = form.frames * patches
-        tokens += 1 if tower.attention == "joint" else form.frames
+        if tower.class_embedding is not None:
+            tokens += 1 if tower.attention == "joint" else form.frames
         views = 1 if dataset.augmentation is not None else dataset.views.clips * dataset.views.crops
         return views * self.parts * tokens * tower.shape.width * np.dtype(_NUMPY[self.dtype]).itemsize
 

@@ -67,8 +67,8 @@ def set_up(config: RunConfig, step_clips: int) -> Setup:
         raise ConfigError(f"data.size: {data.size} is no multiple of the backbone's patch size {patch}")
     model = attach(backbone, config.method_config(), exact_reference=settings.exact_reference)
     source = bank.source if bank else None
-    if settings.keep_tokens < 1 and model.config.needs_grid:
-        raise ConfigError(f"train.keep_tokens: {model.config.name} needs the grid of patches whole; set it to 1")
+    if settings.keep_tokens < 1:
+        model.check_dropping()
     model.task = Task(catalog.classes, data.template, data.frames, data.size, data.fit, source)
     model.prepare(len(catalog.classes), len(split.train))
     return Setup(

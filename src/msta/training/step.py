@@ -195,7 +195,8 @@ class TrainStep:
         if not isinstance(prompts, Tokens):
             return prompts[rows]
         frozen_output = None if prompts.frozen_output is None else prompts.frozen_output[rows]
-        return replace(prompts, x=prompts.x[rows], query_index=prompts.query_index[rows], frozen_output=frozen_output)
+        query_index = None if prompts.query_index is None else prompts.query_index[rows]
+        return replace(prompts, x=prompts.x[rows], query_index=query_index, frozen_output=frozen_output)
 
     def _forward_backward(
         self, batches: Iterable[dict[str, Any]], text: Tensor, whole: int, alpha: float, stopped: Callable[[], bool]

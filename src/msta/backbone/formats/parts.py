@@ -1,0 +1,251 @@
+"""What every format gives, and what they have in common: sizes read from tensors, and facts that no tensor shows.
+
+Such a fact (activation, heads, epsilon, pixel statistics …) comes from the first of these that knows it: the user
+(``FILE?activation=gelu``), the config beside the weights, a table of known models, the format's own code. Where from is
+remembered and shown by ``msta info``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msta.backbone.architecture import Architecture
+from msta.backbone.blocks import ACTIVATIONS, TowerShape
+from msta.backbone.tokenizer import Tokenizer
+from msta.errors import CheckpointError
+
+Tensors = dict[str, Tensor]
+
+
+def _triple(text: str) -> tuple[float, float, float]:
+    numbers = [float(number) for number in text.split(",")]
+    red, green, blue = numbers * 3 if len(numbers) == 1 else numbers
+    return red, green, blue
+
+
+def _activation(text: str) -> str:
+    text = {"quickgelu": "quick_gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}.get(text, text)
+    if text not in ACTIVATIONS:
+        raise ValueError(f"it is none of {', '.join(ACTIVATIONS)}")
+    return text
+
+
+OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "activation": (_activation, " | ".join(ACTIVATIONS)),
+    "heads": (int, "of the video tower's blocks"),
+    "text_heads": (int, "of the text tower's blocks"),
+    "layer_norm_eps": (float, "of both towers"),
+    "mean": (_triple, "pixel mean, 0.5 or R,G,B"),
+    "std": (_triple, "pixel standard deviation"),
+    "fit": (str, "crop | squash"),
+    "tokenizer": (Path, "a tokenizer.json"),
+}
+"""What can be said of a backbone behind a question mark: how it is read, and what it is."""
+
+
+@dataclass
+class Facts:
+    """The facts about one model that its tensors do not show.
+
+    Args:
+        name: of the model, for messages.
+        options: what the user says, as text; see OPTIONS.
+
+    Attributes:
+        origins: fact -> its value and where it comes from, in words.
+
+    Raises:
+        CheckpointError: an option that is none, or a value that cannot be one.
+    """
+
+    name: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._said: dict[str, Any] = {}
+        for key, text in self.options.items():
+            if key not in OPTIONS:
+                raise CheckpointError(f"{self.name}: there is no ?{key}=; there are {', '.join(OPTIONS)}")
+            try:
+                self._said[key] = OPTIONS[key][0](text)
+            except ValueError as error:
+                raise CheckpointError(f"{self.name}: ?{key}={text}: expected {OPTIONS[key][1]} ({error})") from error
+
+    def said(self, name: str) -> Any:
+        """What the user says, or None."""
+        return self._said.get(name)
+
+    def take(self, name: str, *known: tuple[Any, str], side: str = "") -> Any:
+        """The user's value, else the first of ``known`` (value, where from) that is not None; ``side``: of one tower.
+
+        Raises:
+            CheckpointError: nobody knows it.
+        """
+        for value, origin in ((self._said.get(name), "said by you"), *known):
+            if value is not None:
+                shown = ",".join(f"{x:g}" for x in value) if isinstance(value, tuple) else value
+                self.origins[f"{side} {name}".strip()] = f"{shown} ({origin})"
+                return value
+        raise CheckpointError(f"{self.name}: nothing says its {name}; say it: ?{name}=… ({OPTIONS[name][1]})")
+
+
+@dataclass
+class Parts:
+    """A model as a format gives it: our tensor names, all facts, and where they come from."""
+
+    kind: str
+    architecture: Architecture
+    tensors: Tensors
+    tokenizer: Tokenizer
+    origins: dict[str, str]
+
+
+# ---------------------------------------------------------------- names
+
+
+def rename(tensors: Tensors, table: Iterable[tuple[str, str]]) -> Tensors:
+    """Every pattern of ``table`` replaced in every name, in order."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        for pattern, ours in table:
+            name = re.sub(pattern, ours, name)
+        renamed[name] = tensor
+    return renamed
+
+
+RESBLOCKS = [
+    (r"transformer\.resblocks\.(\d+)\.", r"blocks.\1."),
+    (r"\.attn\.in_proj_(weight|bias)", r".attn.qkv.\1"),
+    (r"\.attn\.out_proj\.", ".attn.proj."),
+    (r"\.mlp\.c_fc\.", ".mlp.fc1."),
+    (r"\.mlp\.c_proj\.", ".mlp.fc2."),
+    (r"^(vision_encoder|image_encoder|visual)\.", "video."),
+    (r"^video\.conv1\.", "video.patch_embedding."),
+    (
+        r"^(?:text_encoder|text_model|prompt_learner|text)\.(?=token_embedding|positional_|blocks|ln_final|text_proj)",
+        "",
+    ),
+    (r"^(token_embedding|positional_embedding|blocks|ln_final)", r"text.\1"),
+    (r"^text_projection$", "text.proj"),
+]
+"""OpenAI's tensor names, which open_clip, ViCLIP and many others took over."""
+
+
+# What training scripts wrap around a model, taken off the front of a name, one after the other.
+_PREFIXES = ("module.", "model.", "clip_model.", "clip.", "_orig_mod.")
+
+
+def strip(tensors: Tensors) -> Tensors:
+    """Names without the wrappers' prefixes; DataParallel, compile and trainers stack them in any order."""
+
+    def bare(name: str) -> str:
+        while (prefix := next((p for p in _PREFIXES if name.startswith(p)), None)) is not None:
+            name = name[len(prefix) :]
+        return name
+
+    return {bare(name): tensor for name, tensor in tensors.items()}
+
+
+def join_qkv(tensors: Tensors) -> Tensors:
+    """Queries, keys and values that are three layers (``q_proj`` …) as one, ``qkv``."""
+    tensors = dict(tensors)
+    for name in [n for n in tensors if n.endswith(("q_proj.weight", "q_proj.bias"))]:
+        parts = [name.replace("q_proj", f"{part}_proj") for part in "qkv"]
+        if all(part in tensors for part in parts):
+            tensors[name.replace("q_proj", "qkv")] = torch.cat([tensors.pop(part) for part in parts])
+    return tensors
+
+
+# ---------------------------------------------------------------- sizes
+
+
+def sizes(tensors: Tensors, path: Path, kind: str) -> dict[str, Any]:
+    """The fields of an :class:`Architecture` that our tensors' names and sizes spell out.
+
+    ``video`` and ``text`` are the fields of a TowerShape but heads, activation and epsilon.
+
+    Raises:
+        CheckpointError: a tensor is missing, or the sizes make no sense.
+    """
+    try:
+        patch_embedding = tensors["video.patch_embedding.weight"]
+        width, patch = patch_embedding.shape[0], patch_embedding.shape[-1]
+        class_token = "video.class_embedding" in tensors
+        positions = len(tensors["video.positional_embedding"]) - class_token
+        temporal = tensors.get("video.temporal_positional_embedding")
+        vocab_size, text_width = tensors["text.token_embedding.weight"].shape
+        projection = tensors.get("video.proj")
+
+        def tower(side: str, width: int) -> dict[str, int]:
+            numbers = (int(m[1]) for n in tensors if (m := re.match(rf"{side}\.blocks\.(\d+)\.", n)))
+            mlp = tensors[f"{side}.blocks.0.mlp.fc1.weight"].shape[0]
+            return {"width": width, "layers": 1 + max(numbers, default=-1), "mlp_width": mlp}
+
+        return {
+            "attention": "frame-wise" if temporal is None else "joint",
+            "image_size": round(positions**0.5) * patch,
+            "patch_size": patch,
+            "frames": 8 if temporal is None else temporal.shape[0],
+            "embed_dim": width if projection is None else projection.shape[1],
+            "video": tower("video", width),
+            "text": tower("text", text_width),
+            "vocab_size": vocab_size,
+            "context_length": tensors["text.positional_embedding"].shape[0],
+            "class_token": class_token,
+            "patch_bias": "video.patch_embedding.bias" in tensors,
+            "ln_pre": "video.ln_pre.weight" in tensors,
+            "logit_bias": "logit_bias" in tensors,
+        }
+    except KeyError as error:
+        missing = str(error.args[0])
+        hint = ""
+        if missing == "text.token_embedding.weight":
+            hint = "; ViFi-CLIP does not save it: name the CLIP the file was tuned from as base"
+        raise CheckpointError(f"{path}: looked like {kind}, but {missing} is missing{hint}") from error
+    except (ValueError, IndexError) as error:
+        raise CheckpointError(
+            f"{path}: looked like {kind}, but its tensors have no sensible sizes ({error})"
+        ) from error
+
+
+def architecture(found: dict[str, Any], facts: Facts, sides: dict[str, dict[str, Any]], **stated: Any) -> Architecture:
+    """``found`` by :func:`sizes`, completed.
+
+    Args:
+        found: the sizes.
+        facts: for messages.
+        sides: heads, activation and layer_norm_eps of "video" and of "text".
+        stated: the other fields, over those found.
+
+    Raises:
+        CheckpointError: they contradict each other.
+    """
+    try:
+        towers = {side: TowerShape(**found[side], **sides[side]) for side in ("video", "text")}
+        return Architecture(**{**found, **towers, **stated})
+    except ValueError as error:
+        raise CheckpointError(f"{facts.name}: its sizes make no model ({error})") from error
+
+
+def tower_facts(
+    facts: Facts, side: str, heads: list[tuple[Any, str]], activation: list[tuple[Any, str]], eps: list[tuple[Any, str]]
+) -> dict[str, Any]:
+    """heads, activation and layer_norm_eps of the "video" or "text" tower, from what is known of each."""
+    return {
+        "heads": int(facts.take("heads" if side == "video" else "text_heads", *heads)),
+        "activation": facts.take("activation", *activation, side=side),
+        "layer_norm_eps": facts.take("layer_norm_eps", *eps, side=side),
+    }
+
+
+def clip_heads(width: int) -> tuple[int | None, str]:
+    """CLIP's rule, as one of the facts known: heads are 64 wide."""
+    return width // 64 if width % 64 == 0 else 1 if width < 64 else None, "width / 64, as in CLIP"

@@ -1,0 +1,111 @@
+"""Files in OpenAI's tensor names: OpenAI, open_clip, ViCLIP, and what was fine-tuned from them.
+
+ViCLIP is told by its temporal positions, a fine-tuned CLIP by ViFi-CLIP's names. Any other is by OpenAI or in
+open_clip's native form. No tensor tells these two apart, although they compute different things: see
+:mod:`msta.backbone.known`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from msta.backbone.architecture import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from msta.backbone.dual_encoder import DualEncoder
+from msta.backbone.formats.parts import (
+    RESBLOCKS,
+    Facts,
+    Parts,
+    Tensors,
+    architecture,
+    clip_heads,
+    rename,
+    sizes,
+    tower_facts,
+)
+from msta.backbone.known import Traits, identify
+from msta.backbone.tokenizer import Tokenizer, tokenizer_without_file
+from msta.errors import CheckpointError
+from msta.notices import notice
+
+
+def load(raw: Tensors, path: Path, facts: Facts, tokenizer: Tokenizer | None, base: DualEncoder | None) -> Parts:
+    """Tensors without prefixes -> the model.
+
+    Args:
+        raw: what the file holds.
+        path: the file; its name may tell what it is.
+        facts: said by the user.
+        tokenizer: given by the user or found beside the file; None for CLIP's.
+        base: what a file without a token embedding takes it from.
+
+    Raises:
+        CheckpointError: no such file, something is missing, or two known models fit.
+    """
+    joint = any("temporal_positional_embedding" in name for name in raw)
+    fine_tuned = any(name.startswith("image_encoder.") for name in raw)
+    kind = "ViCLIP" if joint else "a fine-tuned CLIP" if fine_tuned else "OpenAI CLIP"
+    if not any(name.startswith(("vision_encoder.", "image_encoder.", "visual.")) for name in raw):
+        raise CheckpointError(
+            f"{path}: no CLIP or ViCLIP: no video or image tower among its {len(raw)} tensors "
+            f"(first: {', '.join(sorted(raw)[:3])})"
+        )
+    if any(".layer1." in name or ".attnpool." in name for name in raw):
+        raise CheckpointError(f"{path}: a CLIP with a ResNet image tower; only vision transformers are supported")
+    tensors = rename(raw, RESBLOCKS)
+    if joint:
+        positions = tensors["video.temporal_positional_embedding"]
+        tensors["video.temporal_positional_embedding"] = positions.reshape(-1, positions.shape[-1])
+    if tensors.get("video.patch_embedding.weight", torch.empty(0)).ndim == 5:  # a 3-D convolution one frame deep
+        tensors["video.patch_embedding.weight"] = tensors["video.patch_embedding.weight"].squeeze(2)
+    if "temp" in tensors:
+        tensors["logit_scale"] = -tensors.pop("temp").float().log()
+    if "text.token_embedding.weight" not in tensors and base is not None:
+        tensors["text.token_embedding.weight"] = base.text.token_embedding.weight
+    found = sizes(tensors, path, kind)
+    if joint:
+        traits = Traits("ViCLIP's code", mean=IMAGENET_MEAN, std=IMAGENET_STD, fit="squash")
+    elif fine_tuned:  # X-CLIP's data pipeline, which ViFi-CLIP and TC-CLIP took over, has ImageNet's statistics
+        traits = Traits("ViFi-CLIP's code", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    elif "input_resolution" in raw or re.search("openai", path.name, re.IGNORECASE):
+        traits = Traits("OpenAI's archive" if "input_resolution" in raw else "OpenAI's, by the file's name")
+    else:
+        traits = _known(path, facts, found)
+    sides = {}
+    for side in ("video", "text"):
+        known = traits.heads if side == "video" else None
+        sides[side] = tower_facts(
+            facts, side, [(known, traits.origin), clip_heads(found[side]["width"])],
+            [(traits.activation, traits.origin)], [(1e-5, "as in CLIP")],
+        )  # fmt: skip
+    made = architecture(
+        found, facts, sides,
+        pixel_mean=facts.take("mean", (traits.mean, traits.origin)),
+        pixel_std=facts.take("std", (traits.std, traits.origin)),
+        fit=facts.take("fit", (traits.fit, traits.origin)),
+    )  # fmt: skip
+    try:
+        tokenizer = tokenizer or tokenizer_without_file(made.vocab_size)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return Parts(kind, made, tensors, tokenizer, facts.origins)
+
+
+def _known(path: Path, facts: Facts, found: dict[str, Any]) -> Traits:
+    """What is known of a model of these sizes, else OpenAI's ways, which is said.
+
+    Raises:
+        CheckpointError: two known models fit.
+    """
+    traits = identify(path, found, facts.said("activation"), facts.said("mean"))
+    if traits is not None:
+        return traits
+    if facts.said("activation") is None:
+        notice(
+            f"{path}: a model of unknown sizes, and nothing beside it says what it computes: taken as OpenAI's "
+            "(quick_gelu). If it was trained by open_clip, that is mostly gelu: say ?activation=gelu"
+        )
+    return Traits("as OpenAI's; nothing says so", mean=CLIP_MEAN, std=CLIP_STD)
