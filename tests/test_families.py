@@ -338,6 +338,14 @@ def test_two_known_models_of_the_same_sizes_are_asked_about(model):
     assert "\n" not in str(error.value)
 
 
+def test_open_clips_file_without_its_config_is_asked_about(tmp_path):
+    file = shutil.copy(OPEN_CLIP / "quick-gelu" / "open_clip_model.safetensors", tmp_path)
+    with pytest.raises(CheckpointError, match=r"open_clip_config\.json .*\?activation=gelu"):
+        msta.load_backbone(file)
+    backbone = msta.load_backbone(f"{file}?activation=quick_gelu&heads=3&text_heads=4")
+    check(backbone, "quick-gelu")
+
+
 def test_unknown_sizes_without_a_word_are_said(caplog):
     file = DATA / "open_clip" / "quick-gelu" / "open_clip_model.safetensors"
     from msta.backbone.checkpoints import strip

@@ -24,7 +24,7 @@ from torch import Tensor
 from msta.errors import CheckpointError, in_short
 from msta.notices import notice
 
-_WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state", "module")
+_WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state", "module", "checkpoint", "model_ema", "ema")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -140,7 +140,7 @@ RESBLOCKS = [
 
 
 # What training scripts wrap around a model, taken off the front of a name, one after the other.
-_PREFIXES = ("module.", "model.", "clip_model.", "clip.", "_orig_mod.")
+_PREFIXES = ("module.", "model.", "clip_model.", "clip.", "net.", "_orig_mod.", "_fsdp_wrapped_module.")
 
 
 def strip(tensors: Tensors) -> Tensors:

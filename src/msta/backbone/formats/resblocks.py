@@ -104,8 +104,13 @@ def _known(path: Path, facts: Facts, found: dict[str, Any]) -> Traits:
     if traits is not None:
         return traits
     if facts.said("activation") is None:
+        if path.name.startswith("open_clip"):
+            raise CheckpointError(
+                f"{path}: by its name this is an open_clip model, and only its open_clip_config.json says what it "
+                "computes; put that beside it, or say ?activation=gelu (most of them) or ?activation=quick_gelu"
+            )
         notice(
             f"{path}: a model of unknown sizes, and nothing beside it says what it computes: taken as OpenAI's "
-            "(quick_gelu). If it was trained by open_clip, that is mostly gelu: say ?activation=gelu"
+            "(quick_gelu, heads 64 wide). If it was trained by open_clip, that is mostly gelu: say ?activation=gelu"
         )
     return Traits("as OpenAI's; nothing says so", mean=CLIP_MEAN, std=CLIP_STD)
