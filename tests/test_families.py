@@ -59,6 +59,39 @@ def test_open_clip_folders_equal_open_clip(family, tmp_path):
     check(msta.load_backbone(f"{folder / 'open_clip_pytorch_model.bin'}{options(family)}"), family)
 
 
+def test_the_perception_encoders_own_file_equals_open_clips(tmp_path):
+    """Its names, by the table with which timm 1.0.31 turns them into its own (_convert_pe), backwards."""
+    state = load_file(OPEN_CLIP / "pe-core" / "open_clip_model.safetensors")
+    state["visual.trunk.head.bias"] = torch.zeros(24)  # the original has none
+    folder = shutil.copytree(OPEN_CLIP / "pe-core", tmp_path / "timm")
+    save_file(state, folder / "open_clip_model.safetensors")
+    theirs = {}
+    swaps = [("visual.trunk.", "visual."), ("patch_embed.proj", "conv1"), ("cls_token", "class_embedding"),
+             ("visual.pos_embed", "visual.positional_embedding"), ("visual.blocks.", "visual.transformer.resblocks."),
+             ("norm_pre", "ln_pre"), ("visual.norm.", "visual.ln_post."), ("attn.qkv.", "attn.in_proj_"),
+             ("attn.proj.", "attn.out_proj."), ("attn_pool.norm.", "attn_pool.layernorm."), ("norm1.", "ln_1."),
+             ("norm2.", "ln_2."), ("mlp.fc1.", "mlp.c_fc."), ("mlp.fc2.", "mlp.c_proj."), ("latent", "probe"),
+             ("attn_pool.proj.", "attn_pool.attn.out_proj.")]  # fmt: skip
+    for name, tensor in state.items():
+        ours = name.removeprefix("text.") if name.startswith("text.") else name
+        for timm, own in swaps if name.startswith("visual.") else ():
+            ours = ours.replace(timm, own)
+        theirs[ours] = tensor.squeeze(0) if name.endswith(("pos_embed", "cls_token")) else tensor
+    theirs["visual.class_embedding"] = theirs["visual.class_embedding"].flatten()
+    theirs["visual.proj"] = theirs.pop("visual.head.weight").T
+    del theirs["visual.head.bias"]
+    for part in ("weight", "bias"):
+        q, kv = (theirs.pop(f"visual.attn_pool.{layer}.{part}") for layer in ("q", "kv"))
+        theirs[f"visual.attn_pool.attn.in_proj_{part}"] = torch.cat((q, kv))
+    torch.save({name: tensor.contiguous() for name, tensor in theirs.items()}, tmp_path / "PE.pt")
+    said = "heads=3&text_heads=4"
+    own, timm = msta.load_backbone(f"{tmp_path / 'PE.pt'}?{said}"), open_clip_backbone("pe-core", folder)
+    video, ids = torch.randn(2, 2, 3, 32, 32), load_file(OPEN_CLIP / "pe-core" / "io.safetensors")["ids"]
+    assert relative(own.encode_video(video), timm.encode_video(video)) < 1e-6
+    assert relative(own.encode_text(ids), timm.encode_text(ids)) < 1e-6
+    assert own.pixel_mean.tolist() == [0.5] * 3
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_exact_reference_agrees(family):
     backbone, video = open_clip_backbone(family), torch.randn(2, 3, 3, 32, 32)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from msta.backbone.architecture import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from msta.backbone.architecture import CLIP_MEAN, CLIP_STD, HALF, IMAGENET_MEAN, IMAGENET_STD, PERCEPTION_ENCODER
 from msta.backbone.dual_encoder import DualEncoder
 from msta.backbone.formats.parts import (
     RESBLOCKS,
@@ -31,6 +31,12 @@ from msta.backbone.tokenizer import Tokenizer, tokenizer_without_file
 from msta.errors import CheckpointError
 from msta.notices import notice
 
+_ATTENTION_POOLING = [  # PE-Core's own
+    (r"^video\.attn_pool\.probe$", "video.attention_pooling.query"),
+    (r"^video\.attn_pool\.layernorm\.", "video.attention_pooling.ln."),
+    (r"^video\.attn_pool\.", "video.attention_pooling."),
+]
+
 
 def load(raw: Tensors, path: Path, facts: Facts, tokenizer: Tokenizer | None, base: DualEncoder | None) -> Parts:
     """Tensors without prefixes -> the model.
@@ -47,7 +53,8 @@ def load(raw: Tensors, path: Path, facts: Facts, tokenizer: Tokenizer | None, ba
     """
     joint = any("temporal_positional_embedding" in name for name in raw)
     fine_tuned = any(name.startswith("image_encoder.") for name in raw)
-    kind = "ViCLIP" if joint else "a fine-tuned CLIP" if fine_tuned else "OpenAI CLIP"
+    perception = "visual.attn_pool.probe" in raw
+    kind = "ViCLIP" if joint else "a fine-tuned CLIP" if fine_tuned else "PE-Core" if perception else "OpenAI CLIP"
     if not any(name.startswith(("vision_encoder.", "image_encoder.", "visual.")) for name in raw):
         raise CheckpointError(
             f"{path}: no CLIP or ViCLIP: no video or image tower among its {len(raw)} tensors "
@@ -55,7 +62,9 @@ def load(raw: Tensors, path: Path, facts: Facts, tokenizer: Tokenizer | None, ba
         )
     if any(".layer1." in name or ".attnpool." in name for name in raw):
         raise CheckpointError(f"{path}: a CLIP with a ResNet image tower; only vision transformers are supported")
-    tensors = rename(raw, RESBLOCKS)
+    tensors = rename(rename(raw, RESBLOCKS), _ATTENTION_POOLING)
+    if perception:
+        tensors["video.attention_pooling.query"] = tensors["video.attention_pooling.query"].flatten()
     if joint:
         positions = tensors["video.temporal_positional_embedding"]
         tensors["video.temporal_positional_embedding"] = positions.reshape(-1, positions.shape[-1])
@@ -70,6 +79,8 @@ def load(raw: Tensors, path: Path, facts: Facts, tokenizer: Tokenizer | None, ba
         traits = Traits("ViCLIP's code", mean=IMAGENET_MEAN, std=IMAGENET_STD, fit="squash")
     elif fine_tuned:  # X-CLIP's data pipeline, which ViFi-CLIP and TC-CLIP took over, has ImageNet's statistics
         traits = Traits("ViFi-CLIP's code", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    elif perception:
+        traits = Traits("PE-Core's code", "gelu", HALF, HALF, "squash")
     elif "input_resolution" in raw or re.search("openai", path.name, re.IGNORECASE):
         traits = Traits("OpenAI's archive" if "input_resolution" in raw else "OpenAI's, by the file's name")
     else:
@@ -81,12 +92,13 @@ def load(raw: Tensors, path: Path, facts: Facts, tokenizer: Tokenizer | None, ba
             facts, side, [(known, traits.origin), clip_heads(found[side]["width"])],
             [(traits.activation, traits.origin)], [(1e-5, "as in CLIP")],
         )  # fmt: skip
-    made = architecture(
-        found, facts, sides,
-        pixel_mean=facts.take("mean", (traits.mean, traits.origin)),
-        pixel_std=facts.take("std", (traits.std, traits.origin)),
-        fit=facts.take("fit", (traits.fit, traits.origin)),
-    )  # fmt: skip
+    stated = {
+        **(PERCEPTION_ENCODER if perception else {}),
+        "pixel_mean": facts.take("mean", (traits.mean, traits.origin)),
+        "pixel_std": facts.take("std", (traits.std, traits.origin)),
+        "fit": facts.take("fit", (traits.fit, traits.origin)),
+    }
+    made = architecture(found, facts, sides, **stated)
     try:
         tokenizer = tokenizer or tokenizer_without_file(made.vocab_size)
     except CheckpointError as error:
