@@ -15,6 +15,7 @@ import msta
 from msta.adapters.task import Task
 from msta.backbone.prefix import prefix_length
 from msta.errors import ConfigError
+from msta.evaluation.evaluate import class_embeddings, view_probabilities
 from msta.methods import METHODS, method_config
 from msta.methods.st_adapter import STAdapter
 from msta.methods.wrapping import twin
@@ -122,6 +123,15 @@ def test_where_it_starts(name, choice, attention):
     frozen = msta.attach(backbone, "zero-shot")
     frozen.task = model.task
     assert (relative(scores(model, video), scores(frozen, video)) > 1e-4) == (name in NOT_FROZEN_AT_FIRST)
+
+
+@pytest.mark.parametrize("name", ["zero-shot", "msta", "linear-probe", "tip-adapter"])
+def test_probabilities_are_of_float32_scores_under_any_autocast(name):
+    model = stirred(made(name))
+    views, text = torch.randn(2, 64, 24), torch.randn(3, 24)
+    expected = view_probabilities(model, views, text)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(view_probabilities(model, views, text), expected)
 
 
 @pytest.mark.parametrize("attention", KINDS)
@@ -262,8 +272,6 @@ def test_tip_adapter_is_the_formula(trained, alpha, beta):
 
 @pytest.mark.parametrize("name", ["linear-probe", "tip-adapter"])
 def test_methods_without_names_refuse_other_classes(name):
-    from msta.evaluation.evaluate import class_embeddings
-
     model = made(name)
     assert class_embeddings(model, CLASSES, "{}").shape == (3, 24)
     for others in (CLASSES[:2], CLASSES[::-1], ("run", "jump", "fall")):

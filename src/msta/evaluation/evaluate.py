@@ -50,8 +50,9 @@ def read_views(model: AdaptedModel, views: Sequence[Tensor | Tokens], text: Tens
 
 @torch.no_grad()
 def view_probabilities(model: AdaptedModel, embeddings: Tensor, text: Tensor) -> Tensor:
-    """Video [V, B, D], text [K, D] -> [V, B, K]."""
-    return torch.stack([model.logits(view, text).softmax(-1) for view in embeddings])
+    """Video [V, B, D], text [K, D] -> [V, B, K], in float32 under any autocast: in bf16, scores would tie."""
+    with torch.autocast(embeddings.device.type, enabled=False):
+        return torch.stack([model.logits(view.float(), text.float()).softmax(-1) for view in embeddings])
 
 
 def evaluate(
