@@ -127,3 +127,18 @@ def test_a_gradient_that_the_caller_wants_of_the_clip_is_there(attention):
         model.encode_video(video).square().sum().backward()
         found.append(video.grad)
     torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-4 * found[0].abs().max().item())
+
+
+@pytest.mark.parametrize("method", ["zero-shot", "msta", "lora", "adaptformer"])
+@pytest.mark.parametrize("attention", KINDS)
+def test_torch_compile_follows_blocks_and_videos_whole(attention, method):
+    backbone = msta.random_backbone(tiny(attention))
+    model = stirred(msta.attach(backbone, msta.MSTAConfig(dim=8) if method == "msta" else method))
+    video = torch.randn(2, 4, 3, 32, 32)
+    x, layout = model.backbone.video.embed(video)
+    torch._dynamo.reset()
+    for block in model.backbone.video.blocks:
+        compiled = torch.compile(block, backend="eager", fullgraph=True)
+        assert torch.equal(compiled(x, layout), block(x, layout))
+    encode = torch.compile(model.encode_video, backend="eager", fullgraph=True)
+    assert torch.equal(encode(video), model.encode_video(video))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 
@@ -49,22 +48,26 @@ class TowerShape:
 
 
 _QUICK = 1.702
-_exact_reference = ContextVar("exact_reference", default=False)
+_exact_reference = False
 
 
 @contextmanager
 def exact_reference_mode() -> Iterator[None]:
-    """Within it, blocks and adapters compute what the papers write, step by step: the reference for their shortcuts."""
-    before = _exact_reference.set(True)
+    """Within it, blocks and adapters compute what the papers write, step by step: the reference for their shortcuts.
+
+    It holds for all threads: each way gives the same but for rounding, and torch.compile can follow a plain variable.
+    """
+    global _exact_reference
+    before, _exact_reference = _exact_reference, True
     try:
         yield
     finally:
-        _exact_reference.reset(before)
+        _exact_reference = before
 
 
 def in_exact_reference_mode() -> bool:
     """Whether a product must not take a factor or a sum along, which gives the same in fewer passes over memory."""
-    return _exact_reference.get()
+    return _exact_reference
 
 
 @runtime_checkable

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import repeat
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -21,8 +20,6 @@ from msta.backbone.blocks import ParallelAdapter, Tower
 from msta.backbone.layout import VideoLayout
 from msta.backbone.text import TextTower
 from msta.backbone.video import VideoTower
-
-T = TypeVar("T", Tensor, Tensor | None)
 
 _AFTER_THE_BLOCKS = ("ln_post.", "ln_final.", "proj", "attention_pooling.")
 
@@ -75,7 +72,7 @@ def video_prefix(tower: VideoTower, video: Tensor, kept: Tensor | None = None) -
         kept: int64 [B, n], the patches to go on with, in all frames of a clip; None for all.
     """
     blocks = None if video.requires_grad and torch.is_grad_enabled() else prefix_length(tower)
-    with _without_autograd(blocks):
+    with _autograd_unless(blocks):
         x, layout = tower.embed(video)
         if kept is not None:
             x, layout = layout.keep(x, kept)
@@ -83,7 +80,7 @@ def video_prefix(tower: VideoTower, video: Tensor, kept: Tensor | None = None) -
         if blocks:
             x = torch.cat([tower.run(part, 0, blocks, layout=layout) for part in x.split(few)])
         frozen_output = torch.cat([frozen(part, layout) for part in x.split(few)]) if frozen else None
-    return Tokens(_for_autograd(x), blocks or 0, tower.query_index(x), layout, _for_autograd(frozen_output))
+    return Tokens(x, blocks or 0, tower.query_index(x), layout, frozen_output)
 
 
 def frozen_part(tower: Tower, blocks: int | None) -> Callable[[Tensor, VideoLayout | None], Tensor] | None:
@@ -94,9 +91,9 @@ def frozen_part(tower: Tower, blocks: int | None) -> Callable[[Tensor, VideoLayo
     return block.frozen_part if isinstance(block, ParallelAdapter) else None
 
 
-def _without_autograd(blocks: int | None) -> torch.inference_mode:
-    """For a prefix of so many blocks; where there is none, only if the caller wants no gradients either."""
-    return torch.inference_mode(blocks is not None or torch.is_inference_mode_enabled())
+def _autograd_unless(blocks: int | None) -> torch.set_grad_enabled:
+    """No gradients for a prefix of so many blocks; as the caller has it if there is none."""
+    return torch.set_grad_enabled(torch.is_grad_enabled() and blocks is None)
 
 
 def tensors_per_sequence(tower: Tower) -> int:
@@ -128,11 +125,11 @@ def text_prefix(tower: TextTower, token_ids: Tensor) -> Tokens:
     end = tower.end_of_text(token_ids)
     if tower.causal:
         token_ids = token_ids[:, : int(end.max()) + 1]
-    with _without_autograd(blocks):
+    with _autograd_unless(blocks):
         x = tower.run(tower.embed(token_ids), 0, blocks or 0)
         frozen = frozen_part(tower, blocks)
         frozen_output = frozen(x, None) if frozen else None
-    return Tokens(_for_autograd(x), blocks or 0, end, frozen_output=_for_autograd(frozen_output))
+    return Tokens(x, blocks or 0, end, frozen_output=frozen_output)
 
 
 def suffix(tower: VideoTower | TextTower, tokens: Tokens) -> Tensor:
@@ -157,8 +154,3 @@ def at_once(x: Tensor, layout: VideoLayout) -> int:
         return max(1, len(x))
     a_clip = 1 if layout.class_token == "shared" else layout.frames
     return a_clip * max(1, 2048 // (a_clip * x.shape[1]))
-
-
-def _for_autograd(x: T) -> T:
-    """What inference mode made, for use outside of it."""
-    return x.clone() if x is not None and x.is_inference() else x
