@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from msta.config import make_config, read_config
 from msta.data.catalog import Clip
 from msta.data.clips import ClipDataset, ClipFormat, Failures, make_loader
 from msta.errors import CheckpointError, Interrupted, MSTAError
+from msta.training import loop as loop_module
 from msta.training import state as state_module
 from msta.training import step as step_module
 from msta.training.loop import train
@@ -295,6 +297,28 @@ def test_without_memory_the_run_says_what_to_lower_or_lowers_it(clips, backbone,
     assert losses(tmp_path / "auto") == pytest.approx(losses(whole), abs=1e-5)
     progress = read_progress(tmp_path / "auto" / "checkpoints")[1]
     assert (progress.batch_size, progress.step_clips) == (1, 4)
+
+
+def test_a_step_that_lacked_memory_holds_nothing_when_it_is_tried_again(clips, backbone, tmp_path, monkeypatch):
+    held, halve = [], loop_module._halve_micro_batches
+
+    def encode_video(model, video):
+        activations = embed(model, video)
+        if len(activations) > 1 and activations.requires_grad:
+            held.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return activations
+
+    def halved(*arguments):
+        seen.append([each() is None for each in held])
+        halve(*arguments)
+
+    embed, seen = AdaptedModel.encode_video, []
+    monkeypatch.setattr(AdaptedModel, "encode_video", encode_video)
+    monkeypatch.setattr(loop_module, "_halve_micro_batches", halved)
+    train(config(clips, backbone, "train.auto_batch=true", "eval.clips=1"), tmp_path / "auto", QUIET)
+    assert seen
+    assert all(all(freed) for freed in seen)
 
 
 def test_a_loss_that_is_no_number_stops_at_the_last_good_state_and_names_the_clips(

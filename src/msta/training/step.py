@@ -138,6 +138,7 @@ class TrainStep:
         """
         parameters = self.model.trainable_parameters()
         self.optimizer.zero_grad()
+        lacking = ""
         try:
             if self._text is None:
                 self._text = self._encode_prompts()
@@ -147,8 +148,10 @@ class TrainStep:
         except (MemoryError, RuntimeError) as error:
             if not _lacks_memory(error):
                 raise
+            lacking = " ".join(str(error).split())[:120]
+        if lacking:  # raised here, since the first error would keep the frames that hold the activations
             self.optimizer.zero_grad()
-            raise OutOfMemory(" ".join(str(error).split())[:120]) from None
+            raise OutOfMemory(lacking)
         self._text = None
         here = [float(torch.stack(each).double().sum()) if each else 0.0 for each in done.losses.values()]
         n, stops, saves, *totals = self.processes.all_reduce_numbers(
