@@ -158,6 +158,23 @@ def test_a_long_text_is_cut_and_keeps_its_end(joint_backbone, caplog):
     assert "longer than the backbone's 16 tokens" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda b: b.encode_text("push"), "encode_text: expected token ids.*got a str"),
+        (lambda b: b.encode_text(["push"]), "encode_text: expected token ids.*got a list"),
+        (lambda b: b.encode_text(torch.zeros(1, 4)), "encode_text: .*float32 numbers"),
+        (lambda b: b.encode_video(torch.zeros(1, 4, 3, 32, 32, dtype=torch.uint8)), "encode_video: .*uint8 numbers"),
+        (lambda b: b.encode_video("clip.mp4"), "encode_video: .*got a str"),
+        (lambda b: msta.attach("toy", "msta"), "attach: backbone: .*load_backbone.*'toy'"),
+        (lambda b: msta.attach(b, 3), "attach: method: .*got 3"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(backbone, call, message):
+    with pytest.raises(TypeError, match=message):
+        call(backbone)
+
+
 def test_one_string_is_no_list_of_texts(joint_backbone):
     with pytest.raises(TypeError, match="list"):
         joint_backbone.tokenize("push")

@@ -71,6 +71,7 @@ def video_prefix(tower: VideoTower, video: Tensor, kept: Tensor | None = None) -
         video: [B, T, 3, H, W], normalised.
         kept: int64 [B, n], the patches to go on with, in all frames of a clip; None for all.
     """
+    tower.check(video)
     blocks = None if video.requires_grad and torch.is_grad_enabled() else prefix_length(tower)
     with _autograd_unless(blocks):
         x, layout = tower.embed(video)

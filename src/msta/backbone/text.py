@@ -52,7 +52,14 @@ class TextTower(Tower):
         return self.project(pick(x, self.end_of_text(token_ids)))
 
     def end_of_text(self, token_ids: Tensor) -> Tensor:
-        """Where each text is read: int64 [k]."""
+        """Where each text is read: int64 [k].
+
+        Raises:
+            TypeError: no tensor of whole numbers.
+        """
+        if not isinstance(token_ids, Tensor) or token_ids.is_floating_point():
+            got = f"{token_ids.dtype} numbers" if isinstance(token_ids, Tensor) else f"a {type(token_ids).__name__}"
+            raise TypeError(f"encode_text: expected token ids, int64 [texts, tokens], as tokenize gives, got {got}")
         if self.pooling == "last":
             return torch.full_like(token_ids[:, 0], token_ids.shape[1] - 1)
         if self.eos_token_id is None:

@@ -47,14 +47,30 @@ class VideoTower(Tower):
         x, layout = self.embed(video)
         return self.pool(self.run(x, layout=layout), layout)
 
+    @staticmethod
+    def check(video: Tensor) -> None:
+        """Refuse what is no video.
+
+        Raises:
+            TypeError: no tensor of floats.
+            ValueError: not [b, t, 3, H, W], or no frames.
+        """
+        if not isinstance(video, Tensor) or not video.is_floating_point():
+            got = f"{video.dtype} numbers" if isinstance(video, Tensor) else f"a {type(video).__name__}"
+            raise TypeError(
+                "encode_video: expected a float tensor [batch, frames, 3, height, width], normalised as "
+                f"(pixels / 255 - pixel_mean) / pixel_std, got {got}"
+            )
+        if video.ndim != 5 or video.shape[2] != 3 or video.shape[1] < 1:
+            raise ValueError(f"expected a video [batch, frames, 3, height, width], got {list(video.shape)}")
+
     def embed(self, video: Tensor) -> tuple[Tensor, VideoLayout]:
         """Tokens before the first block, and their layout.
 
         Raises:
-            ValueError: not [b, t, 3, H, W], no frames, or H, W not multiples of the patch size.
+            TypeError, ValueError: see :meth:`check`; or H, W are no multiples of the patch size.
         """
-        if video.ndim != 5 or video.shape[2] != 3 or video.shape[1] < 1:
-            raise ValueError(f"expected a video [batch, frames, 3, height, width], got {list(video.shape)}")
+        self.check(video)
         b, t, _, height, width = video.shape
         if height % self.patch_size or width % self.patch_size or not (height and width):
             raise ValueError(

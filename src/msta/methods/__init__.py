@@ -49,7 +49,12 @@ def attach(backbone: DualEncoder, method: MethodConfig | str, *, exact_reference
 
     Raises:
         ConfigError: no such method, or settings that do not fit the backbone.
+        TypeError: no backbone, or no method.
     """
+    if not isinstance(backbone, DualEncoder):
+        raise TypeError(f"attach: backbone: expected what msta.load_backbone gives, got {backbone!r:.60}")
+    if not isinstance(method, (str, MethodConfig)):
+        raise TypeError(f"attach: method: expected a name or a config such as MSTAConfig(dim=64), got {method!r:.60}")
     model = (method_config(method) if isinstance(method, str) else method).attach(backbone)
     model.exact_reference = exact_reference
     return model
