@@ -109,6 +109,18 @@ def make_config(
     return _validate(tree)
 
 
+def changed(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
+    """A copy of ``config`` with other ``settings`` (dotted name -> value).
+
+    Raises:
+        ConfigError: one line that names the setting at fault.
+    """
+    tree = config.model_dump()
+    for name, value in settings.items():
+        _put(tree, name, value)
+    return _validate(tree)
+
+
 def read_preset(preset: str, protocol: str = "few-shot", dataset: str = "") -> dict[str, Any]:
     """The settings of a preset, as a tree.
 

@@ -58,7 +58,7 @@ def protocol(
     Writes DIR/report.html, results.md, results.tex and results.json, and keeps every prediction. The checkpoint is
     selected on validation clips; train.watch_test=true also prints the authors' choice, by test clips, as test-leak.
     """
-    from msta.studies.protocol_report import summary, write_report
+    from msta.studies.protocol_report import main_table, write_report
     from msta.studies.protocols import Request
     from msta.studies.running import run_protocol
 
@@ -85,13 +85,13 @@ def protocol(
     if as_json:
         print_json(results)
     else:
-        print(summary(results))
+        print(main_table(results["rows"]).markdown())
         print(f"Report: {out / 'report.html'}")
 
 
 @command(epilog="Example: msta ablate --data clips/ --shots 8 --axes dim,temporal,towers --out runs/ablation")
 def ablate(
-    data: Annotated[Path, typer.Option(help="As for train.")],
+    data: Annotated[str, typer.Option(help="[NAME=]PATH[?setting=value&…].")],
     out: Annotated[Path, typer.Option(help="Runs, table and figures. Given again, it goes on.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting, of all runs.")
@@ -113,7 +113,7 @@ def ablate(
     """
     from msta.studies.ablation import Ablation
     from msta.studies.ablation import ablate as run
-    from msta.studies.ablation_report import table
+    from msta.studies.ablation_report import markdown
 
     chosen, numbers = tuple(listed(axes)) if axes is not None else None, tuple(integers(seeds, "--seeds"))
     asked = Ablation(data, novel, chosen, shots, numbers, preset, tuple(overrides or ()), backbone, base)
@@ -121,7 +121,7 @@ def ablate(
     if as_json:
         print_json(result)
     else:
-        print(table(result), end="")
+        print(markdown(result), end="")
 
 
 @command(

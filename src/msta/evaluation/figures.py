@@ -23,7 +23,8 @@ LABELLED = 40
 """Up to so many classes are named on an axis."""
 
 
-def _figure(height: float, width: float = WIDTH, rows: int = 1) -> tuple[Figure, list[Axes]]:
+def blank(height: float, width: float = WIDTH, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of so many inches, and its axes, one below the other."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -37,7 +38,8 @@ def _figure(height: float, width: float = WIDTH, rows: int = 1) -> tuple[Figure,
     return figure, axes
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """A figure as PNG."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()
@@ -51,7 +53,7 @@ def case(row: dict[str, Any]) -> str:
 
 def accuracy_by_shots(rows: Sequence[dict[str, Any]]) -> bytes:
     """Top-1 against shots, a line a method, with intervals; what trains nothing is a level."""
-    figure, (axes,) = _figure(3.2)
+    figure, (axes,) = blank(3.2)
     shots = sorted({row["shots"] for row in rows if row["shots"]})
     for colour, method in zip(_cycle(), dict.fromkeys(row["label"] for row in rows), strict=False):
         own = sorted((r for r in rows if r["label"] == method), key=lambda r: r["shots"] or 0)
@@ -68,12 +70,12 @@ def accuracy_by_shots(rows: Sequence[dict[str, Any]]) -> bytes:
     axes.set_xlabel("clips a class", fontsize=9)
     axes.set_ylabel("top-1, %", fontsize=9)
     axes.legend(frameon=False, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def accuracy_bars(rows: Sequence[dict[str, Any]]) -> bytes:
     """Top-1 of each row with its interval."""
-    figure, (axes,) = _figure(0.7 + 0.36 * len(rows))
+    figure, (axes,) = blank(0.7 + 0.36 * len(rows))
     methods = list(dict.fromkeys(row["label"] for row in rows))
     for i, row in enumerate(rows):
         error = [[row["top1"] - row["low"]], [row["high"] - row["top1"]]]
@@ -83,12 +85,12 @@ def accuracy_bars(rows: Sequence[dict[str, Any]]) -> bytes:
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("top-1, %", fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def trainable_share(rows: Sequence[dict[str, Any]]) -> bytes:
     """Top-1 against the share of the parameters that train."""
-    figure, (axes,) = _figure(3.0)
+    figure, (axes,) = blank(3.0)
     axes.set_xscale("symlog", linthresh=0.01)
     for colour, method in zip(_cycle(), dict.fromkeys(row["label"] for row in rows), strict=False):
         own = [row for row in rows if row["label"] == method]
@@ -99,12 +101,12 @@ def trainable_share(rows: Sequence[dict[str, Any]]) -> bytes:
     axes.set_ylabel("top-1, %", fontsize=9)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def pareto_front(at: Mapping[str, tuple[float, float]], x: str, y: str, *, logarithmic: bool) -> bytes:
     """Names at (cost, accuracy); a line joins those that no other beats in both."""
-    figure, (axes,) = _figure(3.6)
+    figure, (axes,) = blank(3.6)
     if logarithmic:
         axes.set_xscale("symlog", linthresh=0.01)
     best = -np.inf
@@ -122,7 +124,7 @@ def pareto_front(at: Mapping[str, tuple[float, float]], x: str, y: str, *, logar
     axes.grid(alpha=0.25)
     figure.draw_without_rendering()  # the layout moves the points
     _name_points(axes, at)
-    return _png(figure)
+    return png(figure)
 
 
 def _name_points(axes: Axes, at: Mapping[str, tuple[float, float]]) -> None:
@@ -147,7 +149,7 @@ def learning_curves(logs: Mapping[str, Sequence[dict[str, Any]]]) -> bytes:
     Where nothing was validated there is nothing below.
     """
     validated = any("loss" not in line for log in logs.values() for line in log)
-    figure, panels = _figure(4.2 if validated else 2.4, rows=2 if validated else 1)
+    figure, panels = blank(4.2 if validated else 2.4, rows=2 if validated else 1)
     above, below = panels[0], panels[-1]
     for colour, (name, log) in zip(COLOURS[1:] * len(logs), logs.items(), strict=False):
         by_epoch: dict[int, list[float]] = {}
@@ -169,14 +171,14 @@ def learning_curves(logs: Mapping[str, Sequence[dict[str, Any]]]) -> bytes:
         below.set_ylim(top=min(102, below.get_ylim()[1]))
     below.set_xlabel("epoch (below: validation; dotted: test, if watched)" if validated else "epoch", fontsize=9)
     above.legend(frameon=False, fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def confusion_matrix(counts: Integers, classes: Sequence[str]) -> bytes:
     """Rows are true classes, each in shares of its clips."""
     many = len(classes) > LABELLED
     side = 4.6 if many else max(WIDTH, 0.27 * len(classes) + 1.9)
-    figure, (axes,) = _figure(side, side)
+    figure, (axes,) = blank(side, side)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     if not many:
@@ -187,7 +189,7 @@ def confusion_matrix(counts: Integers, classes: Sequence[str]) -> bytes:
             axes.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=8, color=colour)
     axes.set_xlabel("predicted", fontsize=9)
     axes.set_ylabel("true", fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def class_bars(values: Mapping[str, Array], classes: Sequence[str]) -> bytes:
@@ -195,7 +197,7 @@ def class_bars(values: Mapping[str, Array], classes: Sequence[str]) -> bytes:
     last = list(values.values())[-1]
     order = np.argsort(last, kind="stable")
     order = order[~np.isnan(last[order])][:LABELLED]
-    figure, (axes,) = _figure(1.0 + 0.16 * (1 + len(values)) * len(order))
+    figure, (axes,) = blank(1.0 + 0.16 * (1 + len(values)) * len(order))
     for k, (name, each) in enumerate(values.items()):
         at = np.arange(len(order)) + (k - (len(values) - 1) / 2) * 0.8 / len(values)
         axes.barh(at, each[order], 0.76 / len(values), color=COLOURS[k % len(COLOURS)], label=name)
@@ -204,12 +206,12 @@ def class_bars(values: Mapping[str, Array], classes: Sequence[str]) -> bytes:
     axes.set_xlim(0, 100)
     axes.set_xlabel("right, % of the class's clips", fontsize=9)
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def reliability_diagram(curves: Mapping[str, tuple[Array, Integers]]) -> bytes:
     """Accuracy against confidence; on the diagonal both are equal. ``curves``: name -> probabilities, labels."""
-    figure, (axes,) = _figure(3.4)
+    figure, (axes,) = blank(3.4)
     axes.plot([0, 100], [0, 100], color="#9aa5b1", linewidth=1)
     for colour, (name, (probabilities, labels)) in zip(COLOURS[1:], curves.items(), strict=False):
         confidence, right, share = reliability(probabilities, labels, 10)
@@ -219,7 +221,7 @@ def reliability_diagram(curves: Mapping[str, tuple[Array, Integers]]) -> bytes:
     axes.set_xlabel("confidence, % (larger: more clips)", fontsize=9)
     axes.set_ylabel("right, %", fontsize=9)
     axes.legend(frameon=False, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def embedding_map(predictions: Predictions, most: int = 2000) -> bytes | None:
@@ -239,7 +241,7 @@ def embedding_map(predictions: Predictions, most: int = 2000) -> bytes | None:
     palette = matplotlib.colormaps["tab20"]
     classes = predictions.classes
     named = len(classes) <= 20
-    figure, (axes,) = _figure(3.6 + (0.19 * ((len(classes) + 1) // 2) if named else 0))
+    figure, (axes,) = blank(3.6 + (0.19 * ((len(classes) + 1) // 2) if named else 0))
     for label in np.unique(labels):
         own, colour = labels == label, palette(label % 20)
         axes.scatter(at[own & right, 0], at[own & right, 1], s=22, color=colour, label=classes[label])
@@ -250,7 +252,7 @@ def embedding_map(predictions: Predictions, most: int = 2000) -> bytes | None:
         axes.spines[side].set_visible(False)
     if named:
         figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def film_strip(frames: np.ndarray) -> bytes:

@@ -6,8 +6,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from msta.evaluation.figures import blank, png
 from msta.evaluation.report import AFTER, BEFORE
-from msta.files import replacing, write_bytes
+from msta.evaluation.tables import Column, Table
+from msta.files import write_bytes
 
 MEASURED = {"top1": "top-1", "novel": "novel", "harmonic_mean": "harmonic mean"}
 """Figures of a cell -> columns."""
@@ -16,40 +18,36 @@ _COLOURS = (AFTER, BEFORE, "#c8553d")
 
 def write_ablation(out: Path, result: dict[str, Any]) -> None:
     """Write ``out``/ablation.md and ``out``/AXIS.png."""
-    write_bytes(out / "ablation.md", table(result).encode())
+    write_bytes(out / "ablation.md", markdown(result).encode())
     for axis, title in result["axes"].items():
         draw(out / f"{axis}.png", axis, title, result)
 
 
-def table(result: dict[str, Any]) -> str:
-    """Markdown: mean and, in brackets, standard deviation over the seeds. What changes nothing is in bold."""
-    columns = _measured(result)
-    shots = "all clips" if result["shots"] is None else f"{result['shots']} clips"
-    seeds = ", ".join(map(str, result["seeds"]))
-    lines = [
-        f"{result['backbone']}, {shots} a class, seeds {seeds}; percent, mean (deviation).",
-        "",
-        "| varied | | trained parameters | " + " | ".join(columns.values()) + " |",
-        "|---|---|---|" + "---|" * len(columns),
-    ]
+def markdown(result: dict[str, Any]) -> str:
+    """A table: mean and, in brackets, standard deviation over the seeds. What changes nothing is in bold."""
+    measured = _measured(result)
+    rows: list[dict[str, Any]] = []
     for axis, title in result["axes"].items():
         for label, cells in _of(result, axis).items():
-            figures = [_spread([cell[name] for cell in cells]) for name in columns]
-            point = f"**{label}**" if cells[0]["unchanged"] else label
-            lines.append(f"| {title} | {point} | {cells[0]['trainable']:,} | " + " | ".join(figures) + " |")
-            title = ""
-    return "\n".join(lines) + "\n"
+            rows.append({
+                "varied": title if not rows or rows[-1]["axis"] != axis else "", "axis": axis,
+                "point": f"**{label}**" if cells[0]["unchanged"] else label, "trainable": cells[0]["trainable"],
+                **{name: _spread([cell[name] for cell in cells]) for name in measured},
+            })  # fmt: skip
+    columns = [
+        Column("varied", "varied"), Column("", "point"), Column("trained parameters", "trainable", ","),
+        *(Column(title, name, ">") for name, title in measured.items()),
+    ]  # fmt: skip
+    shots = "all clips" if result["shots"] is None else f"{result['shots']} clips"
+    seeds = ", ".join(map(str, result["seeds"]))
+    about = f"{result['backbone']}, {shots} a class, seeds {seeds}; percent, mean (deviation)."
+    return f"{about}\n\n{Table(columns, rows).markdown()}"
 
 
 def draw(path: Path, axis: str, title: str, result: dict[str, Any]) -> None:
     """A PNG: every seed a dot, their mean a line; the point that changes nothing is marked."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     of = _of(result, axis)
-    figure = Figure(figsize=(max(4.0, 1.5 + 0.9 * len(of)), 3.2), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    figure, (axes,) = blank(3.2, max(4.0, 1.5 + 0.9 * len(of)))
     for (name, label), colour in zip(_measured(result).items(), _COLOURS, strict=False):
         means = []
         for x, cells in enumerate(of.values()):
@@ -62,15 +60,12 @@ def draw(path: Path, axis: str, title: str, result: dict[str, Any]) -> None:
             axes.axvline(x, color="#000000", alpha=0.12, linewidth=14, zorder=0)
     axes.set_xticks(range(len(of)), list(of), rotation=20 if max(map(len, of)) > 8 else 0)
     axes.set_xlim(-0.5, len(of) - 0.5)
-    axes.set_ylabel("accuracy, %")
+    axes.set_ylabel("accuracy, %", fontsize=9)
     axes.set_title(title, loc="left", fontsize=11)
     axes.grid(axis="y", alpha=0.25)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
     if len(axes.get_legend_handles_labels()[0]) > 1:
         axes.legend(frameon=False, fontsize=8)
-    with replacing(path) as aside:
-        figure.savefig(aside, format="png", metadata={"Software": None})
+    write_bytes(path, png(figure))
 
 
 def _measured(result: dict[str, Any]) -> dict[str, str]:

@@ -28,7 +28,8 @@ from msta.studies.datasets import READING, DatasetSplit, parse_datasets, refuse_
 FROZEN = "zero-shot"
 """The method that trains nothing: the baseline of every table."""
 
-FEW_SHOT, BASE_TO_NOVEL = (2, 4, 8, 16), (16,)
+FEW_SHOT: tuple[int | None, ...] = (2, 4, 8, 16)
+BASE_TO_NOVEL: tuple[int | None, ...] = (16,)
 """Shots, unless told otherwise."""
 
 
@@ -42,7 +43,7 @@ class Request:
         source: the same, what zero-shot trains on.
         target: the same, what zero-shot (and base-to-novel, if the classes are halved already) is measured on.
         methods: names, the baseline first.
-        shots: training clips a class; None: all, or the protocol's own.
+        shots: training clips a class, None among them for all; without any, the protocol's own.
         seeds: of splits and training.
         preset: of settings, by protocol where it has recipes by protocol; ``overrides`` (key=value) come after it.
         backbone: see :func:`load_backbone`; ``base`` as well.
@@ -57,7 +58,7 @@ class Request:
     source: tuple[str, ...] = ()
     target: tuple[str, ...] = ()
     methods: tuple[str, ...] = (FROZEN, "msta")
-    shots: tuple[int, ...] | None = None
+    shots: tuple[int | None, ...] | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
     preset: str = "small"
     overrides: tuple[str, ...] = ()
@@ -145,10 +146,11 @@ class Cell:
 def few_shot(request: Request, out: Path) -> Iterator[Cell]:
     """K clips a class, for several K. One split a seed: the test clips are the same for every K."""
     shots = request.shots or FEW_SHOT
+    most = None if None in shots else max(k for k in shots if k)
     second = _tests(request.second, "second", out, "second")
     for part, seed in _each(request.data, "--data", request.seeds):
         catalog = part.read()
-        csv = _divided(catalog, out, part, seed, shots=max(shots), request=request)
+        csv = _divided(catalog, out, part, seed, shots=most, request=request)
         for method in request.methods:
             tests = () if METHODS[method].closed_set else second
             for k in shots if method != FROZEN else shots[:1]:
@@ -264,7 +266,7 @@ def check(request: Request) -> None:
             raise ConfigError(f"--{name.removesuffix('s')}: give at least one")
         if len(set(values)) < len(values):  # type: ignore[arg-type]
             raise ConfigError(f"--{name}: one is given twice in {', '.join(map(str, values))}")
-    if any(k < 1 for k in request.shots or ()) or any(seed < 0 for seed in request.seeds):
+    if any(k is not None and k < 1 for k in request.shots or ()) or any(seed < 0 for seed in request.seeds):
         raise ConfigError("--shots are 1 or more, --seeds 0 or more")
     for method in request.methods:
         if method not in METHODS:
@@ -293,7 +295,7 @@ def _each(texts: Sequence[str], option: str, seeds: Sequence[int]) -> Iterator[t
             yield part, seed
 
 
-def _one(shots: Sequence[int] | None, why: str) -> int | None:
+def _one(shots: Sequence[int | None] | None, why: str) -> int | None:
     if shots is not None and len(shots) > 1:
         raise ConfigError(f"--shots: {why}, got {', '.join(map(str, shots))}")
     return shots[0] if shots else None

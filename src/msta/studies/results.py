@@ -75,6 +75,11 @@ class Run:
             }
         return figures
 
+    @property
+    def top1(self) -> float:
+        """Share of the clips that are right, in percent."""
+        return 100 * statistics.fmean(self.predictions.hits)
+
     def log(self) -> list[dict[str, Any]]:
         """Lines of the training's log."""
         file = self.folder / "log.jsonl"
@@ -168,7 +173,7 @@ class Results:
         base = (novel[0], "base", *novel[2:])
         drawn = [self.answers(group).resampled(seed) for seed, group in enumerate((base, novel))]
         low, high = interval(2 * drawn[0] * drawn[1] / np.maximum(drawn[0] + drawn[1], 1e-9))
-        runs = [{"seed": a.seed, "part": a.part, "top1": harmonic_mean(_top1(a), _top1(b))}
+        runs = [{"seed": a.seed, "part": a.part, "top1": harmonic_mean(a.top1, b.top1)}
                 for a, b in zip(self.groups[base], self.groups[novel], strict=True)]  # fmt: skip
         return self._named(novel) | {
             "set": "harmonic mean",
@@ -248,10 +253,6 @@ class Results:
             "environments": self.environments(),
             "cost": {"seconds": sum(cost.values()), "cells": cost},
         }
-
-
-def _top1(run: Run) -> float:
-    return 100 * statistics.fmean(run.predictions.hits)
 
 
 def _deviation(values: Sequence[float]) -> float | None:

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -31,13 +32,16 @@ from msta.studies.protocols import FROZEN, PROTOCOLS, Cell, Request, Test, check
 from msta.training.loop import train
 
 
-def run_protocol(request: Request, out: Path, console: Console) -> None:
+def run_protocol(
+    request: Request, out: Path, console: Console, *, vary: Callable[[Iterable[Cell]], Iterable[Cell]] = iter
+) -> None:
     """Run the cells that are not finished. Stopped, or given more seeds, shots or methods, it goes on.
 
     Args:
         request: what is asked for.
         out: data/ (the splits), runs/ (a folder a cell), protocol.json (what was asked for, and every cell).
         console: where the runs tell what they do.
+        vary: makes of the protocol's cells those that run.
 
     Raises:
         MSTAError: wrong data, files or settings; :class:`Interrupted` after Ctrl-C.
@@ -58,7 +62,7 @@ def run_protocol(request: Request, out: Path, console: Console) -> None:
         out.mkdir(parents=True, exist_ok=True)
     out = Path(os.path.abspath(out))
     try:
-        cells = list(PROTOCOLS[request.protocol](request, out))
+        cells = list(vary(PROTOCOLS[request.protocol](request, out)))
         for cell in cells:
             _check_same_run(out / "runs" / cell.folder, cell)
     except (MSTAError, KeyboardInterrupt):
