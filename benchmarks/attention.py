@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from msta.backbone.attention import attend
 from msta.memory import keep_freed_memory
-from msta.training.bench import alternate
+from msta.training.cost import alternate
 
 RESULTS = Path(__file__).parent / "results"
 SHAPES = {

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import msta
 from msta.adapters.scores import class_logits
 from msta.memory import keep_freed_memory
-from msta.training.bench import alternate
+from msta.training.cost import alternate
 from msta.training.losses import objective
 
 RESULTS = Path(__file__).parent / "results"

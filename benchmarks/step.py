@@ -27,8 +27,7 @@ from torch import Tensor
 import msta
 from msta.backbone.prefix import Tokens, pack_tokens, unpack_tokens
 from msta.memory import keep_freed_memory
-from msta.training.bench import alternate
-from msta.training.cost import count_step, flop_counter
+from msta.training.cost import alternate, count_step, flop_counter
 from msta.training.losses import objective
 
 RESULTS = Path(__file__).parent / "results"

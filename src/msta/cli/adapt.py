@@ -168,7 +168,7 @@ def info(
     """
     if plan:
         from msta.config import make_config
-        from msta.training.plan import plan as planned
+        from msta.training.cost import plan as planned
 
         if data is None:
             raise ConfigError("missing --data")

@@ -189,7 +189,7 @@ def bench(
 
     A ViCLIP-B/16 takes minutes on a CPU. Decoding is not in it: msta info --plan has that, and a whole run.
     """
-    from msta.training.bench import bench as run
+    from msta.training.cost import bench as run
 
     frozen = load_model(backbone, base, None).backbone
     print_facts(run(frozen, method, classes=classes, batch=batch, rounds=rounds), as_json)

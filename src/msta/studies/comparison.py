@@ -22,11 +22,11 @@ from msta.errors import ConfigError, MSTAError
 from msta.files import read_json, write_json
 from msta.methods import METHODS, attach
 from msta.studies.comparison_report import write_comparison
-from msta.studies.costs import measure_costs
 from msta.studies.datasets import parse_datasets
 from msta.studies.protocols import FROZEN, PROTOCOLS, Cell, Request, check
 from msta.studies.running import environment, run_protocol
 from msta.studies.tuning import Overrides, tune
+from msta.training.cost import measure_costs
 
 CASES = ("few-shot", "base-to-novel")
 SCHEDULES = ("equal", "own")

@@ -51,7 +51,7 @@ def write_comparison(
         out: the comparison's folder.
         asked: what was asked for, for the record.
         folders: (case, data set): protocols below ``out``.
-        costs: method -> figures of :func:`msta.studies.costs.measure_costs`.
+        costs: method -> figures of :func:`msta.training.cost.measure_costs`.
 
     Returns:
         The contents of comparison.json; accuracies in percent.
