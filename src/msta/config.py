@@ -145,8 +145,10 @@ def read_preset(preset: str, protocol: str = "few-shot", dataset: str = "") -> d
     if wanted not in recipes:
         raise ConfigError(f"preset {name}: has no recipe for {wanted!r}; it has {', '.join(recipes)}")
     recipe = recipes[wanted]
-    own = recipe.pop("datasets", {}).get(canonical(dataset), {})
-    return _merged(_merged(tree, recipe), own)
+    common, own = (part.pop("datasets", {}).get(canonical(dataset), {}) for part in (tree, recipe))
+    for changes in (common, recipe, own):
+        tree = _merged(tree, changes)
+    return tree
 
 
 def _merged(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
