@@ -19,8 +19,7 @@ from msta.config import make_config, read_config
 from msta.descriptions.bank import Described, DescriptionBank
 from msta.errors import ConfigError, MSTAError
 from msta.studies import running
-from msta.studies.ablation import AXES, Ablation, ablate, points
-from msta.studies.ablation_report import markdown
+from msta.studies.ablation import AXES, Ablation, ablate, markdown, points
 
 QUIET = Console(quiet=True)
 QUICK = ("train.epochs=1", "train.batch_size=4", "data.workers=0")

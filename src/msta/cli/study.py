@@ -66,20 +66,11 @@ def protocol(
         raise ConfigError("missing --out")
     if name != "report":
         request = Request(
-            name,
-            tuple(data or ()),
-            tuple(source or ()),
-            tuple(target or ()),
-            tuple(listed(method)),
-            tuple(integers(shots, "--shots")) if shots is not None else None,
-            tuple(integers(seeds, "--seeds")),
-            preset,
-            tuple(overrides or ()),
-            backbone,
-            base,
-            adapter,
-            tuple(second or ()),
-        )
+            name, tuple(data or ()), tuple(source or ()), tuple(target or ()), tuple(listed(method)),
+            None if shots is None else integers(shots, "--shots"), adapter, tuple(second or ()),
+            seeds=integers(seeds, "--seeds"), preset=preset, overrides=tuple(overrides or ()), backbone=backbone,
+            base=base,
+        )  # fmt: skip
         run_protocol(request, out, console)
     results = write_report(out, published)
     if as_json:
@@ -111,12 +102,13 @@ def ablate(
 
     Each point is a run; OUT/ablation.md is the table, OUT/AXIS.png a figure each. Finished runs are not run again.
     """
-    from msta.studies.ablation import Ablation
+    from msta.studies.ablation import Ablation, markdown
     from msta.studies.ablation import ablate as run
-    from msta.studies.ablation_report import markdown
 
-    chosen, numbers = tuple(listed(axes)) if axes is not None else None, tuple(integers(seeds, "--seeds"))
-    asked = Ablation(data, novel, chosen, shots, numbers, preset, tuple(overrides or ()), backbone, base)
+    asked = Ablation(
+        data, novel, tuple(listed(axes)) if axes is not None else None, shots, seeds=integers(seeds, "--seeds"),
+        preset=preset, overrides=tuple(overrides or ()), backbone=backbone, base=base,
+    )  # fmt: skip
     result = run(asked, out, console)
     if as_json:
         print_json(result)
@@ -162,8 +154,8 @@ def compare(
 
     common, own = _by_method(overrides or ())
     asked = Comparison(
-        tuple(data), tuple(listed(methods)), tuple(listed(cases)), shots, tuple(integers(seeds, "--seeds")),
-        tuple(second or ()), trials, schedule, preset, common, backbone, base, own,
+        tuple(data), tuple(listed(methods)), tuple(listed(cases)), shots, tuple(second or ()), trials, schedule, own,
+        seeds=integers(seeds, "--seeds"), preset=preset, overrides=common, backbone=backbone, base=base,
     )  # fmt: skip
     result = run(asked, out, console)
     if as_json:

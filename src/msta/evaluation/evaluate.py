@@ -36,12 +36,6 @@ def class_embeddings(model: AdaptedModel, classes: Sequence[str], template: str 
 
 
 @torch.no_grad()
-def class_probabilities(model: AdaptedModel, views: Sequence[Tensor | Tokens], text: Tensor) -> Tensor:
-    """Views [B, T, 3, H, W] each, text [K, D] -> [B, K], averaged over the views, which are read one by one."""
-    return read_views(model, views, text)[0].mean(0)
-
-
-@torch.no_grad()
 def read_views(model: AdaptedModel, views: Sequence[Tensor | Tokens], text: Tensor) -> tuple[Tensor, Tensor]:
     """V views [B, T, 3, H, W] each, text [K, D] -> probabilities [V, B, K], embeddings [V, B, D]."""
     embeddings = torch.stack([model.encode_video(view) for view in views])

@@ -18,10 +18,10 @@ from msta.data.catalog import SPLITS, Catalog, Clip, require_files
 from msta.data.clips import ONE_VIEW, ClipDataset, Failures, Views, make_loader
 from msta.data.reading import read_catalog
 from msta.errors import ConfigError, DataError
+from msta.evaluation.calibration import choose_threshold
 from msta.evaluation.evaluate import class_embeddings, evaluate
 from msta.evaluation.metrics import scaled
 from msta.evaluation.predictions import Recorder
-from msta.evaluation.unknown import choose_threshold
 from msta.notices import notice
 
 
@@ -32,8 +32,6 @@ def evaluate_on(
     split: str | None = None,
     views: Views = ONE_VIEW,
     new_classes: bool = False,
-    batch_size: int = 8,
-    workers: int = 1,
     console: Console | None = None,
     template: str | Sequence[str] | None = None,
     predictions: Path | None = None,
@@ -46,8 +44,6 @@ def evaluate_on(
         split: "train", "val", "test" or "all"; None: "test" if the data has one, else all clips.
         views: test views a video.
         new_classes: choose among the data's classes even if the adapter was trained for others.
-        batch_size: videos at a time.
-        workers: decoding processes.
         console: where progress is shown; None: nowhere.
         template: of the prompts, or several, whose embeddings are averaged; None: the adapter's.
         predictions: a Parquet file to write every prediction to; None: none.
@@ -79,7 +75,7 @@ def evaluate_on(
     template = template or (model.task.template if model.task else DEFAULT_TEMPLATE)
     metrics, unreadable = measure_clips(
         model, moved, class_embeddings(model, classes, template),
-        views=views, batch_size=batch_size, workers=workers, console=console, recorder=recorder,
+        views=views, console=console, recorder=recorder,
     )  # fmt: skip
     if not metrics:
         raise DataError(f"{data}: not one of its {len(chosen)} clips can be read")

@@ -6,6 +6,7 @@ have it. The point that changes nothing is run once and is part of every axis.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,13 +19,15 @@ from msta.backbone.dual_encoder import DualEncoder
 from msta.config import RunConfig, changed
 from msta.descriptions.bank import KINDS, DescriptionBank
 from msta.errors import ConfigError
+from msta.evaluation.figures import blank, png
 from msta.evaluation.metrics import harmonic_mean
-from msta.files import write_json
+from msta.evaluation.report import AFTER, BEFORE
+from msta.evaluation.tables import Column, Table
+from msta.files import write_bytes, write_json
 from msta.methods.msta import MSTAConfig
 from msta.notices import notice
-from msta.studies.ablation_report import write_ablation
 from msta.studies.datasets import parse_datasets
-from msta.studies.protocols import Cell, Request, run_config
+from msta.studies.protocols import Cell, Request, Study, run_config
 from msta.studies.results import Results
 from msta.studies.running import run_protocol
 
@@ -41,33 +44,28 @@ AXES = {
     "sentences": "sentences per class and kind",
     "template": "prompt of the classes",
 }
+MEASURED = {"top1": "top-1", "novel": "novel", "harmonic_mean": "harmonic mean"}
+"""Figures of a cell -> columns."""
+_COLOURS = (AFTER, BEFORE, "#c8553d")
 _OF_DESCRIPTIONS = ("consistency", "alpha", "sentences")
 _TEMPLATES = ("a video of {}.", "a photo of {}.", "{}", "ensemble")
 
 
 @dataclass(frozen=True)
-class Ablation:
-    """What is asked for.
+class Ablation(Study):
+    """What an ablation is asked for.
 
     Attributes:
         data: ``[NAME=]PATH[?setting=value&…]``, see :func:`msta.studies.datasets.parse_datasets`.
         novel: train on the first half of the classes and measure the other half as well.
         axes: names out of :data:`AXES`; None: all that the data allow.
         shots: training clips a class; None: all.
-        seeds: of splits and training.
-        preset: of settings; ``overrides`` (key=value) come after it.
-        backbone: see :func:`load_backbone`; ``base`` as well.
     """
 
     data: str
     novel: bool = False
     axes: tuple[str, ...] | None = None
     shots: int | None = None
-    seeds: tuple[int, ...] = (0, 1, 2)
-    preset: str = "small"
-    overrides: tuple[str, ...] = ()
-    backbone: str | None = None
-    base: str | None = None
 
 
 def ablate(asked: Ablation, out: Path, console: Console) -> dict[str, Any]:
@@ -86,10 +84,8 @@ def ablate(asked: Ablation, out: Path, console: Console) -> dict[str, Any]:
     """
     if unknown := [name for name in asked.axes or () if name not in AXES]:
         raise ConfigError(f"--axes: no {unknown[0]!r}; there are {', '.join(AXES)}")
-    request = Request(
-        "base-to-novel" if asked.novel else "few-shot", (asked.data,), methods=("msta",), shots=(asked.shots,),
-        seeds=asked.seeds, preset=asked.preset, overrides=asked.overrides, backbone=asked.backbone, base=asked.base,
-    )  # fmt: skip
+    protocol = "base-to-novel" if asked.novel else "few-shot"
+    request = Request(protocol, (asked.data,), methods=("msta",), shots=(asked.shots,), **asked.common())
     (dataset,) = parse_datasets(request.data, "--data")
     config = run_config(request, "msta", dataset.path, 0, asked.shots, dataset.dataset)
     if config.method["name"] != "msta":
@@ -209,3 +205,78 @@ def _values(
     found = sorted({*values, own}, reverse=isinstance(own, bool))
     labels = names or ({True: "yes", False: "no"} if isinstance(own, bool) else {})
     return {labels.get(value, f"{value:g}"): {} if value == own else {setting: value} for value in found}
+
+
+# ---------------------------------------------------------------- table and figures
+
+
+def write_ablation(out: Path, result: dict[str, Any]) -> None:
+    """Write ``out``/ablation.md and ``out``/AXIS.png."""
+    write_bytes(out / "ablation.md", markdown(result).encode())
+    for axis, title in result["axes"].items():
+        draw(out / f"{axis}.png", axis, title, result)
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """A table: mean and, in brackets, standard deviation over the seeds. What changes nothing is in bold."""
+    measured = _measured(result)
+    rows: list[dict[str, Any]] = []
+    for axis, title in result["axes"].items():
+        for label, cells in _of(result, axis).items():
+            rows.append({
+                "varied": title if not rows or rows[-1]["axis"] != axis else "", "axis": axis,
+                "point": f"**{label}**" if cells[0]["unchanged"] else label, "trainable": cells[0]["trainable"],
+                **{name: _spread([cell[name] for cell in cells]) for name in measured},
+            })  # fmt: skip
+    columns = [
+        Column("varied", "varied"), Column("", "point"), Column("trained parameters", "trainable", ","),
+        *(Column(title, name, ">") for name, title in measured.items()),
+    ]  # fmt: skip
+    shots = "all clips" if result["shots"] is None else f"{result['shots']} clips"
+    seeds = ", ".join(map(str, result["seeds"]))
+    about = f"{result['backbone']}, {shots} a class, seeds {seeds}; percent, mean (deviation)."
+    return f"{about}\n\n{Table(columns, rows).markdown()}"
+
+
+def draw(path: Path, axis: str, title: str, result: dict[str, Any]) -> None:
+    """A PNG: every seed a dot, their mean a line; the point that changes nothing is marked."""
+    of = _of(result, axis)
+    figure, (axes,) = blank(3.2, max(4.0, 1.5 + 0.9 * len(of)))
+    for (name, label), colour in zip(_measured(result).items(), _COLOURS, strict=False):
+        means = []
+        for x, cells in enumerate(of.values()):
+            values = [cell[name] for cell in cells]
+            means.append(statistics.fmean(values))
+            axes.plot([x] * len(values), values, "o", color=colour, alpha=0.35, markersize=5)
+        axes.plot(range(len(means)), means, "-", color=colour, linewidth=1.8, label=label)
+    for x, cells in enumerate(of.values()):
+        if cells[0]["unchanged"]:
+            axes.axvline(x, color="#000000", alpha=0.12, linewidth=14, zorder=0)
+    axes.set_xticks(range(len(of)), list(of), rotation=20 if max(map(len, of)) > 8 else 0)
+    axes.set_xlim(-0.5, len(of) - 0.5)
+    axes.set_ylabel("accuracy, %", fontsize=9)
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.grid(axis="y", alpha=0.25)
+    if len(axes.get_legend_handles_labels()[0]) > 1:
+        axes.legend(frameon=False, fontsize=8)
+    write_bytes(path, png(figure))
+
+
+def _measured(result: dict[str, Any]) -> dict[str, str]:
+    """What was measured -> what it is called. With novel classes, top-1 is that of the base classes."""
+    found = {name: label for name, label in MEASURED.items() if name in result["cells"][0]}
+    return found | {"top1": "base"} if "novel" in found else found
+
+
+def _of(result: dict[str, Any], axis: str) -> dict[str, list[dict[str, Any]]]:
+    """Point -> its cells, a seed each."""
+    points: dict[str, list[dict[str, Any]]] = {}
+    for cell in result["cells"]:
+        if cell["axis"] == axis:
+            points.setdefault(cell["point"], []).append(cell)
+    return points
+
+
+def _spread(values: list[float]) -> str:
+    mean = f"{statistics.fmean(values):.1f}"
+    return f"{mean} ({statistics.stdev(values):.1f})" if len(values) > 1 else mean

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,30 @@ BASE_TO_NOVEL: tuple[int | None, ...] = (16,)
 """Shots, unless told otherwise."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What is asked for in a protocol, a comparison and an ablation alike.
+
+    Attributes:
+        seeds: of splits and training.
+        preset: of settings, by protocol where it has recipes by protocol; ``overrides`` (key=value) come after it.
+        backbone: see :func:`load_backbone`; ``base`` as well.
+    """
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    preset: str = "small"
+    overrides: tuple[str, ...] = ()
+    backbone: str | None = None
+    base: str | None = None
+
+    def common(self) -> dict[str, Any]:
+        """These settings, for another study."""
+        return {each.name: getattr(self, each.name) for each in fields(Study)}
+
+
 @dataclass(frozen=True)
-class Request:
-    """What is asked for.
+class Request(Study):
+    """What a protocol is asked for.
 
     Attributes:
         protocol: a name of :data:`PROTOCOLS`.
@@ -44,9 +65,6 @@ class Request:
         target: the same, what zero-shot (and base-to-novel, if the classes are halved already) is measured on.
         methods: names, the baseline first.
         shots: training clips a class, None among them for all; without any, the protocol's own.
-        seeds: of splits and training.
-        preset: of settings, by protocol where it has recipes by protocol; ``overrides`` (key=value) come after it.
-        backbone: see :func:`load_backbone`; ``base`` as well.
         adapter: a trained one, which zero-shot measures instead of training.
         second: data sets, of the same form, that finished models are measured on as well, among all of their classes:
             what training took from what the backbone knew. (Not for closed methods, which know no other classes.)
@@ -59,11 +77,6 @@ class Request:
     target: tuple[str, ...] = ()
     methods: tuple[str, ...] = (FROZEN, "msta")
     shots: tuple[int | None, ...] | None = None
-    seeds: tuple[int, ...] = (0, 1, 2)
-    preset: str = "small"
-    overrides: tuple[str, ...] = ()
-    backbone: str | None = None
-    base: str | None = None
     adapter: Path | None = None
     second: tuple[str, ...] = ()
     own: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -136,8 +149,8 @@ class Cell:
             measured.append(found)
             if test.unknown:
                 measured.append({**found, "set": "unknown", "file": f"tests/{test.unknown_file}"})
-        fields = {name: getattr(self, name) for name in ("folder", "method", "dataset", "part", "shots", "seed")}
-        return {**fields, "measured": measured}
+        about = {name: getattr(self, name) for name in ("folder", "method", "dataset", "part", "shots", "seed")}
+        return {**about, "measured": measured}
 
 
 # ---------------------------------------------------------------- cells of each protocol
@@ -319,10 +332,10 @@ def run_config(
         "eval.keep": "embeddings", **(defaults or {}), "data.path": str(csv), "data.shots": shots,
         "backbone": request.backbone, "base": request.base, "train.seed": seed,
     }  # fmt: skip
-    fields = METHODS[method].model_fields
+    known = METHODS[method].model_fields
     own = [
         o for o in (*request.overrides, *dict(request.own).get(method, ()))
-        if not o.startswith("method.") or o.partition("=")[0].removeprefix("method.") in fields
+        if not o.startswith("method.") or o.partition("=")[0].removeprefix("method.") in known
     ]  # fmt: skip
     return make_config(request.preset, settings, own, method=method, protocol=request.protocol, dataset=dataset)
 

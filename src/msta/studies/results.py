@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from msta.errors import DataError, MSTAError
+from msta.evaluation.calibration import choose_threshold, rejection
 from msta.evaluation.intervals import Answers, interval, paired_test
 from msta.evaluation.metrics import accuracy, calibration, fit_temperature, harmonic_mean, scaled
 from msta.evaluation.predictions import Predictions, read_predictions
-from msta.evaluation.unknown import choose_threshold, rejection
 from msta.files import read_json
 from msta.studies.protocols import FROZEN
 
