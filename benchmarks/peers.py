@@ -21,7 +21,7 @@ import transformers
 from torch import Tensor, nn
 
 import msta
-from msta.adapters.scores import class_logits
+from msta.adapters.model import class_logits
 from msta.memory import keep_freed_memory
 from msta.training.cost import alternate
 from msta.training.losses import objective

@@ -24,8 +24,8 @@ from msta.data.catalog import Clip, write_catalog
 from msta.data.reading import read_catalog
 from msta.data.splits import base_novel
 from msta.errors import ConfigError, DataError, Interrupted, MSTAError
+from msta.evaluation.evaluate import evaluate_on
 from msta.evaluation.predictions import Recorder, read_predictions
-from msta.evaluation.run import evaluate_on
 from msta.evaluation.tables import Column, Table
 from msta.studies import running
 from msta.studies.datasets import parse_datasets, refuse_overlap

@@ -26,7 +26,7 @@ from msta.data.splits import make_split
 from msta.data.times import segment_times
 from msta.data.video_file import DecodeError
 from msta.errors import DataError
-from msta.evaluation.run import evaluate_on
+from msta.evaluation.evaluate import evaluate_on
 from msta.training.loop import train
 from msta.training.prefix_cache import PrefixCache
 

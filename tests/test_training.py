@@ -32,9 +32,8 @@ from msta.descriptions import anchors as anchors_module
 from msta.descriptions.bank import Described, DescriptionBank
 from msta.descriptions.prompts import ENSEMBLE
 from msta.errors import CheckpointError, ConfigError, DataError, Interrupted, MSTAError
-from msta.evaluation.evaluate import class_embeddings
+from msta.evaluation.evaluate import class_embeddings, evaluate_on
 from msta.evaluation.metrics import accuracy
-from msta.evaluation.run import evaluate_on
 from msta.notices import notice
 from msta.training import losses as objective_module
 from msta.training import measure, prepare

@@ -124,7 +124,7 @@ def eval_(
     as_json: AsJSON = False,
 ) -> None:
     """Measure top-1 and top-5, in percent, of an adapter or of a backbone as it is."""
-    from msta.evaluation.run import evaluate_on
+    from msta.evaluation.evaluate import evaluate_on
     from msta.settings import EvalSettings
 
     views = checked(EvalSettings, clips=clips, crops=crops).views()

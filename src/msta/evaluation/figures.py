@@ -10,7 +10,6 @@ import numpy as np
 
 from msta.evaluation.metrics import Array, Integers, reliability
 from msta.evaluation.predictions import Predictions
-from msta.evaluation.report import AFTER, BEFORE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,19 +17,23 @@ if TYPE_CHECKING:
 
 WIDTH, DPI = 4.6, 150
 """Inches; a page gives a picture half of its width, or all of a telephone's."""
+BEFORE, AFTER = "#9aa5b1", "#2266aa"
+"""Colours of the backbone as it is, and of the adapted one."""
 COLOURS = (BEFORE, AFTER, "#d97706", "#047857", "#9333ea", "#be123c", "#0891b2", "#4d7c0f")
 LABELLED = 40
 """Up to so many classes are named on an axis."""
 
 
-def blank(height: float, width: float = WIDTH, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of so many inches, and its axes, one below the other."""
+def blank(
+    height: float, width: float = WIDTH, rows: int = 1, columns: int = 1, *, dpi: int = DPI, **grid: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure of so many inches, and its axes, row by row; ``grid`` goes to matplotlib's ``subplots``."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = list(np.atleast_1d(figure.subplots(rows, 1)))
+    axes = list(figure.subplots(rows, columns, squeeze=False, **grid).ravel())
     for each in axes:
         each.tick_params(labelsize=9)
         for side in ("top", "right"):
@@ -259,12 +262,57 @@ def film_strip(frames: np.ndarray) -> bytes:
     """uint8 [T, H, W, 3] side by side, as JPEG."""
     from PIL import Image  # comes with matplotlib
 
-    gap = np.full((frames.shape[1], 3, 3), 255, np.uint8)
-    pieces = [piece for frame in frames for piece in (frame, gap)][:-1]
     stream = io.BytesIO()
-    Image.fromarray(np.concatenate(pieces, axis=1)).save(stream, "JPEG", quality=82)
+    Image.fromarray(_side_by_side(frames, 3)).save(stream, "JPEG", quality=82)
     return stream.getvalue()
 
 
 def _cycle() -> list[str]:
     return list(COLOURS) * 8
+
+
+def prediction(
+    frames: np.ndarray,
+    truth: str,
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    *,
+    names: tuple[str, str],
+    classes: int = 5,
+) -> bytes:
+    """The clip as a film strip, and below it how likely each model finds the classes.
+
+    Args:
+        frames: uint8 [T, H, W, 3], RGB.
+        truth: the clip's class.
+        before: class -> probability 0..1, by the backbone as it is.
+        after: the same by the adapted model; its most likely classes are shown, and the true one.
+        names: of the two models.
+        classes: how many are shown.
+    """
+    shown = sorted(after, key=lambda name: -after[name])[:classes]
+    if truth not in shown:
+        shown[-1] = truth
+    heights = (1.55, 0.36 * len(shown) + 0.5)
+    figure, (strip, bars) = blank(sum(heights), 9, rows=2, dpi=120, height_ratios=heights)
+    strip.imshow(_side_by_side(frames, max(2, frames.shape[2] // 24)), interpolation="lanczos")
+    strip.set_axis_off()
+    strip.set_title(f"{len(frames)} frames of a clip the adapter has not seen: {truth}", loc="left", fontsize=11)
+    rows = np.arange(len(shown))
+    for i, (model, name, colour) in enumerate(zip((before, after), names, (BEFORE, AFTER), strict=True)):
+        values = [100 * model[c] for c in shown]
+        drawn = bars.barh(rows + 0.38 * (i - 0.5), values, 0.36, color=colour, label=name)
+        bars.bar_label(drawn, [f"{v:.0f} %" for v in values], padding=3, fontsize=8)
+    bars.set_yticks(rows, [f"{c} \N{CHECK MARK}" if c == truth else c for c in shown], fontsize=10)
+    bars.invert_yaxis()
+    bars.set_xlim(0, 112)
+    bars.set_xticks([])
+    bars.spines["bottom"].set_visible(False)
+    bars.legend(loc="lower right", frameon=False, fontsize=9)
+    return png(figure)
+
+
+def _side_by_side(frames: np.ndarray, gap: int) -> np.ndarray:
+    """uint8 [T, H, W, 3] -> [H, T * (W + gap) - gap, 3], white between the frames."""
+    white = np.full((frames.shape[1], gap, 3), 255, np.uint8)
+    return np.concatenate([piece for frame in frames for piece in (frame, white)][:-1], axis=1)

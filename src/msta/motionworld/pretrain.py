@@ -28,7 +28,7 @@ from tokenizers import models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 
 from msta.adapters.inputs import backbone_format
-from msta.adapters.scores import class_logits
+from msta.adapters.model import class_logits
 from msta.backbone.architecture import Architecture
 from msta.backbone.blocks import TowerShape
 from msta.backbone.dual_encoder import DualEncoder, random_backbone

@@ -22,9 +22,8 @@ from msta.backbone.dual_encoder import DualEncoder
 from msta.config import read_config
 from msta.data.reading import read_catalog
 from msta.errors import ConfigError, DataError, Interrupted, MSTAError, one_line
-from msta.evaluation.evaluate import class_embeddings, view_probabilities
+from msta.evaluation.evaluate import class_embeddings, measure_clips, view_probabilities
 from msta.evaluation.predictions import Recorder
-from msta.evaluation.run import measure_clips
 from msta.files import new_directory, read_json, refuse_existing, write_json
 from msta.methods import attach, load_adapter
 from msta.studies.datasets import parse_datasets

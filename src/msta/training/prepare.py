@@ -90,10 +90,7 @@ def prepared(
             progress, best = restore(saved, model, source, optimizer, failures, processes)
         schedule = _schedule(setup, settings.warmup_epochs)
         cached = source.plan(setup.epochs) if processes.main else None
-        print_plan(
-            console, config, model, setup.catalog, setup.split, setup.epochs, setup.steps_per_epoch,
-            progress.step_clips, bool(anchors), cached, processes.count,
-        )  # fmt: skip
+        print_plan(console, config, setup, progress.step_clips, bool(anchors), cached, processes.count)
         prompts = _prompts(setup, anchors, processes)
         train_step = TrainStep(config, model, optimizer, prompts, anchors, setup.split.train, failures, processes)
         val = "val" if setup.split.val else None
