@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import statistics
+from pathlib import Path
 
 import pytest
-from conftest import saved_backbone, tiny
+from conftest import run_msta, tiny
 from rich.console import Console
-from test_cli import run
-from test_training import clips  # noqa: F401
 from typer.testing import CliRunner
 from video_files import draw
 
@@ -26,8 +25,13 @@ QUICK = ("train.epochs=1", "train.batch_size=4", "data.workers=0")
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory):
-    return str(saved_backbone(tmp_path_factory))
+def clips(moving_clips) -> Path:
+    return moving_clips
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny_backbone) -> str:
+    return str(tiny_backbone)
 
 
 def bank(sentences: int) -> DescriptionBank:
@@ -87,7 +91,7 @@ def test_without_descriptions_their_axes_are_left_out_or_refused():
         points(config, toy, None, ["dim", "consistency"])
 
 
-def test_points_run_once_and_go_into_the_table(clips, backbone, tmp_path, monkeypatch):  # noqa: F811
+def test_points_run_once_and_go_into_the_table(clips, backbone, tmp_path, monkeypatch):
     said = tmp_path / "said.json"
     said.write_text(json.dumps({"go back": ["back one", "back two"], "go there": ["there one", "there two"]}))
     overrides = (*QUICK, f"descriptions.temporal={said}", "method.dim=8")
@@ -126,7 +130,7 @@ def test_points_run_once_and_go_into_the_table(clips, backbone, tmp_path, monkey
 def test_the_command_with_novel_classes(backbone, tmp_path):
     draw(tmp_path / "clips", "a b c d", 4, 0)
     options = ["--data", tmp_path / "clips", "--backbone", backbone, "--shots", 2, "--seeds", "0", *QUICK]
-    done = run("ablate", *options, "--axes", "temporal", "--novel", "--out", tmp_path / "out", "--json")
+    done = run_msta("ablate", *options, "--axes", "temporal", "--novel", "--out", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr
     cells = json.loads(done.stdout)["cells"]
     assert [c["point"] for c in cells] == ["none", "3", "5"]
@@ -148,7 +152,7 @@ def test_the_command_with_novel_classes(backbone, tmp_path):
         (dict(inside=True), "--out: .* lies inside .*, where it would be taken for a class"),
     ],
 )
-def test_wrong_usage_is_named_before_anything_is_written(clips, backbone, tmp_path, changes, message):  # noqa: F811
+def test_wrong_usage_is_named_before_anything_is_written(clips, backbone, tmp_path, changes, message):
     changes = dict(changes)
     out = (clips if changes.pop("inside", False) else clips.parent) / "out"
     before = sorted(clips.parent.rglob("*"))
@@ -162,7 +166,7 @@ def test_seeds_are_numbers():
         CliRunner().invoke(app, ["ablate", "--data", ".", "--out", "x", "--seeds", "1,a"], catch_exceptions=False)
 
 
-def test_the_data_are_read_as_asked(clips, backbone, tmp_path):  # noqa: F811
+def test_the_data_are_read_as_asked(clips, backbone, tmp_path):
     (tmp_path / "names.csv").write_text("id,name\n0,go there\n1,go back\n")
     data, overrides = f"{clips}?labels={tmp_path / 'names.csv'}", (*QUICK, "train.epochs=0")
     asked = Ablation(data, axes=("template",), shots=3, seeds=(0,), overrides=overrides, backbone=backbone)

@@ -4,54 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import relative, tiny
+from conftest import relative, small, stir, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import msta
-from msta.adapters.method import MethodConfig
-from msta.methods import METHODS, method_config
+from msta.methods import METHODS
 from msta.training.losses import objective
-
-SPANNING = {"bitfit", "lora", "adaptformer", "st-adapter", "aim"}
-"""Methods that adapt all blocks from ``first_block`` on."""
-
-
-def small(name: str, layers: tuple[int, int], span: tuple[int, int], choice: int) -> MethodConfig:
-    """A method that fits towers of these depths, with one of its variants."""
-    first, last = sorted(min(s, max(layers)) for s in span)
-    towers = ("video", "text", "both")[choice % 3]
-    if name in ("msta", "mma"):
-        kernel = {} if name == "mma" else {"temporal_kernel": (0, 3, 5)[choice % 3]}
-        blocks = {"first_block": first, "last_block": last}
-        towers = towers if layers[0] == layers[1] else "both"  # else the blocks may lie in the other tower alone
-        return method_config(name, **blocks, dim=4, scale=0.3, shared=choice < 3, towers=towers, **kernel)
-    if name == "prompts":
-        enter = min(first, *layers)
-        kind = ("coop", "vpt", "ivlp", "maple")[choice % 4]
-        depth = 1 + (last - first) % (min(layers) - enter + 1)
-        return method_config(name, kind=kind, tokens=1 + choice % 3, depth=depth, first_block=enter)
-    if name == "tip-adapter":
-        return method_config(name, trained=choice < 3)
-    if name not in SPANNING:
-        return method_config(name)
-    own = {
-        "bitfit": {"towers": towers},
-        "lora": {"rank": 2, "towers": towers, "modules": (["qkv"], ["proj", "fc1"], ["fc2"], ["qkv", "fc2"])[choice % 4]},
-        "adaptformer": {"dim": 4, "towers": towers},
-        "st-adapter": {
-            "dim": 4, "before": ("mlp", "attention", "both")[choice % 3], "kernel": ([3, 1, 1], [3, 3, 3])[choice // 3],
-        },
-        "aim": {"frames": 1 + choice},
-    }[name]  # fmt: skip
-    return method_config(name, first_block=first, **own)
-
-
-def stirred(model: msta.AdaptedModel) -> msta.AdaptedModel:
-    with torch.no_grad():
-        for p in model.trainable_parameters():
-            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
-    return model
 
 
 def gradients(model, video, ids) -> dict[str, torch.Tensor | None]:
@@ -92,7 +51,7 @@ def test_the_shortcuts_change_nothing(attention, method, layers, span, choice, f
     if model.support_views:
         model.add_support(torch.randn(clips, 24), torch.arange(clips) % classes)
     if not method.startswith("full"):
-        stirred(model)
+        stir(model)
     video = torch.randn(clips, frames, 3, 32, 32)
     ids = backbone.tokenize([" ".join(["a"] * (1 + i % words)) for i in range(classes)])
     labels = torch.arange(clips) % classes

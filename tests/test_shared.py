@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import relative, tiny
+from conftest import relative, small, stir, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_prefix import small, stirred
 
 import msta
 from msta.adapters.task import Task
@@ -33,7 +32,7 @@ def member(
     model.prepare(len(classes), 3)
     model.add_support(torch.randn(3, 24, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 1]))
     model.task = Task(tuple(classes))
-    return LoadedAdapter(stirred(model))
+    return LoadedAdapter(stir(model))
 
 
 def video(clips: int, frames: int = 4, size: int = 32) -> torch.Tensor:
