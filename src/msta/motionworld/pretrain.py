@@ -35,7 +35,6 @@ from msta.backbone.dual_encoder import DualEncoder, random_backbone
 from msta.backbone.tokenizer import tokenizer_from_json
 from msta.errors import ConfigError
 from msta.files import read_json, replacing, write_bytes, write_json
-from msta.memory import keep_freed_memory
 from msta.motionworld import ALL_MOTIONS, MOTIONS, MotionWorld, WorldConfig, naming, same_meaning
 from msta.motionworld.measure import measure
 from msta.training.loop import lr_factor
@@ -366,7 +365,6 @@ def pretrain(config: PretrainConfig, out: Path, console: Console, workers: int =
     out.mkdir(parents=True, exist_ok=True)
     write_json(settings, asdict(config))
     pool = Pool(out / "pool", config, workers, console)
-    keep_freed_memory()
     tokenizer_file = out / "tokenizer.json"
     if not tokenizer_file.exists():
         corpus = (text for captions in pool.captions for text in captions)

@@ -31,7 +31,6 @@ from msta.backbone.prefix import Tokens, at_once, prefix_length, tensors_per_seq
 from msta.config import RunConfig
 from msta.data.clips import ClipDataset
 from msta.evaluation.evaluate import class_embeddings
-from msta.memory import keep_freed_memory
 from msta.methods import attach
 from msta.training.losses import objective
 from msta.training.prefix_cache import PrefixCache
@@ -213,7 +212,6 @@ def plan(config: RunConfig) -> dict[str, Any]:
     Raises:
         MSTAError: as the run itself would.
     """
-    keep_freed_memory()
     made = set_up(config, config.train.step_clips(1))
     model, split, settings = made.model, made.split, config.train
     model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -291,7 +289,6 @@ def bench(
     Raises:
         ConfigError: no such method, or one that does not fit the backbone.
     """
-    keep_freed_memory()
     architecture, device = backbone.architecture, backbone.logit_scale.device
     shape = {"batch": batch, "frames": architecture.frames, "size": architecture.image_size}
     video = torch.randn(batch, architecture.frames, 3, *[architecture.image_size] * 2, device=device)
@@ -341,7 +338,6 @@ def measure_costs(config: RunConfig) -> dict[str, float]:
 
 def _measure(config: RunConfig) -> dict[str, float]:
     before = psutil.Process().memory_info().rss
-    keep_freed_memory(config.train.exact_reference is False)
     made = set_up(config, config.train.step_clips(1))
     model = made.model.to("cuda" if torch.cuda.is_available() else "cpu")
     assert model.task is not None

@@ -20,7 +20,6 @@ from msta.data.clips import Failures
 from msta.descriptions.anchors import anchors_of
 from msta.descriptions.check import mismatched
 from msta.files import cache_folder
-from msta.memory import keep_freed_memory
 from msta.notices import notice
 from msta.training.batches import Source
 from msta.training.lock import locked
@@ -63,8 +62,6 @@ def prepared(
         processes.barrier()
         status = held.enter_context(reported(out, config, processes))
         stop, settings, model, device = Stop(), config.train, setup.model, processes.device
-        if not settings.exact_reference:
-            keep_freed_memory()
         anchors = _anchors(config, setup, processes)
         model.to(device)
         with processes.accelerator.autocast():
