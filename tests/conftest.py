@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -108,12 +106,6 @@ def saved_adapter(
             p.add_(0.1 * torch.randn_like(p))
     model.task = Task(tuple(classes))
     model.save(path, metrics or {})
-
-
-def run_msta(*words: object, cwd: Path | None = None, **options) -> subprocess.CompletedProcess[str]:
-    """``msta`` in a process of its own."""
-    arguments = [sys.executable, "-m", "msta", *map(str, words)]
-    return subprocess.run(arguments, capture_output=True, text=True, cwd=cwd, timeout=600, **options)
 
 
 def read_log(run: Path) -> list[dict]:

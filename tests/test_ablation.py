@@ -7,7 +7,8 @@ import statistics
 from pathlib import Path
 
 import pytest
-from conftest import run_msta, tiny
+from conftest import tiny
+from launch import run_msta
 from rich.console import Console
 from typer.testing import CliRunner
 from video_files import draw

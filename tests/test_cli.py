@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, SHARED, run_msta, tiny
+from conftest import DATA, SHARED, tiny
+from launch import run_msta
 from video_files import write_video
 
 import msta
@@ -262,8 +263,9 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_adapter(world, tmp_path):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
-    done = run_msta("train", "--data", world / "clips", "--backbone", world / "backbone", "--shots", 2, "--out", tmp_path / "run",
-               "train.epochs=1", "method.dim=48", "data.workers=0", preexec_fn=small_files)  # fmt: skip
+    given = ["--data", world / "clips", "--backbone", world / "backbone", "--shots", "2", "--out", tmp_path / "run"]
+    command = [sys.executable, "-m", "msta", "train", *given, "train.epochs=1", "method.dim=48", "data.workers=0"]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=small_files)
     one_line(done, 1, "File too large")
     left = [p.name for p in (tmp_path / "run").rglob("*") if p.is_file() and "tfevents" not in p.name]
     assert sorted(left) == ["classes.csv", "config.yaml", "lock", "log.jsonl", "split.csv", "status.json"]

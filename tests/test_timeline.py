@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import run_msta, stir, tiny
+from conftest import stir, tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from launch import run_msta
 from video_files import cut as cut_file
 from video_files import frame_number, numbered_frames, write_video
 
