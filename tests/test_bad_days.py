@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import read_log, tiny
-from launch import launch
+from launch import launch, run_msta
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -211,10 +211,7 @@ def test_two_runs_in_one_directory_and_a_kill(clips, backbone, tmp_path, whole):
 
 
 def test_status_and_prometheus(clips, backbone, tmp_path, whole):
-    done = subprocess.run(
-        [sys.executable, "-m", "msta", "status", str(whole), "--json"], capture_output=True, text=True, check=True
-    )
-    status = json.loads(done.stdout)
+    status = json.loads(run_msta("status", whole, "--json").stdout)
     assert (status["state"], status["step"], status["steps"]) == ("finished", 6, 6)
     assert status["loss"] == losses(whole)[-1]
     text = "\n".join(describe(status))
