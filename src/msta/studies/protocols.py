@@ -17,7 +17,7 @@ from msta.adapters.artefact import WEIGHTS, Artefact
 from msta.config import RunConfig, make_config
 from msta.data.catalog import Catalog, Clip
 from msta.data.reading import read_catalog
-from msta.data.splits import base_novel, make_split, restrict
+from msta.data.splits import base_novel, restrict
 from msta.descriptions.bank import load_descriptions
 from msta.errors import ConfigError
 from msta.files import write_json
@@ -345,9 +345,7 @@ def _divided(
 ) -> Path:
     """Make the split of a seed, unless the data bring it, and write it down; no clip may be on two sides."""
     data = run_config(request, FROZEN, Path("."), seed, shots, part.dataset).data
-    split = make_split(
-        catalog, shots=shots, val_fraction=data.val_fraction, test_fraction=data.test_fraction, seed=seed
-    )
+    split = data.model_copy(update={"shots": shots, "seed": seed}).split(catalog)
     for name in ("val", "test"):
         refuse_overlap(split.train, getattr(split, name), f"{catalog.source} (train and {name})")
     folder = out / "data" / part.folder / "-".join(filter(None, (half, f"seed{seed}")))

@@ -19,7 +19,7 @@ from msta._version import __version__
 from msta.adapters.model import AdaptedModel
 from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
-from msta.config import read_config
+from msta.config import RunConfig, read_config
 from msta.data.reading import read_catalog
 from msta.errors import ConfigError, DataError, Interrupted, MSTAError, one_line
 from msta.evaluation.evaluate import class_embeddings, measure_clips, view_probabilities
@@ -63,7 +63,7 @@ def run_protocol(
     try:
         cells = list(vary(PROTOCOLS[request.protocol](request, out)))
         for cell in cells:
-            _check_same_run(out / "runs" / cell.folder, cell)
+            check_same_run(out / "runs" / cell.folder, cell.config)
     except (MSTAError, KeyboardInterrupt):
         if not begun:
             shutil.rmtree(out)  # it was empty: what is in it are splits of a command that was wrong
@@ -151,13 +151,13 @@ _MAY_DIFFER = (
 """Settings that change no figure, or that moved with the folder."""
 
 
-def _check_same_run(run: Path, cell: Cell) -> None:
-    """Raise if the folder holds a run with other settings."""
+def check_same_run(run: Path, asked: RunConfig) -> None:
+    """Raise if the folder holds a run with other settings than those asked for, which may change a figure."""
     if not (run / "config.yaml").exists():
         return
     then, now = (
         {name: json.dumps(value) for name, value in config.flat().items()}
-        for config in (read_config(run / "config.yaml"), cell.config)
+        for config in (read_config(run / "config.yaml"), asked)
     )
     for name in sorted(then.keys() | now.keys()):
         if name not in _MAY_DIFFER and then.get(name) != now.get(name):

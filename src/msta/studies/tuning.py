@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from msta.config import RunConfig, read_config
-from msta.errors import ConfigError, Interrupted, MSTAError
+from msta.config import RunConfig
+from msta.errors import ConfigError, Interrupted
 from msta.evaluation.metrics import accuracy
 from msta.evaluation.predictions import read_predictions
 from msta.files import write_json
 from msta.methods import METHODS
+from msta.studies.running import check_same_run
 from msta.training.loop import train
 
 Overrides = tuple[str, ...]
@@ -77,11 +78,9 @@ def _value(validated: dict[str, Any]) -> float:
 
 def _run(config: RunConfig, run: Path, console: Console) -> dict[str, float]:
     """Validation figures of the checkpoint that a training would keep."""
-    begun = run / "config.yaml"
-    if begun.exists() and read_config(begun) != config:
-        raise MSTAError(f"{run}: was run with other settings; take another --out, or remove that folder")
+    check_same_run(run, config)
     try:
-        train(config, run, console, resume=begun.exists())
+        train(config, run, console, resume=(run / "config.yaml").exists())
     except Interrupted as error:
         raise Interrupted(f"Stopped in {run}, saved. The same command goes on from there.") from error
     kept = run / "predictions" / "val.parquet"
