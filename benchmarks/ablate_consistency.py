@@ -33,7 +33,7 @@ from msta.backbone.prefix import Tokens
 from msta.data.clips import ClipDataset, make_loader, on_device
 from msta.demo import BASE, CLIPS_PER_CLASS, NOVEL, Data
 from msta.descriptions.anchors import anchors_of
-from msta.evaluation.evaluate import class_embeddings, class_probabilities
+from msta.evaluation.evaluate import class_embeddings, read_views
 from msta.evaluation.metrics import accuracy, harmonic_mean
 from msta.files import write_json
 from msta.motionworld import write_dataset
@@ -177,7 +177,7 @@ class Bench:
         figures: dict[str, float] = {}
         for (classes, split), part in self.parts.items():
             text = class_embeddings(model, part.classes, DEFAULT_TEMPLATE)
-            probabilities = torch.cat([class_probabilities(model, [tokens], text) for tokens in part.tokens])
+            probabilities = torch.cat([read_views(model, [tokens], text)[0][0] for tokens in part.tokens])
             measured = accuracy(probabilities, part.labels)
             name = f"{split} {classes}"
             figures |= {f"{name} top1": measured["top1"], f"{name} nll": measured["nll"]}

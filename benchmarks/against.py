@@ -25,9 +25,7 @@ PLACEMENTS = {
 }
 WORKER = """
 import sys, time, json, torch, msta
-from msta.memory import keep_freed_memory
 from msta.training.losses import objective
-keep_freed_memory()
 placements, batch, classes = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 backbone = msta.random_backbone("viclip-b16")
 video, labels = torch.randn(batch, 8, 3, 224, 224), torch.arange(batch) % classes

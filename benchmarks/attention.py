@@ -16,8 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from msta.backbone.attention import attend
-from msta.memory import keep_freed_memory
-from msta.training.bench import alternate
+from msta.training.cost import alternate
 
 RESULTS = Path(__file__).parent / "results"
 SHAPES = {
@@ -32,7 +31,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    keep_freed_memory()
     lines = ["| forward and backward, ms | torch | ours | times faster |", "|---|---|---|---|"]
     for name, (b, s, heads, e) in SHAPES.items():
         for dtype in (torch.float32, torch.bfloat16):

@@ -2,8 +2,8 @@
 
     python benchmarks/peers.py [--batch 4] [--frames 8] [--classes 51] [--rounds 5]
 
-Each row is like for like: both read the same frames one by one and average them, both cut the prompts to the longest,
-both keep freed memory. Writes results/peers.json and results/peers.md.
+Each row is like for like: both read the same frames one by one and average them, both cut the prompts to the longest.
+Writes results/peers.json and results/peers.md.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ import transformers
 from torch import Tensor, nn
 
 import msta
-from msta.adapters.scores import class_logits
-from msta.memory import keep_freed_memory
-from msta.training.bench import alternate
+from msta.adapters.model import class_logits
+from msta.training.cost import alternate
 from msta.training.losses import objective
 
 RESULTS = Path(__file__).parent / "results"
@@ -75,7 +74,6 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=51)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    keep_freed_memory()
 
     backbone = msta.random_backbone("clip-b16")
     video = torch.randn(arguments.batch, arguments.frames, 3, 224, 224)

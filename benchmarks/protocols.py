@@ -17,10 +17,9 @@ from typing import Any
 from rich.console import Console
 
 from msta.files import write_json
-from msta.studies.protocol_report import command, write_report
+from msta.studies.protocol_report import command, details_table, main_table, write_report
 from msta.studies.protocols import Request
 from msta.studies.running import run_protocol
-from msta.studies.tables import DETAILS, HEADER, details, lines, markdown
 
 RESULTS = Path(__file__).parent / "results"
 SETS = ("egogestar", "ut_interaction")
@@ -73,11 +72,9 @@ def main() -> None:
         results.pop("asked")
         asked = command(vars(request)).replace(str(clips), "CLIPS").replace(str(arguments.out.absolute()), "OUT")
         content[name] = {"command": asked, "minutes": round(seconds / 60, 1), **results}
-        rows = [{**row, "seconds": 0.0} for row in results["rows"]]
-        table = [line[:-1] for line in details(rows)]  # without the seconds, which differ from run to run
         text += [
             f"\n## {name}\n\n    {asked}\n\n{content[name]['minutes']} minutes.\n\n",
-            markdown(HEADER, [line.cells for line in lines(results["rows"], [])]), "\n", markdown(DETAILS[:-1], table),
+            main_table(results["rows"]).markdown(), "\n", details_table(results["rows"], seconds=False).markdown(),
         ]  # fmt: skip
         print(f"{name}: {(time.perf_counter() - start) / 60:.1f} minutes so far", flush=True)
     write_json(arguments.results / "protocols.json", content)

@@ -32,7 +32,6 @@ from msta.adapters.task import Task
 from msta.config import make_config
 from msta.data.catalog import Clip
 from msta.data.clips import Failures
-from msta.memory import keep_freed_memory
 from msta.training.cost import count_step
 from msta.training.processes import Processes
 from msta.training.step import TrainStep
@@ -56,7 +55,6 @@ GPUS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 def measure(classes: int, share: bool, batch: int, frames: int, steps: int) -> dict[str, Any] | None:
     """In each process: steps of a global batch on noise. The main one returns what it saw."""
     torch.set_num_threads(1)
-    keep_freed_memory()
     overrides = ["train.share_prompts=" + str(share).lower()]
     config = make_config("upper", {"data.path": ".", "backbone": "random:viclip-b16"}, overrides)
     processes = Processes(config.train)

@@ -26,19 +26,16 @@ from torch import Tensor
 
 import msta
 from msta.backbone.prefix import Tokens, pack_tokens, unpack_tokens
-from msta.memory import keep_freed_memory
-from msta.training.bench import alternate
-from msta.training.cost import count_step, flop_counter
+from msta.training.cost import alternate, count_step, flop_counter
 from msta.training.losses import objective
 
 RESULTS = Path(__file__).parent / "results"
 PRODUCTS = 40
-VARIANTS = ("reference", "kept", "fast", "cached")
+VARIANTS = ("reference", "fast", "cached")
 UPPER, ALL = msta.MSTAConfig(), msta.MSTAConfig(first_block=1, dim=256)
 """The paper's placements: blocks 8..12 with r 128 for few shots, 1..12 with r 256 for the other protocols."""
 LABELS = {
     "reference": "plain (`exact_reference`)",
-    "kept": "plain, keeping freed memory",
     "fast": "fast path",
     "cached": "fast path, prefix cache",
     "full": "full fine-tuning",
@@ -49,8 +46,8 @@ class Step:
     """One training step of a variant: forward, loss, backward, AdamW.
 
     Args:
-        variant: "reference", "kept" (the same, but freed memory is kept, as on the fast path), "fast", "cached" (the
-            clips' prefix is read from disk, in float16) or "full" (fine-tuning of everything).
+        variant: "reference", "fast", "cached" (the clips' prefix is read from disk, in float16) or "full" (fine-tuning
+            of everything).
         backbone: shared by all variants.
         shape: batch, frames and classes.
         folder: for the cache.
@@ -67,9 +64,8 @@ class Step:
         dtype: torch.dtype = torch.float32,
         method: msta.MSTAConfig = UPPER,
     ) -> None:
-        plain = variant in ("reference", "kept")
+        plain = variant == "reference"
         self.model = msta.attach(backbone, "full" if variant == "full" else method, exact_reference=plain)
-        self.keep = variant != "reference"
         self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
         if dtype != torch.float32:
             self.model.cast_frozen(dtype)
@@ -89,7 +85,6 @@ class Step:
         self.optimizer = torch.optim.AdamW(self.model.trainable_parameters())
 
     def __call__(self) -> None:
-        keep_freed_memory(self.keep)
         video: Tensor | Tokens = self.video
         if self.kept is not None:
             x = torch.from_numpy(np.load(self.kept, mmap_mode="r").astype(np.float32))
@@ -110,7 +105,6 @@ def flops(step: Callable[[], object]) -> int:
 
 
 def _peak(variant: str, shape: argparse.Namespace, answer: Any) -> None:
-    keep_freed_memory(variant != "reference")
     with tempfile.TemporaryDirectory() as folder:
         step = Step(variant, msta.random_backbone(shape.architecture), shape, Path(folder))
         step()
@@ -190,7 +184,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--parts", nargs="+", default=["growth", "steps", "all", "memory", "bf16", "prefix"])
     arguments = parser.parse_args()
-    keep_freed_memory()
 
     def shape(classes: int) -> argparse.Namespace:
         return argparse.Namespace(**{**vars(arguments), "classes": classes})
@@ -220,7 +213,7 @@ def main() -> None:
                 }
         if "all" in arguments.parts:
             classes = arguments.classes[0]
-            steps = {v: Step(v, backbone, shape(classes), folder, method=ALL) for v in ("reference", "kept", "fast")}
+            steps = {v: Step(v, backbone, shape(classes), folder, method=ALL) for v in ("reference", "fast")}
             result[f"blocks 1..12, r 256, {classes} classes"] = {
                 "seconds": alternate(steps, arguments.rounds), "flops": {v: flops(step) for v, step in steps.items()},
             }  # fmt: skip

@@ -29,8 +29,8 @@ from msta.data.clips import ClipDataset, make_loader, on_device
 from msta.data.reading import read_catalog
 from msta.data.splits import make_split
 from msta.demo import Data, demo
+from msta.evaluation.evaluate import evaluate_on
 from msta.evaluation.metrics import harmonic_mean
-from msta.evaluation.run import evaluate_on
 from msta.files import write_json
 from msta.motionworld.measure import measure
 from msta.training.loop import train

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from video_files import moving_squares
 
 import msta
+from msta.adapters.method import MethodConfig
 from msta.adapters.task import Task
 from msta.backbone.architecture import PERCEPTION_ENCODER, SIGLIP, Architecture
 from msta.backbone.blocks import TowerShape
+from msta.methods import method_config
 
 settings.register_profile("msta", deadline=None)  # another job on the machine is no failure
 settings.load_profile("msta")
@@ -52,11 +56,53 @@ def refused(method: str, kind: str) -> bool:
     return (method == "prompts" and kind in ("siglip", "perception")) or (method == "aim" and kind == "perception")
 
 
+def stir(model: msta.AdaptedModel, std: float = 0.1) -> msta.AdaptedModel:
+    """Away from the zero start, so that every part of the adapter has a say."""
+    with torch.no_grad():
+        for p in model.trainable_parameters():
+            p.add_(std * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+    return model
+
+
 def saved_backbone(folders: pytest.TempPathFactory, kind: str = "joint") -> Path:
     """A tiny one, in a folder of its own."""
     path = folders.mktemp("backbone") / "tiny"
     msta.random_backbone(tiny(kind)).save(path)
     return path
+
+
+SPANNING = {"bitfit", "lora", "adaptformer", "st-adapter", "aim"}
+"""Methods that adapt all blocks from ``first_block`` on."""
+
+
+def small(name: str, layers: tuple[int, int], span: tuple[int, int], choice: int) -> MethodConfig:
+    """A method that fits towers of these depths, with one of its variants."""
+    first, last = sorted(min(s, max(layers)) for s in span)
+    towers = ("video", "text", "both")[choice % 3]
+    if name in ("msta", "mma"):
+        kernel = {} if name == "mma" else {"temporal_kernel": (0, 3, 5)[choice % 3]}
+        blocks = {"first_block": first, "last_block": last}
+        towers = towers if layers[0] == layers[1] else "both"  # else the blocks may lie in the other tower alone
+        return method_config(name, **blocks, dim=4, scale=0.3, shared=choice < 3, towers=towers, **kernel)
+    if name == "prompts":
+        enter = min(first, *layers)
+        kind = ("coop", "vpt", "ivlp", "maple")[choice % 4]
+        depth = 1 + (last - first) % (min(layers) - enter + 1)
+        return method_config(name, kind=kind, tokens=1 + choice % 3, depth=depth, first_block=enter)
+    if name == "tip-adapter":
+        return method_config(name, trained=choice < 3)
+    if name not in SPANNING:
+        return method_config(name)
+    own = {
+        "bitfit": {"towers": towers},
+        "lora": {"rank": 2, "towers": towers, "modules": (["qkv"], ["proj", "fc1"], ["fc2"], ["qkv", "fc2"])[choice % 4]},
+        "adaptformer": {"dim": 4, "towers": towers},
+        "st-adapter": {
+            "dim": 4, "before": ("mlp", "attention", "both")[choice % 3], "kernel": ([3, 1, 1], [3, 3, 3])[choice // 3],
+        },
+        "aim": {"frames": 1 + choice},
+    }[name]  # fmt: skip
+    return method_config(name, first_block=first, **own)
 
 
 def saved_adapter(
@@ -70,6 +116,23 @@ def saved_adapter(
             p.add_(0.1 * torch.randn_like(p))
     model.task = Task(tuple(classes))
     model.save(path, metrics or {})
+
+
+def read_log(run: Path) -> list[dict]:
+    """The lines of a run's log."""
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def moving_clips(tmp_path_factory) -> Path:
+    """Two classes of 9 clips: a square that moves left, one that moves right."""
+    return moving_squares(tmp_path_factory.mktemp("clips"), {"go_there": -1, "go_back": 1}, 9)
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory) -> Path:
+    """A saved backbone, small enough to train in a test."""
+    return saved_backbone(tmp_path_factory)
 
 
 @pytest.fixture(params=KINDS)

@@ -6,8 +6,7 @@ import json
 
 import pytest
 import torch
-from conftest import tiny
-from test_msta import stir
+from conftest import stir, tiny
 from video_files import write_video
 
 import msta

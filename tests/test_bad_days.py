@@ -17,11 +17,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import saved_backbone, tiny
-from launch import launch
+from conftest import read_log, tiny
+from launch import launch, run_msta
 from rich.console import Console
 from safetensors.torch import load_file
-from video_files import moving_squares
 
 import msta
 from msta.adapters.model import AdaptedModel
@@ -40,13 +39,13 @@ QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory) -> Path:
-    return moving_squares(tmp_path_factory.mktemp("clips"), {"go_there": -1, "go_back": 1}, 9)
+def clips(moving_clips) -> Path:
+    return moving_clips
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory) -> Path:
-    return saved_backbone(tmp_path_factory)
+def backbone(tiny_backbone) -> Path:
+    return tiny_backbone
 
 
 def config(clips: Path, backbone: Path, *overrides: str):
@@ -56,8 +55,7 @@ def config(clips: Path, backbone: Path, *overrides: str):
 
 
 def losses(run: Path) -> list[float]:
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if "loss" in line]
+    return [line["loss"] for line in read_log(run) if "loss" in line]
 
 
 def same_weights(run: Path, other: Path) -> bool:
@@ -215,10 +213,7 @@ def test_two_runs_in_one_directory_and_a_kill(clips, backbone, tmp_path, whole):
 
 
 def test_status_and_prometheus(clips, backbone, tmp_path, whole):
-    done = subprocess.run(
-        [sys.executable, "-m", "msta", "status", str(whole), "--json"], capture_output=True, text=True, check=True
-    )
-    status = json.loads(done.stdout)
+    status = json.loads(run_msta("status", whole, "--json").stdout)
     assert (status["state"], status["step"], status["steps"]) == ("finished", 6, 6)
     assert status["loss"] == losses(whole)[-1]
     text = "\n".join(describe(status))

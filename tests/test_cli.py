@@ -15,20 +15,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import DATA, SHARED, tiny
+from launch import run_msta
 from video_files import write_video
 
 import msta
-
-
-def run(*command: object, cwd: Path | None = None, **options) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "msta", *map(str, command)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=600,
-        **options,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +38,7 @@ def world(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(world) -> Path:
-    done = run("train", "--data", world / "clips", "--backbone", world / "backbone", "--shots", 2, "--preset", "small",
+    done = run_msta("train", "--data", world / "clips", "--backbone", world / "backbone", "--shots", 2, "--preset", "small",
                "--out", world / "run", "train.epochs=2", "method.dim=8")  # fmt: skip
     assert done.returncode == 0, done.stderr
     return world / "run"
@@ -69,29 +59,29 @@ def test_train_then_predict_then_eval_then_info(world, trained):
     assert {"top1", "top5"} <= set(metrics)
     video = world / "clips" / "pull_it" / "3.mp4"
 
-    predicted = run("predict", video, "--adapter", trained / "adapter", "--json")
+    predicted = run_msta("predict", video, "--adapter", trained / "adapter", "--json")
     assert predicted.returncode == 0, predicted.stderr
     (result,) = json.loads(predicted.stdout)
     assert result["path"] == str(video)
     assert {p["label"] for p in result["predictions"]} == {"push it", "pull it"}
     assert sum(p["probability"] for p in result["predictions"]) == pytest.approx(1)
-    plain = run("predict", video, "--adapter", trained / "adapter")
+    plain = run_msta("predict", video, "--adapter", trained / "adapter")
     assert plain.stdout.startswith(f"{video}: {result['predictions'][0]['label']}")
 
-    measured = run("eval", "--data", trained / "split.csv", "--adapter", trained / "adapter", "--json")
+    measured = run_msta("eval", "--data", trained / "split.csv", "--adapter", trained / "adapter", "--json")
     assert json.loads(measured.stdout)["top1"] == pytest.approx(metrics["top1"])
     assert json.loads(measured.stdout)["clips"] == metrics["clips"] == 4
 
     for target in (trained, trained / "adapter"):
-        told = json.loads(run("info", target, "--json").stdout)
+        told = json.loads(run_msta("info", target, "--json").stdout)
         assert told["method"] == "msta"
         assert told["trained parameters"] == metrics["trainable_parameters"]
-    assert json.loads(run("info", world / "backbone", "--json").stdout)["attention"] == "joint"
-    assert "torch" in run("info").stdout
+    assert json.loads(run_msta("info", world / "backbone", "--json").stdout)["attention"] == "joint"
+    assert "torch" in run_msta("info").stdout
 
 
 def test_a_method_chosen_by_a_setting_leaves_the_presets_own_behind(world, tmp_path):
-    done = run("train", "--data", world / "clips", "--backbone", world / "backbone", "--out", tmp_path / "run", "--shots", 2,
+    done = run_msta("train", "--data", world / "clips", "--backbone", world / "backbone", "--out", tmp_path / "run", "--shots", 2,
                "method.name=zero-shot", "data.template=a {} with {braces}")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["method"] == "zero-shot"
@@ -104,41 +94,41 @@ def test_a_completed_fine_tuned_backbone_is_found_again(world, tmp_path):
         {k.replace("visual.", "image_encoder."): v for k, v in tensors.items() if "token_emb" not in k},
         tmp_path / "vifi.pth",
     )
-    done = run("train", "--data", world / "clips", "--backbone", tmp_path / "vifi.pth", "--base", DATA / "openai_clip_tiny.pt",
+    done = run_msta("train", "--data", world / "clips", "--backbone", tmp_path / "vifi.pth", "--base", DATA / "openai_clip_tiny.pt",
                "--out", tmp_path / "run", "--shots", 2, "train.epochs=1")  # fmt: skip
     assert done.returncode == 0, done.stderr
     video = world / "clips" / "pull_it" / "0.mp4"
-    plain = run("predict", video, "--adapter", tmp_path / "run" / "adapter", "--json")
-    given = run("predict", video, "--adapter", tmp_path / "run" / "adapter", "--json", "--backbone", tmp_path / "vifi.pth",
+    plain = run_msta("predict", video, "--adapter", tmp_path / "run" / "adapter", "--json")
+    given = run_msta("predict", video, "--adapter", tmp_path / "run" / "adapter", "--json", "--backbone", tmp_path / "vifi.pth",
                 "--base", DATA / "openai_clip_tiny.pt")  # fmt: skip
     assert plain.returncode == 0, plain.stderr
     assert plain.stdout == given.stdout
 
 
 def test_version_and_no_arguments():
-    assert run("--version").stdout.strip() == msta.__version__
-    assert "train" in run().stdout
+    assert run_msta("--version").stdout.strip() == msta.__version__
+    assert "train" in run_msta().stdout
 
 
 def test_zero_shot_with_any_labels(world):
     video = world / "clips" / "pull_it" / "0.mp4"
-    done = run("predict", video, "--backbone", world / "backbone", "--labels", "run, jump,sit", "--json")
+    done = run_msta("predict", video, "--backbone", world / "backbone", "--labels", "run, jump,sit", "--json")
     assert {p["label"] for p in json.loads(done.stdout)[0]["predictions"]} == {"run", "jump", "sit"}
-    done = run("eval", "--data", world / "clips", "--backbone", world / "backbone", "--json")
+    done = run_msta("eval", "--data", world / "clips", "--backbone", world / "backbone", "--json")
     assert json.loads(done.stdout)["clips"] == 10
 
 
 def test_predict_reports_an_unreadable_file_in_its_place_and_exits_1(world, trained, tmp_path):
     good = world / "clips" / "pull_it" / "0.mp4"
     (bad := tmp_path / "new\nline.mp4").write_text("no video")
-    done = run("predict", good, bad, tmp_path / "gone.mp4", good, "--adapter", trained / "adapter", "--json")
+    done = run_msta("predict", good, bad, tmp_path / "gone.mp4", good, "--adapter", trained / "adapter", "--json")
     assert done.returncode == 1
     results = json.loads(done.stdout)
     assert [r["path"] for r in results] == [str(good), str(bad), str(tmp_path / "gone.mp4"), str(good)]
     assert results[0]["predictions"] == results[3]["predictions"]
     assert results[1]["error"] == "not a video file FFmpeg can read"
     assert results[2]["error"] == "no such file"
-    plain = run("predict", bad, good, "--adapter", trained / "adapter")
+    plain = run_msta("predict", bad, good, "--adapter", trained / "adapter")
     assert plain.returncode == 1
     assert len(plain.stdout.splitlines()) == 2
     assert "new\\nline.mp4: not a video" in plain.stdout
@@ -161,7 +151,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(world, tmp_path):
     assert "Traceback" not in said
     config = tmp_path / "run" / "config.yaml"
     config.write_text(config.read_text().replace("epochs: 400", "epochs: 60"))  # so that the rest is short
-    done = run("train", "--resume", tmp_path / "run", cwd=tmp_path)
+    done = run_msta("train", "--resume", tmp_path / "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines() if "loss" in line]
     assert steps == list(range(1, len(steps) + 1))
@@ -169,23 +159,23 @@ def test_ctrl_c_saves_and_says_how_to_go_on(world, tmp_path):
 
 def test_unknown_is_said_where_asked(world, trained):
     video = world / "clips" / "pull_it" / "0.mp4"
-    done = run("predict", video, "--adapter", trained / "adapter", "--unknown-below", "val", "--json")
+    done = run_msta("predict", video, "--adapter", trained / "adapter", "--unknown-below", "val", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)[0]
     chosen = json.loads((trained / "metrics.json").read_text())["unknown_below"]
     assert result["unknown"] is (result["predictions"][0]["probability"] < chosen)
-    plain = run("predict", video, "--adapter", trained / "adapter", "--unknown-below", "1")
+    plain = run_msta("predict", video, "--adapter", trained / "adapter", "--unknown-below", "1")
     assert plain.stdout.endswith("(unknown)\n")
 
 
 def test_a_protocol_from_nothing_to_a_report_and_the_report_again(world, tmp_path):
-    done = run("protocol", "few-shot", "--data", world / "clips", "--backbone", world / "backbone", "--shots", "1,2",
+    done = run_msta("protocol", "few-shot", "--data", world / "clips", "--backbone", world / "backbone", "--shots", "1,2",
                "--seeds", "0", "--out", tmp_path / "out", "train.epochs=1", "method.dim=8", "data.workers=0", "--json")  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]
     assert [(row["method"], row["shots"]) for row in rows] == [("zero-shot", None), ("msta", 1), ("msta", 2)]
     (tmp_path / "out" / "report.html").unlink()
-    again = run("protocol", "report", "--out", tmp_path / "out")
+    again = run_msta("protocol", "report", "--out", tmp_path / "out")
     assert again.returncode == 0, again.stderr
     for row in rows:
         assert f"{row['top1']:.1f}" in again.stdout
@@ -247,7 +237,7 @@ def test_a_protocol_from_nothing_to_a_report_and_the_report_again(world, tmp_pat
 )  # fmt: skip
 def test_wrong_usage_exits_2_and_failure_1_with_one_line(world, arguments, code, words):
     before = sorted(p.name for p in world.iterdir())
-    one_line(run(*arguments, cwd=world), code, *words)
+    one_line(run_msta(*arguments, cwd=world), code, *words)
     assert sorted(p.name for p in world.iterdir()) == before
 
 
@@ -255,14 +245,14 @@ def test_wrong_usage_exits_2_and_failure_1_with_one_line(world, arguments, code,
     "arguments", [["nonsense"], ["train", "--nonsense"], ["predict"], ["predict", "a.mp4", "--top", "0"]]
 )
 def test_the_parser_itself_exits_2(arguments):
-    done = run(*arguments)
+    done = run_msta(*arguments)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("command", ["train", "eval", "predict", "info", "protocol"])
 def test_every_command_has_help_with_an_example(command):
-    done = run(command, "--help")
+    done = run_msta(command, "--help")
     assert done.returncode == 0
     assert f"Example: msta {command}" in done.stdout
 
@@ -273,8 +263,9 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_adapter(world, tmp_path):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
-    done = run("train", "--data", world / "clips", "--backbone", world / "backbone", "--shots", 2, "--out", tmp_path / "run",
-               "train.epochs=1", "method.dim=48", "data.workers=0", preexec_fn=small_files)  # fmt: skip
+    given = ["--data", world / "clips", "--backbone", world / "backbone", "--shots", "2", "--out", tmp_path / "run"]
+    command = [sys.executable, "-m", "msta", "train", *given, "train.epochs=1", "method.dim=48", "data.workers=0"]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=small_files)
     one_line(done, 1, "File too large")
     left = [p.name for p in (tmp_path / "run").rglob("*") if p.is_file() and "tfevents" not in p.name]
     assert sorted(left) == ["classes.csv", "config.yaml", "lock", "log.jsonl", "split.csv", "status.json"]
@@ -284,10 +275,10 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_adapter(world, tmp_path):
 @pytest.mark.skipif(not (SHARED / "clips").exists(), reason="the real clips are not at ../shared/clips")
 def test_the_real_clips_end_to_end(tmp_path):
     msta.random_backbone(tiny()).save(tmp_path / "backbone")
-    done = run("train", "--data", SHARED / "clips" / "ut_interaction", "--backbone", tmp_path / "backbone", "--shots", 4,
+    done = run_msta("train", "--data", SHARED / "clips" / "ut_interaction", "--backbone", tmp_path / "backbone", "--shots", 4,
                "--preset", "small", "--out", tmp_path / "run")  # fmt: skip
     assert done.returncode == 0, done.stderr
     videos = sorted(p for p in (SHARED / "clips").rglob("*.*") if p.suffix in (".mp4", ".avi"))
-    predicted = run("predict", *videos, "--adapter", tmp_path / "run" / "adapter", "--json")
+    predicted = run_msta("predict", *videos, "--adapter", tmp_path / "run" / "adapter", "--json")
     assert predicted.returncode == 0, predicted.stderr
     assert len(json.loads(predicted.stdout)) == len(videos) == 169

@@ -19,11 +19,9 @@ import msta
 from msta.cli import app
 from msta.config import make_config
 from msta.methods import METHODS, method_config
-from msta.training.bench import bench
-from msta.training.cost import count_step, flop_counter, time_forward, time_step
+from msta.training.cost import bench, count_step, flop_counter, plan, time_forward, time_step
 from msta.training.loop import train
 from msta.training.losses import objective
-from msta.training.plan import plan
 
 PROMPTED = method_config("prompts", kind="maple", depth=2)  # more would not fit into the tiny context
 PROMPTS = ["a video of a cat.", "a video of a very slow dog."]

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from video_files import (
+    Traffic,
     cut,
     frame_number,
     numbered_frames,
@@ -180,22 +181,6 @@ def test_frames_after_a_seek_are_those_of_sequential_decoding(
     frames = read_frames(path, [(i + 0.5) / 25 for i in wanted])
     assert [frame_number(f) for f in frames] == wanted
     np.testing.assert_array_equal(frames, pictures[wanted])
-
-
-class Traffic:
-    """Counts the packets read from files and the times reading was begun anew somewhere (1: no seek)."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.packets = self.starts = 0
-        packets = video_file.Video.packets
-
-        def counted(video: video_file.Video) -> object:
-            self.starts += 1
-            for packet in packets(video):
-                self.packets += 1
-                yield packet
-
-        monkeypatch.setattr(video_file.Video, "packets", counted)
 
 
 @pytest.mark.parametrize("name", ["short_gop.mp4", "b_frames.mp4", "b_frames.mkv", "vp8.webm", "no_b_frames.avi"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import saved_backbone
+from conftest import read_log
 from launch import launch, run
 from safetensors.torch import load_file
 from video_files import moving_squares
@@ -33,17 +33,13 @@ def clips(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory) -> Path:
-    return saved_backbone(tmp_path_factory)
+def backbone(tiny_backbone) -> Path:
+    return tiny_backbone
 
 
 def command(clips: Path, backbone: Path, out: Path, *overrides: str) -> list[str]:
     given = ["--data", str(clips), "--backbone", str(backbone), "--shots", "6", "--out", str(out)]
     return ["train", *given, *QUICK, *overrides]
-
-
-def log(out: Path) -> list[dict]:
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -63,11 +59,11 @@ def test_one_two_and_four_processes_agree(clips, backbone, tmp_path):
     for count in (1, 2, 4):
         codes = run(command(clips, backbone, tmp_path / f"run{count}", *options), count, tmp_path / f"log{count}")
         assert codes == [0] * count, (tmp_path / f"log{count}.0").read_text()
-    one = [line for line in log(tmp_path / "run1") if "loss" in line]
+    one = [line for line in read_log(tmp_path / "run1") if "loss" in line]
     assert len(one) == 21  # 24 clips, 8 a step
     for count in (2, 4):
         out = tmp_path / f"run{count}"
-        other = [line for line in log(out) if "loss" in line]
+        other = [line for line in read_log(out) if "loss" in line]
         assert [line["clips"] for line in other] == [line["clips"] for line in one]
         for a, b in zip(one, other, strict=True):
             assert b["loss"] == pytest.approx(a["loss"], abs=1e-5)
@@ -105,7 +101,9 @@ def test_two_processes_go_on_bit_for_bit_or_as_one(clips, backbone, tmp_path):
     expected, same, alone = (weights(tmp_path / name) for name in ("whole", "run", "alone"))
     assert all(torch.equal(same[name], expected[name]) for name in expected)
     assert all(torch.allclose(alone[name], expected[name], atol=1e-5) for name in expected)
-    steps = [[(x["step"], x["clips"]) for x in log(tmp_path / n) if "loss" in x] for n in ("whole", "run", "alone")]
+    steps = [
+        [(x["step"], x["clips"]) for x in read_log(tmp_path / n) if "loss" in x] for n in ("whole", "run", "alone")
+    ]
     assert steps[0] == steps[1] == steps[2]
 
 

@@ -7,8 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED, tiny
-from test_msta import stir
+from conftest import SHARED, stir, tiny
 from video_files import write_video
 
 import msta

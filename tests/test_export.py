@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import KINDS, refused, relative, tiny
+from conftest import KINDS, refused, relative, small, stir, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_prefix import small, stirred
 from video_files import write_video
 
 import msta
@@ -33,7 +32,7 @@ SOURCE = Path(msta.__file__).parents[1]
 def member(attention: str, name: str = "msta") -> LoadedAdapter:
     model = msta.attach(msta.random_backbone(tiny(attention)), small(name, (3, 3), (2, 3), 1))
     model.task = Task(("push", "hug", "walk"))
-    return LoadedAdapter(stirred(model))
+    return LoadedAdapter(stir(model))
 
 
 @pytest.fixture(scope="module")

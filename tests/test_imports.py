@@ -33,7 +33,7 @@ ALLOWED = {
         "data", "backbone", "adapters", "methods", "config", "evaluation", "training", "inference", "motionworld",
     },
 }  # fmt: skip
-BASE = {"errors", "files", "memory", "notices", "_version"}
+BASE = {"errors", "files", "notices", "_version"}
 TOP = {"__init__", "__main__", "cli"}
 
 

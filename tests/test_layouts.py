@@ -27,7 +27,7 @@ from msta.data.layouts import LAYOUTS
 from msta.data.reading import read_catalog
 from msta.data.splits import base_novel, class_sets, make_split, restrict, unseen, write_split
 from msta.errors import ConfigError, DataError
-from msta.evaluation.run import evaluate_on
+from msta.evaluation.evaluate import evaluate_on
 from msta.training.loop import train
 
 LISTS = SHARED / "reference" / "splits"

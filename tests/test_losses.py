@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import msta
-from msta.adapters.scores import class_logits
+from msta.adapters.model import class_logits
 from msta.descriptions import anchors as anchors_module
 from msta.descriptions.anchors import anchors, embed
 from msta.descriptions.bank import load_descriptions

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import KINDS, refused, relative, tiny
+from conftest import KINDS, SPANNING, refused, relative, small, stir, tiny
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from test_prefix import SPANNING, small, stirred
 
 import msta
 from msta.adapters.task import Task
@@ -127,7 +126,7 @@ def test_where_it_starts(name, choice, attention):
 
 @pytest.mark.parametrize("name", ["zero-shot", "msta", "linear-probe", "tip-adapter"])
 def test_probabilities_are_of_float32_scores_under_any_autocast(name):
-    model = stirred(made(name))
+    model = stir(made(name))
     views, text = torch.randn(2, 64, 24), torch.randn(3, 24)
     expected = view_probabilities(model, views, text)
     with torch.autocast("cpu", torch.bfloat16):
@@ -148,7 +147,7 @@ def test_only_its_own_parameters_move_and_the_backbone_is_left_alone(name, choic
     if not model.num_trainable():
         return
     if not name.startswith("full"):
-        stirred(model)
+        stir(model)
     start = {n: p.clone() for n, p in model.named_parameters()}
     optimizer = torch.optim.AdamW(model.trainable_parameters(), lr=0.01, weight_decay=0)
     ids, video = model.tokenize(CLASSES), torch.randn(3, 4, 3, 32, 32)
@@ -167,7 +166,7 @@ def test_only_its_own_parameters_move_and_the_backbone_is_left_alone(name, choic
 def test_all_that_trains_is_saved_and_comes_back(tmp_path, name, choice):
     model = made(name, choice=choice)
     if not name.startswith("full"):
-        stirred(model)
+        stir(model)
     saved = model.adapter_state()
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
     assert trained <= saved.keys()
@@ -199,7 +198,7 @@ def test_a_clip_and_a_class_do_not_depend_on_their_company(name, attention, choi
     assume(not refused(name, attention))
     model = made(name, attention, choice, span)
     if not name.startswith("full"):
-        stirred(model)
+        stir(model)
     video, ids = torch.randn(3, frames, 3, 32, 32), model.tokenize(CLASSES)
     together, said = model.encode_video(video), model.encode_text(ids)
     assert relative(torch.cat([model.encode_video(v[None]) for v in video]), together) < 1e-5
@@ -330,14 +329,14 @@ def test_st_adapter_with_rows_and_columns_needs_the_whole_grid():
 
 def test_aim_tells_the_order_of_frames_by_its_positions_alone():
     """Frame by frame, attention along time is blind to order until the frames' positions have left zero."""
-    model = stirred(made("aim", "frame-wise", choice=3))
+    model = stir(made("aim", "frame-wise", choice=3))
     video = torch.randn(2, 4, 3, 32, 32)
     moved = model.encode_video(video.flip(1))
     assert relative(moved, model.encode_video(video)) > 1e-4
     with torch.no_grad():
         model.adapter["time"]["positions"].zero_()
     assert relative(model.encode_video(video.flip(1)), model.encode_video(video)) < 1e-5
-    lone = stirred(made("adaptformer", "frame-wise"))
+    lone = stir(made("adaptformer", "frame-wise"))
     assert relative(lone.encode_video(video.flip(1)), lone.encode_video(video)) < 1e-5
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from msta.errors import DataError
+from msta.evaluation.calibration import KEEP, choose_threshold, rejection
 from msta.evaluation.intervals import Answers, interval, paired_test
 from msta.evaluation.metrics import (
     accuracy,
@@ -21,7 +22,6 @@ from msta.evaluation.metrics import (
     per_class,
     scaled,
 )
-from msta.evaluation.unknown import choose_threshold, rejection
 
 
 def random_predictions(seed: int, n: int, k: int, sharp: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
@@ -184,23 +184,23 @@ def test_only_common_clips_are_compared():
 # ---------------------------------------------------------------- unknown
 
 
-@given(seed=st.integers(0, 500), n=st.integers(1, 200), keep=st.floats(0.5, 1))
+@given(seed=st.integers(0, 500), n=st.integers(1, 200))
 @settings(max_examples=40)
-def test_the_threshold_keeps_what_it_promises(seed, n, keep):
+def test_the_threshold_keeps_what_it_promises(seed, n):
     known = np.random.default_rng(seed).random(n)
-    threshold = choose_threshold(known, keep=keep)
-    assert (known >= threshold).mean() >= keep
+    threshold = choose_threshold(known)
+    assert (known >= threshold).mean() >= KEEP
     higher = np.sort(known[known > threshold])
     if len(higher):
-        assert (known >= higher[0]).mean() < keep + 1 / n  # none much higher would do
+        assert (known >= higher[0]).mean() < KEEP + 1 / n  # none much higher would do
 
 
 def test_known_and_unknown_validation_clips_are_parted():
     random = np.random.default_rng(0)
     known, unknown = random.normal(0.8, 0.05, 300), random.normal(0.4, 0.05, 300)
-    threshold = choose_threshold(known, unknown)
-    assert 0.5 < threshold < 0.7
-    assert rejection(threshold, known, unknown) == pytest.approx({"kept": 100, "refused": 100, "auroc": 100}, abs=0.5)
+    threshold = choose_threshold(known)
+    assert 0.6 < threshold < 0.8
+    assert rejection(threshold, known, unknown) == pytest.approx({"kept": 95, "refused": 100, "auroc": 100}, abs=0.5)
     assert rejection(threshold, known, known)["auroc"] == pytest.approx(50)
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
-from conftest import DATA, KINDS, relative, tiny
+from conftest import DATA, KINDS, relative, stir, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -21,14 +21,6 @@ from msta.backbone.layout import VideoLayout
 from msta.errors import CheckpointError, ConfigError
 from msta.methods.msta import SpatioTemporalBottleneck
 from msta.training.losses import objective
-
-
-def stir(model: msta.AdaptedModel, std: float = 0.1) -> msta.AdaptedModel:
-    """Away from the zero start, so that every part of the adapter has a say."""
-    with torch.no_grad():
-        for p in model.trainable_parameters():
-            p.add_(std * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
-    return model
 
 
 @pytest.mark.parametrize("kernel", [0, 1, None])

@@ -11,8 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from conftest import tiny
-from test_msta import stir
+from conftest import stir, tiny
 from video_files import numbered_frames, write_video
 
 import msta

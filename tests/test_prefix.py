@@ -4,54 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import KINDS, refused, relative, tiny
+from conftest import KINDS, refused, relative, small, stir, tiny
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import msta
-from msta.adapters.method import MethodConfig
-from msta.methods import METHODS, method_config
+from msta.methods import METHODS
 from msta.training.losses import objective
-
-SPANNING = {"bitfit", "lora", "adaptformer", "st-adapter", "aim"}
-"""Methods that adapt all blocks from ``first_block`` on."""
-
-
-def small(name: str, layers: tuple[int, int], span: tuple[int, int], choice: int) -> MethodConfig:
-    """A method that fits towers of these depths, with one of its variants."""
-    first, last = sorted(min(s, max(layers)) for s in span)
-    towers = ("video", "text", "both")[choice % 3]
-    if name in ("msta", "mma"):
-        kernel = {} if name == "mma" else {"temporal_kernel": (0, 3, 5)[choice % 3]}
-        blocks = {"first_block": first, "last_block": last}
-        towers = towers if layers[0] == layers[1] else "both"  # else the blocks may lie in the other tower alone
-        return method_config(name, **blocks, dim=4, scale=0.3, shared=choice < 3, towers=towers, **kernel)
-    if name == "prompts":
-        enter = min(first, *layers)
-        kind = ("coop", "vpt", "ivlp", "maple")[choice % 4]
-        depth = 1 + (last - first) % (min(layers) - enter + 1)
-        return method_config(name, kind=kind, tokens=1 + choice % 3, depth=depth, first_block=enter)
-    if name == "tip-adapter":
-        return method_config(name, trained=choice < 3)
-    if name not in SPANNING:
-        return method_config(name)
-    own = {
-        "bitfit": {"towers": towers},
-        "lora": {"rank": 2, "towers": towers, "modules": (["qkv"], ["proj", "fc1"], ["fc2"], ["qkv", "fc2"])[choice % 4]},
-        "adaptformer": {"dim": 4, "towers": towers},
-        "st-adapter": {
-            "dim": 4, "before": ("mlp", "attention", "both")[choice % 3], "kernel": ([3, 1, 1], [3, 3, 3])[choice // 3],
-        },
-        "aim": {"frames": 1 + choice},
-    }[name]  # fmt: skip
-    return method_config(name, first_block=first, **own)
-
-
-def stirred(model: msta.AdaptedModel) -> msta.AdaptedModel:
-    with torch.no_grad():
-        for p in model.trainable_parameters():
-            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
-    return model
 
 
 def gradients(model, video, ids) -> dict[str, torch.Tensor | None]:
@@ -93,7 +52,7 @@ def test_the_shortcuts_change_nothing(attention, method, layers, span, choice, f
     if model.support_views:
         model.add_support(torch.randn(clips, backbone.architecture.embed_dim), torch.arange(clips) % classes)
     if not method.startswith("full"):
-        stirred(model)
+        stir(model)
     video = torch.randn(clips, frames, 3, 32, 32)
     ids = backbone.tokenize([" ".join(["a"] * (1 + i % words)) for i in range(classes)])
     labels = torch.arange(clips) % classes
@@ -133,7 +92,7 @@ def test_a_gradient_that_the_caller_wants_of_the_clip_is_there(attention):
 @pytest.mark.parametrize("attention", KINDS)
 def test_torch_compile_follows_blocks_and_videos_whole(attention, method):
     backbone = msta.random_backbone(tiny(attention))
-    model = stirred(msta.attach(backbone, msta.MSTAConfig(dim=8) if method == "msta" else method))
+    model = stir(msta.attach(backbone, msta.MSTAConfig(dim=8) if method == "msta" else method))
     video = torch.randn(2, 4, 3, 32, 32)
     x, layout = model.backbone.video.embed(video)
     torch._dynamo.reset()

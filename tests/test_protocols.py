@@ -24,16 +24,16 @@ from msta.data.catalog import Clip, write_catalog
 from msta.data.reading import read_catalog
 from msta.data.splits import base_novel
 from msta.errors import ConfigError, DataError, Interrupted, MSTAError
+from msta.evaluation.evaluate import evaluate_on
 from msta.evaluation.predictions import Recorder, read_predictions
-from msta.evaluation.run import evaluate_on
+from msta.evaluation.tables import Column, Table
 from msta.studies import running
 from msta.studies.datasets import parse_datasets, refuse_overlap
-from msta.studies.protocol_report import command, summary, write_report
+from msta.studies.protocol_report import command, main_table, write_report
 from msta.studies.protocols import PROTOCOLS, Request
 from msta.studies.published import PACKAGED, read_published
 from msta.studies.results import Results
 from msta.studies.running import run_protocol
-from msta.studies.tables import HEADER, latex, markdown
 from msta.training import losses
 
 QUIET = Console(quiet=True)
@@ -319,9 +319,11 @@ class _Links(HTMLParser):
     def __init__(self, page: str) -> None:
         super().__init__()
         self.loaded: list[str] = []
+        self.cells = 0
         self.feed(page)
 
     def handle_starttag(self, tag, attributes):
+        self.cells += tag == "td"
         self.loaded += [value for name, value in attributes if name in ("src", "href") and value]
 
 
@@ -356,7 +358,7 @@ def test_the_report_needs_nothing_else_and_shows_everything(name, request, tmp_p
     assert r"Theirs <1> $^\dagger$" in tex
     again = write_report(out, tmp_path / "published.json")
     assert without_times(again) == without_times(results)
-    assert len({len(line) for line in summary(results).splitlines()}) > 0
+    assert main_table(results["rows"]).markdown().count("\n") >= 2 + len(results["rows"])
     label = next(row["label"] for row in results["rows"] if row["method"] == "msta")
     assert re.fullmatch(r"msta \(blocks 1..3, r 8, scale 0.1\)", label)
     assert label in page
@@ -375,11 +377,15 @@ def test_an_unfinished_protocol_is_no_report(few_shot, tmp_path):
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"])), min_size=7, max_size=7))
 def test_tables_hold_any_text(cells):
-    row = markdown(HEADER, [cells]).splitlines()[-1]
-    assert len(re.split(r"(?<!\\)\|", row)) >= len(HEADER)
-    body = latex(HEADER, [cells], "c").splitlines()[7]
-    assert len(re.findall(r"(?<!\\)&", body)) == len(HEADER) - 1
+    table = Table([Column("title", str(i)) for i in range(7)], [{str(i): cell for i, cell in enumerate(cells)}])
+    row = table.markdown().splitlines()[-1]
+    assert len(re.split(r"(?<!\\)\|", row)) >= 7
+    body = table.latex("c").splitlines()[7]
+    assert len(re.findall(r"(?<!\\)&", body)) == 6
     assert not re.search(r"(?<!\\)%", body)
+    page = _Links(table.html())
+    assert page.loaded == []
+    assert page.cells == 7
 
 
 def test_published_figures_stand_beside_ours_on_the_same_data_set_without_being_asked_for(few_shot, tmp_path):

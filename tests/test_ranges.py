@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import saved_backbone, tiny
+from conftest import tiny
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from safetensors.torch import load_file
-from test_decode import Traffic
-from video_files import frame_number, write_video
+from video_files import Traffic, frame_number, write_video
 
 import msta
 from msta.config import make_config
@@ -26,7 +25,7 @@ from msta.data.splits import make_split
 from msta.data.times import segment_times
 from msta.data.video_file import DecodeError
 from msta.errors import DataError
-from msta.evaluation.run import evaluate_on
+from msta.evaluation.evaluate import evaluate_on
 from msta.training.loop import train
 from msta.training.prefix_cache import PrefixCache
 
@@ -170,8 +169,8 @@ def data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory) -> Path:
-    return saved_backbone(tmp_path_factory)
+def backbone(tiny_backbone) -> Path:
+    return tiny_backbone
 
 
 def config(data: Path, backbone: Path, *overrides: str):

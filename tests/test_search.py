@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import tiny
-from test_msta import stir
+from conftest import stir, tiny
 from video_files import write_video
 
 import msta

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import KINDS, refused, relative, tiny
+from conftest import KINDS, refused, relative, small, stir, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_prefix import small, stirred
 
 import msta
 from msta.adapters.task import Task
@@ -36,7 +35,7 @@ def member(
         torch.tensor([0, 1, 1]),
     )
     model.task = Task(tuple(classes))
-    return LoadedAdapter(stirred(model))
+    return LoadedAdapter(stir(model))
 
 
 def video(clips: int, frames: int = 4, size: int = 32) -> torch.Tensor:

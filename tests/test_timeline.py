@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import KINDS, tiny
+from conftest import KINDS, stir, tiny
 from hypothesis import given
 from hypothesis import strategies as st
-from test_msta import stir
+from launch import run_msta
 from video_files import cut as cut_file
 from video_files import frame_number, numbered_frames, write_video
 
@@ -238,14 +238,21 @@ def world(tmp_path_factory) -> Path:
     return root
 
 
-def run(world, *command: object) -> subprocess.CompletedProcess[str]:
-    arguments = [sys.executable, "-m", "msta", "predict", *map(str, command)]
-    return subprocess.run(arguments, capture_output=True, text=True, cwd=world, timeout=300)
-
-
 def test_the_command_from_a_long_video_to_every_format(world):
     adapters = ["--adapter", "one/adapter", "--adapter", "two/adapter"]
-    done = run(world, "long.mp4", *adapters, "--window", "1s", "--stride", "500ms", "--json", "--overlay", "seen.mp4")
+    done = run_msta(
+        "predict",
+        "long.mp4",
+        *adapters,
+        "--window",
+        "1s",
+        "--stride",
+        "500ms",
+        "--json",
+        "--overlay",
+        "seen.mp4",
+        cwd=world,
+    )
     assert done.returncode == 0, done.stderr
     one, two = json.loads(done.stdout)
     assert (one["adapter"], two["adapter"], one["duration"]) == ("one", "two", 6.0)

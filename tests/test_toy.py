@@ -17,6 +17,7 @@ import torch
 from conftest import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from launch import run_msta
 from PIL import Image
 from rich.console import Console
 from tokenizers import Tokenizer, decoders
@@ -26,8 +27,9 @@ import msta
 import msta.demo
 from msta.data.reading import read_catalog
 from msta.errors import CheckpointError, MSTAError
+from msta.evaluation.figures import prediction
 from msta.evaluation.metrics import harmonic_mean
-from msta.evaluation.report import draw_prediction, write_page
+from msta.evaluation.report import write_page
 from msta.motionworld import DEMO_MOTIONS, HELD_OUT_MOTIONS, MOTIONS, REVERSED
 from msta.motionworld import measure as synthetic
 
@@ -210,12 +212,7 @@ def test_the_demo_does_not_touch_what_is_there(tmp_path):
 
 def test_an_unwritable_place_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    done = subprocess.run(
-        [sys.executable, "-m", "msta", "demo", "--out", str(tmp_path / "file" / "out")],
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = run_msta("demo", "--out", tmp_path / "file" / "out")
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith(f"msta: {tmp_path / 'file'}")
 
@@ -232,7 +229,8 @@ def test_the_strip_shows_the_frames_and_the_page_escapes(tmp_path):
     frames = np.zeros((3, 20, 20, 3), np.uint8)
     frames[0], frames[1], frames[2] = (250, 0, 0), (0, 250, 0), (0, 0, 250)
     after = {f"c{i}": 0.1 for i in range(6)} | {"<b>": 0.05}
-    draw_prediction(tmp_path / "p.png", frames, "<b>", after, after, classes=3)
+    names = ("before", "after")
+    (tmp_path / "p.png").write_bytes(prediction(frames, "<b>", after, after, names=names, classes=3))
     picture = np.asarray(Image.open(tmp_path / "p.png").convert("RGB")).astype(int)
     row = picture[picture.shape[0] // 4]
     order = [c for c in range(3) if (row[:, c] - row[:, [k for k in range(3) if k != c]].max(1) > 150).any()]
@@ -264,17 +262,10 @@ def test_train_and_predict_need_no_backbone(tmp_path):
     from msta.motionworld import write_dataset
 
     write_dataset(tmp_path / "clips", ["swipe left", "swipe right"], 4, size=64, frames_per_clip=8, seed=3)
-    run = [sys.executable, "-m", "msta"]
-    trained = subprocess.run(
-        [*run, "train", "--data", "clips", "--shots", "2", "--out", "run", "train.epochs=1"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+    trained = run_msta("train", "--data", "clips", "--shots", 2, "--out", "run", "train.epochs=1", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     clip = "clips/swipe_left/swipe_left_000.mp4"
-    predicted = subprocess.run(
-        [*run, "predict", clip, "--labels", "swipe left,swipe right", "--json"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+    predicted = run_msta("predict", clip, "--labels", "swipe left,swipe right", "--json", cwd=tmp_path)
     assert {p["label"] for p in json.loads(predicted.stdout)[0]["predictions"]} == {"swipe left", "swipe right"}
 
 

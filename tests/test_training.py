@@ -18,12 +18,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import saved_backbone
+from conftest import read_log
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from safetensors.torch import load_file
-from video_files import moving_squares
 
 import msta
 from msta.config import make_config
@@ -32,9 +31,8 @@ from msta.descriptions import anchors as anchors_module
 from msta.descriptions.bank import Described, DescriptionBank
 from msta.descriptions.prompts import ENSEMBLE
 from msta.errors import CheckpointError, ConfigError, DataError, Interrupted, MSTAError
-from msta.evaluation.evaluate import class_embeddings
+from msta.evaluation.evaluate import class_embeddings, evaluate_on
 from msta.evaluation.metrics import accuracy
-from msta.evaluation.run import evaluate_on
 from msta.notices import notice
 from msta.training import losses as objective_module
 from msta.training import measure, prepare
@@ -45,14 +43,13 @@ QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory) -> Path:
-    """Two classes of 9 clips: a square that moves left, one that moves right."""
-    return moving_squares(tmp_path_factory.mktemp("clips"), {"go_there": -1, "go_back": 1}, 9)
+def clips(moving_clips) -> Path:
+    return moving_clips
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory) -> Path:
-    return saved_backbone(tmp_path_factory)
+def backbone(tiny_backbone) -> Path:
+    return tiny_backbone
 
 
 def config(clips: Path, backbone: Path, *overrides: str, method: str = "msta", shots: int | None = 4):
@@ -62,16 +59,12 @@ def config(clips: Path, backbone: Path, *overrides: str, method: str = "msta", s
     return make_config("small", settings, [*quick, *overrides], method=method)
 
 
-def log(run: Path) -> list[dict]:
-    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-
-
 def test_the_loss_on_eight_clips_falls_to_near_zero(clips, backbone, tmp_path):
     # no augmentation: random times alone remain; and steps large enough for a random backbone
     plain = ["data.jitter=0", "data.greyscale=0", "data.flip=0", "data.crop_area=[1,1]", "train.epochs=25"]
     quick = ["method.dim=24", "method.scale=1", "train.lr=3e-3", "train.eval_every=25", "train.warmup_epochs=1"]
     train(config(clips, backbone, *plain, *quick), tmp_path / "run", QUIET)
-    losses = [line["loss"] for line in log(tmp_path / "run") if "loss" in line]
+    losses = [line["loss"] for line in read_log(tmp_path / "run") if "loss" in line]
     assert losses[0] > 0.4
     assert np.mean(losses[-4:]) < 0.05
 
@@ -90,7 +83,7 @@ def test_who_changes_the_objective_changes_the_training(clips, backbone, tmp_pat
     before, after = (load_file(tmp_path / run / "adapter" / "adapter_model.safetensors") for run in ("before", "after"))
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
-    assert next(line["loss"] for line in log(tmp_path / "after") if "loss" in line) < 0
+    assert next(line["loss"] for line in read_log(tmp_path / "after") if "loss" in line) < 0
 
 
 @pytest.mark.parametrize(
@@ -121,7 +114,7 @@ def test_a_run_leaves_what_it_promises(clips, backbone, tmp_path, method, overri
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == metrics
     assert 0 <= metrics["top1"] <= metrics["top5"] == 100
     assert metrics["clips"] == 2 * (9 - 4 - 1)
-    steps = [line for line in log(tmp_path / "run") if "loss" in line]
+    steps = [line for line in read_log(tmp_path / "run") if "loss" in line]
     assert len(steps) == metrics["steps"] == (2 * 2 if metrics["trainable_parameters"] else 0)
     adapter = msta.load_adapter(tmp_path / "run" / "adapter")
     assert adapter.task.classes == ("go back", "go there")
@@ -156,7 +149,7 @@ def test_the_same_seed_gives_the_same_run_and_another_another(clips, backbone, t
         name: train(config(clips, backbone, f"train.seed={seed}"), tmp_path / name, QUIET)
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     }
-    losses = {name: [line["loss"] for line in log(tmp_path / name) if "loss" in line] for name in runs}
+    losses = {name: [line["loss"] for line in read_log(tmp_path / name) if "loss" in line] for name in runs}
     assert losses["a"] == losses["b"] != losses["c"]
     assert runs["a"]["nll"] == runs["b"]["nll"]
 
@@ -169,7 +162,7 @@ class _StopAt:
         self.thread.start()
 
     def _wait(self, run: Path, step: int, number: int) -> None:
-        while not ((run / "log.jsonl").exists() and len([x for x in log(run) if "loss" in x]) >= step):
+        while not ((run / "log.jsonl").exists() and len([x for x in read_log(run) if "loss" in x]) >= step):
             time.sleep(0.002)
         os.kill(os.getpid(), number)
 
@@ -185,7 +178,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(clips, backbone, tmp_path, s
     resumed = train(settings, tmp_path / "run", QUIET, resume=True)
     same = ("top1", "nll", "steps", "selected_at")
     assert {k: resumed[k] for k in same} == {k: whole[k] for k in same}
-    steps = [[x["loss"] for x in log(tmp_path / name) if "loss" in x] for name in ("whole", "run")]
+    steps = [[x["loss"] for x in read_log(tmp_path / name) if "loss" in x] for name in ("whole", "run")]
     assert steps[0] == steps[1]
     ours, theirs = (load_file(tmp_path / n / "adapter" / "adapter_model.safetensors") for n in ("run", "whole"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
@@ -253,7 +246,7 @@ def test_descriptions_switch_the_consistency_term_on(clips, backbone, tmp_path):
     files = [f"descriptions.spatial={tmp_path / 's.json'}", f"descriptions.temporal={tmp_path / 't.json'}"]
     train(config(clips, backbone, *files, "descriptions.alpha=2"), tmp_path / "on", QUIET)
     train(config(clips, backbone), tmp_path / "off", QUIET)
-    on, off = ([x for x in log(tmp_path / name) if "loss" in x] for name in ("on", "off"))
+    on, off = ([x for x in read_log(tmp_path / name) if "loss" in x] for name in ("on", "off"))
     assert all(x["consistency"] > 0 for x in on)
     assert all(x["loss"] == pytest.approx(x["cross_entropy"] + 2 * x["consistency"], rel=1e-5) for x in on)
     assert all(x["consistency"] == 0 for x in off)
@@ -278,7 +271,7 @@ def test_every_part_of_the_term_is_a_setting_and_in_the_summary(clips, backbone,
         "alpha": 3, "alpha_warmup": 1, "distance": "l1", "average": "sentences", "sentences": {"temporal": 6},
         "source": str(tmp_path / "bank.json"),
     }  # fmt: skip
-    steps = [line for line in log(tmp_path / "run") if "loss" in line]
+    steps = [line for line in read_log(tmp_path / "run") if "loss" in line]
     alphas = [0, 1.5, 3, 3]  # two steps an epoch
     for step, alpha in zip(steps, alphas, strict=True):
         assert step["loss"] == pytest.approx(step["cross_entropy"] + alpha * step["consistency"], rel=1e-5)
@@ -333,7 +326,7 @@ def test_unreadable_clips_are_left_out_and_listed_or_stop_the_run(clips, backbon
 def test_precision_and_accumulation(clips, backbone, tmp_path, precision):
     settings = [f"train.precision={precision}", "train.batch_size=2", "train.accumulate=2"]
     train(config(clips, backbone, *settings), tmp_path / "run", QUIET)
-    halves = [x["loss"] for x in log(tmp_path / "run") if "loss" in x]
+    halves = [x["loss"] for x in read_log(tmp_path / "run") if "loss" in x]
     assert len(halves) == 4
     assert all(math.isfinite(x) for x in halves)
 
@@ -436,7 +429,7 @@ def test_the_optimizer_gets_the_rate_the_decay_and_clipped_gradients(clips, back
     ]
     train(config(clips, backbone, *options), tmp_path / "run", QUIET)
     assert all(norm <= 0.0101 and decay == 0.07 for norm, decay in norms)
-    rates = [x["lr"] for x in log(tmp_path / "run") if "loss" in x]
+    rates = [x["lr"] for x in read_log(tmp_path / "run") if "loss" in x]
     assert rates == pytest.approx([2e-3 * lr_factor(s, 12, 4) for s in range(12)])
 
 
@@ -469,9 +462,9 @@ def test_selection_by_validation_by_test_or_not_at_all(clips, backbone, tmp_path
     assert [chosen[s]["selected_by"] for s in chosen] == ["val", "last", "test-leak"]
     assert chosen["last"]["selected_at"] == {}
     assert "selected on the test clips" in caplog.text
-    seen = [x["test"] for x in log(tmp_path / "test-leak") if "test" in x]
+    seen = [x["test"] for x in read_log(tmp_path / "test-leak") if "test" in x]
     assert chosen["test-leak"]["nll"] in [pytest.approx(s["nll"]) for s in seen]
-    assert not any("test" in x for x in log(tmp_path / "val"))
+    assert not any("test" in x for x in read_log(tmp_path / "val"))
 
 
 def test_an_existing_folder_is_not_touched(clips, backbone, tmp_path):

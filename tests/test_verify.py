@@ -6,13 +6,12 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+from launch import run_msta
 from video_files import cut, packet_places, write_video
 
 from msta.data import verify as verification
@@ -182,21 +181,19 @@ def test_a_folder_of_something_else_is_not_touched(videos, tmp_path):
 
 
 def test_the_commands(videos, tmp_path):
-    def run(*command: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "msta", "data", *map(str, command)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=600)
-
-    done = run("index", "--data", videos, "--out", tmp_path / "all.parquet", "--json", "data.layout=folder")
+    done = run_msta(
+        "data", "index", "--data", videos, "--out", tmp_path / "all.parquet", "--json", "data.layout=folder"
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["clips"] == 10
-    done = run("verify", "--data", tmp_path / "all.parquet", "--out", tmp_path / "v", "--workers", 2)
+    done = run_msta("data", "verify", "--data", tmp_path / "all.parquet", "--out", tmp_path / "v", "--workers", 2)
     assert done.returncode == 1
     assert done.stdout == f"4 of 10 clips in 10 files are broken; see {tmp_path}/v/broken.csv\n"
     assert "empty.webm: an empty file" in done.stderr
-    done = run("split", "--data", videos, "--out", tmp_path / "s", "data.shots=1", "data.seed=4")
+    done = run_msta("data", "split", "--data", videos, "--out", tmp_path / "s", "data.shots=1", "data.seed=4")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("2 classes: 2 train, 2 val, 6 test")
-    done = run("index", "--data", videos, "--out", tmp_path / "b.parquet", "data.layout=ucf")
+    done = run_msta("data", "index", "--data", videos, "--out", tmp_path / "b.parquet", "data.layout=ucf")
     assert done.returncode == 2
     assert "data.layout: 'ucf' is none of" in done.stderr
     assert "Traceback" not in done.stderr

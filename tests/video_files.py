@@ -13,6 +13,9 @@ from typing import Any
 
 import av
 import numpy as np
+import pytest
+
+from msta.data import video_file
 
 ROWS, COLUMNS = 4, 4
 MARKER = (1, 1, 0, 1)  # the top row: not its own mirror image, so that a flipped or turned frame does not read
@@ -243,3 +246,19 @@ def draw(root: Path, classes: str, clips: int, seed: int) -> Path:
             frames = random.integers(0, 256, (6, 4, 4, 3), np.uint8).repeat(8, 1).repeat(8, 2)
             write_video(root / name / f"{i}.mp4", frames)
     return root
+
+
+class Traffic:
+    """Counts the packets read from files and the times reading was begun anew somewhere (1: no seek)."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.packets = self.starts = 0
+        packets = video_file.Video.packets
+
+        def counted(video: video_file.Video) -> object:
+            self.starts += 1
+            for packet in packets(video):
+                self.packets += 1
+                yield packet
+
+        monkeypatch.setattr(video_file.Video, "packets", counted)

@@ -110,6 +110,18 @@ def make_config(
     return _validate(tree)
 
 
+def changed(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
+    """A copy of ``config`` with other ``settings`` (dotted name -> value).
+
+    Raises:
+        ConfigError: one line that names the setting at fault.
+    """
+    tree = config.model_dump()
+    for name, value in settings.items():
+        _put(tree, name, value)
+    return _validate(tree)
+
+
 def read_preset(preset: str, protocol: str = "few-shot", dataset: str = "") -> dict[str, Any]:
     """The settings of a preset, as a tree.
 
@@ -134,8 +146,10 @@ def read_preset(preset: str, protocol: str = "few-shot", dataset: str = "") -> d
     if wanted not in recipes:
         raise ConfigError(f"preset {name}: has no recipe for {wanted!r}; it has {', '.join(recipes)}")
     recipe = recipes[wanted]
-    own = recipe.pop("datasets", {}).get(canonical(dataset), {})
-    return _merged(_merged(tree, recipe), own)
+    common, own = (part.pop("datasets", {}).get(canonical(dataset), {}) for part in (tree, recipe))
+    for changes in (common, recipe, own):
+        tree = _merged(tree, changes)
+    return tree
 
 
 def _merged(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -21,10 +21,11 @@ from msta.data.reading import read_catalog
 from msta.data.splits import make_split, restrict
 from msta.data.times import segment_times
 from msta.errors import one_line
+from msta.evaluation.evaluate import evaluate_on
+from msta.evaluation.figures import prediction
 from msta.evaluation.metrics import harmonic_mean
-from msta.evaluation.report import draw_prediction, write_page
-from msta.evaluation.run import evaluate_on
-from msta.files import new_directory, refuse_existing, write_json
+from msta.evaluation.report import write_page
+from msta.files import new_directory, refuse_existing, write_bytes, write_json
 from msta.inference.predictor import Predictor
 from msta.methods import attach, load_adapter
 from msta.motionworld import HELD_OUT_MOTIONS, class_name, descriptions, write_dataset
@@ -101,14 +102,8 @@ def demo(out: Path, console: Console, *, seed: int = 0, shots: int = 8) -> dict[
     unadapted, predicted = ({p.label: round(p.probability, 4) for p in r} for r in ranked)
     say(f"{clip.path}: {', '.join(f'{p.label} {100 * p.probability:.0f} %' for p in ranked[1][:3])}; it is {truth}")
     frames = read_frames(clip.path, lambda d: segment_times(d, toy.architecture.frames), 128)
-    draw_prediction(
-        out / "prediction.png",
-        frames,
-        truth,
-        unadapted,
-        predicted,
-        names=("zero-shot", f"{model.label}, {shots} clips per class"),
-    )
+    names = ("zero-shot", f"{model.label}, {shots} clips per class")
+    write_bytes(out / "prediction.png", prediction(frames, truth, unadapted, predicted, names=names))
 
     results: dict[str, Any] = {
         "seed": seed,

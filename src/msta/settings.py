@@ -14,6 +14,7 @@ from msta.data.clips import Augmentation, Views
 from msta.data.layouts.options import OPTIONS
 from msta.data.names import told_by_side
 from msta.data.reading import read_catalog
+from msta.data.splits import Split, make_split
 from msta.data.storage import absolute
 from msta.descriptions.anchors import Average, Distance
 from msta.descriptions.bank import KINDS, DescriptionBank, load_descriptions
@@ -110,6 +111,16 @@ class DataSettings(Section):
             MSTAError: see :func:`msta.data.reading.read_catalog`.
         """
         return read_catalog(self.path, self.layout, self.names, **{name: getattr(self, name) for name in OPTIONS})
+
+    def split(self, catalog: Catalog) -> Split:
+        """Which of the clips train, validate and test, see :func:`msta.data.splits.make_split`.
+
+        Raises:
+            DataError: too few clips.
+        """
+        return make_split(
+            catalog, shots=self.shots, val_fraction=self.val_fraction, test_fraction=self.test_fraction, seed=self.seed
+        )
 
     def augmentation(self, classes: Sequence[str]) -> Augmentation:
         """The training augmentation, with the flip that the classes allow."""

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msta.adapters.artefact import Artefact
 from msta.adapters.method import MethodConfig
-from msta.adapters.scores import class_logits
 from msta.adapters.task import Task
 from msta.backbone.blocks import exact_reference_mode
 from msta.backbone.dual_encoder import DualEncoder
@@ -216,3 +216,17 @@ class AdaptedModel(nn.Module):
         with tempfile.TemporaryDirectory() as aside:
             self.save(Path(aside) / "adapter")
             return push_adapter(Path(aside) / "adapter", repo_id, private=private, revision=revision, token=token)
+
+
+def class_logits(video: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
+    """Scaled cosine similarities, in float32.
+
+    Args:
+        video: [B, D], any length.
+        text: [K, D], any length.
+        logit_scale: logarithm of the factor (the backbone's own).
+
+    Returns:
+        [B, K].
+    """
+    return logit_scale.float().exp() * F.normalize(video.float(), dim=-1) @ F.normalize(text.float(), dim=-1).T

@@ -22,7 +22,6 @@ from typing import Any
 from msta.app.models import Models
 from msta.backbone.checkpoints import TOY
 from msta.config import make_config
-from msta.data.splits import make_split
 from msta.errors import MSTAError
 from msta.evaluation.figures import learning_curves
 from msta.files import read_json, refuse_existing
@@ -196,8 +195,7 @@ def _check_clips(data: Path, method: str, epochs: int) -> None:
     """Raise the errors that the run would raise at its start."""
     config = make_config("small", {"data.path": str(data)}, [f"train.epochs={epochs}"], method=method)
     config.method_config()
-    s = config.data
-    make_split(s.read(), shots=s.shots, val_fraction=s.val_fraction, test_fraction=s.test_fraction, seed=s.seed)
+    config.data.split(config.data.read())
 
 
 # ---------------------------------------------------------------- during a run

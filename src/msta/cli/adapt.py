@@ -124,7 +124,7 @@ def eval_(
     as_json: AsJSON = False,
 ) -> None:
     """Measure top-1 and top-5, in percent, of an adapter or of a backbone as it is."""
-    from msta.evaluation.run import evaluate_on
+    from msta.evaluation.evaluate import evaluate_on
     from msta.settings import EvalSettings
 
     views = checked(EvalSettings, clips=clips, crops=crops).views()
@@ -168,7 +168,7 @@ def info(
     """
     if plan:
         from msta.config import make_config
-        from msta.training.plan import plan as planned
+        from msta.training.cost import plan as planned
 
         if data is None:
             raise ConfigError("missing --data")

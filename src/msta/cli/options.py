@@ -47,10 +47,10 @@ def listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def integers(text: str, option: str) -> list[int]:
+def integers(text: str, option: str) -> tuple[int, ...]:
     """Whole numbers between commas; ``option`` is named in the error."""
     try:
-        return [int(part) for part in listed(text)]
+        return tuple(int(part) for part in listed(text))
     except ValueError:
         raise ConfigError(f"{option}: expected numbers separated by commas, got {text!r}") from None
 

@@ -58,7 +58,7 @@ def protocol(
     Writes DIR/report.html, results.md, results.tex and results.json, and keeps every prediction. The checkpoint is
     selected on validation clips; train.watch_test=true also prints the authors' choice, by test clips, as test-leak.
     """
-    from msta.studies.protocol_report import summary, write_report
+    from msta.studies.protocol_report import main_table, write_report
     from msta.studies.protocols import Request
     from msta.studies.running import run_protocol
 
@@ -66,32 +66,23 @@ def protocol(
         raise ConfigError("missing --out")
     if name != "report":
         request = Request(
-            name,
-            tuple(data or ()),
-            tuple(source or ()),
-            tuple(target or ()),
-            tuple(listed(method)),
-            tuple(integers(shots, "--shots")) if shots is not None else None,
-            tuple(integers(seeds, "--seeds")),
-            preset,
-            tuple(overrides or ()),
-            backbone,
-            base,
-            adapter,
-            tuple(second or ()),
-        )
+            name, tuple(data or ()), tuple(source or ()), tuple(target or ()), tuple(listed(method)),
+            None if shots is None else integers(shots, "--shots"), adapter, tuple(second or ()),
+            seeds=integers(seeds, "--seeds"), preset=preset, overrides=tuple(overrides or ()), backbone=backbone,
+            base=base,
+        )  # fmt: skip
         run_protocol(request, out, console)
     results = write_report(out, published)
     if as_json:
         print_json(results)
     else:
-        print(summary(results))
+        print(main_table(results["rows"]).markdown())
         print(f"Report: {out / 'report.html'}")
 
 
 @command(epilog="Example: msta ablate --data clips/ --shots 8 --axes dim,temporal,towers --out runs/ablation")
 def ablate(
-    data: Annotated[Path, typer.Option(help="As for train.")],
+    data: Annotated[str, typer.Option(help="[NAME=]PATH[?setting=value&…].")],
     out: Annotated[Path, typer.Option(help="Runs, table and figures. Given again, it goes on.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting, of all runs.")
@@ -111,17 +102,18 @@ def ablate(
 
     Each point is a run; OUT/ablation.md is the table, OUT/AXIS.png a figure each. Finished runs are not run again.
     """
-    from msta.studies.ablation import Ablation
+    from msta.studies.ablation import Ablation, markdown
     from msta.studies.ablation import ablate as run
-    from msta.studies.ablation_report import table
 
-    chosen, numbers = tuple(listed(axes)) if axes is not None else None, tuple(integers(seeds, "--seeds"))
-    asked = Ablation(data, novel, chosen, shots, numbers, preset, tuple(overrides or ()), backbone, base)
+    asked = Ablation(
+        data, novel, tuple(listed(axes)) if axes is not None else None, shots, seeds=integers(seeds, "--seeds"),
+        preset=preset, overrides=tuple(overrides or ()), backbone=backbone, base=base,
+    )  # fmt: skip
     result = run(asked, out, console)
     if as_json:
         print_json(result)
     else:
-        print(table(result), end="")
+        print(markdown(result), end="")
 
 
 @command(
@@ -162,8 +154,8 @@ def compare(
 
     common, own = _by_method(overrides or ())
     asked = Comparison(
-        tuple(data), tuple(listed(methods)), tuple(listed(cases)), shots, tuple(integers(seeds, "--seeds")),
-        tuple(second or ()), trials, schedule, preset, common, backbone, base, own,
+        tuple(data), tuple(listed(methods)), tuple(listed(cases)), shots, tuple(second or ()), trials, schedule, own,
+        seeds=integers(seeds, "--seeds"), preset=preset, overrides=common, backbone=backbone, base=base,
     )  # fmt: skip
     result = run(asked, out, console)
     if as_json:
@@ -189,7 +181,7 @@ def bench(
 
     A ViCLIP-B/16 takes minutes on a CPU. Decoding is not in it: msta info --plan has that, and a whole run.
     """
-    from msta.training.bench import bench as run
+    from msta.training.cost import bench as run
 
     frozen = load_model(backbone, base, None).backbone
     print_facts(run(frozen, method, classes=classes, batch=batch, rounds=rounds), as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import glob
 import os
@@ -17,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from msta.descriptions.bank import KINDS, Described, DescriptionBank, today
 from msta.descriptions.endpoint import Endpoint, import_openai
-from msta.descriptions.generate import Patience, Tally, generate
+from msta.descriptions.generate import Asking, Patience
 from msta.descriptions.prompts import SPATIAL_TEMPLATES, VERSION, templates
 from msta.errors import ConfigError, DataError, MSTAError
 
@@ -56,25 +57,23 @@ def describe(
         patience: how long to try.
 
     Raises:
-        MSTAError: see :func:`msta.descriptions.generate.generate`.
+        MSTAError: see :meth:`msta.descriptions.generate.Asking.run`.
     """
     if sentences < 1 or jobs < 1:
         raise ConfigError("--sentences and --jobs: expected at least 1")
     import_openai()
-    tally = Tally()
-    with _alone(out):
-        bank = _open(out)
+    with _alone(out), _progress_bar(console) as bar:
+        task = bar.add_task("describing", total=len(classes))
+        asking = Asking(
+            _open(out), classes, sentences, to, lambda changed: changed.save(out), jobs=jobs,
+            patience=patience or Patience(), progress=lambda done: bar.update(task, completed=done),
+        )  # fmt: skip
         try:
-            with _progress_bar(console) as bar:
-                task = bar.add_task("describing", total=len(classes))
-                bank, tally = generate(
-                    bank, classes, sentences, to, lambda changed: changed.save(out), jobs=jobs, patience=patience,
-                    progress=lambda done: bar.update(task, completed=done), tally=tally,
-                )  # fmt: skip
+            asyncio.run(asking.run())
         finally:
-            if tally.requests:
-                console.print(f"{tally.cost()}, from {to.model}", markup=False, highlight=False, soft_wrap=True)
-    return Outcome(bank, tally.incomplete, tally.cost())
+            if asking.tally.requests:
+                console.print(f"{asking.tally.cost()}, from {to.model}", markup=False, highlight=False, soft_wrap=True)
+    return Outcome(asking.bank, asking.tally.incomplete, asking.tally.cost())
 
 
 def describe_by_template(classes: Sequence[str], out: Path, *, sentences: int = 4) -> Outcome:

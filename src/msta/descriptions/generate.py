@@ -91,19 +91,12 @@ class Tally:
             self.tokens_in, self.tokens_out = (self.tokens_in or 0) + sent, (self.tokens_out or 0) + received
 
 
-def generate(
-    bank: DescriptionBank,
-    classes: Sequence[str],
-    sentences: int,
-    to: Endpoint,
-    save: Callable[[DescriptionBank], None],
-    *,
-    jobs: int = 8,
-    patience: Patience | None = None,
-    progress: Callable[[int], None] = lambda classes: None,
-    tally: Tally | None = None,
-) -> tuple[DescriptionBank, Tally]:
-    """Complete a bank. The first Ctrl-C waits for the answers under way, a second one does not.
+class _Fatal(Exception):
+    """No class will fare better."""
+
+
+class Asking:
+    """One run: completes a bank. The first Ctrl-C waits for the answers under way, a second one does not.
 
     Args:
         bank: what there is already.
@@ -114,34 +107,20 @@ def generate(
         jobs: classes in flight.
         patience: how long to try.
         progress: told how many classes are done.
-        tally: counted in, for who wants to know of a run that fails.
 
-    Returns:
-        The bank, and what was done; classes that stay incomplete are in the latter.
-
-    Raises:
-        MSTAError: the server refuses the key, the model or the request, or is not there.
-        Interrupted: after Ctrl-C.
+    Attributes:
+        bank: with what has come.
+        tally: what was done, also of a run that fails.
     """
-    return asyncio.run(_Asking(bank, classes, sentences, to, save, jobs, patience, progress, tally).run())
-
-
-class _Fatal(Exception):
-    """No class will fare better."""
-
-
-class _Asking:
-    """One run."""
 
     def __init__(
         self, bank: DescriptionBank, classes: Sequence[str], sentences: int, to: Endpoint,
-        save: Callable[[DescriptionBank], None], jobs: int, patience: Patience | None,
-        progress: Callable[[int], None], tally: Tally | None,
+        save: Callable[[DescriptionBank], None], *, jobs: int, patience: Patience, progress: Callable[[int], None],
     ) -> None:  # fmt: skip
         self.classes, self.sentences, self.to, self.save = classes, sentences, to, save
         self.bank = bank.with_places(classes)  # in the labels' order, whoever answers first
-        self.jobs, self.patience, self.progress = jobs, patience or Patience(), progress
-        self.tally = tally or Tally()
+        self.jobs, self.patience, self.progress = jobs, patience, progress
+        self.tally = Tally()
         self.format = 0
         self.not_before = 0.0  # the clock's time until which the server wants to be left alone
         self.heard = False  # whether the server ever answered a request
@@ -151,7 +130,13 @@ class _Asking:
 
     # ------------------------------------------------------------ the run
 
-    async def run(self) -> tuple[DescriptionBank, Tally]:
+    async def run(self) -> None:
+        """Ask until each class has its sentences, or was asked about often enough.
+
+        Raises:
+            MSTAError: the server refuses the key, the model or the request, or is not there.
+            Interrupted: after Ctrl-C.
+        """
         openai = import_openai()
         self.openai = openai
         waiting = [name for name in self.classes if any(self._lacking(name))]
@@ -179,7 +164,6 @@ class _Asking:
                 f"{self.bank.source}: stopped with {self.done} of {len(self.classes)} classes done; "
                 "the same command goes on"
             )
-        return self.bank, self.tally
 
     @contextlib.contextmanager
     def _interruptible(self, workers: Sequence[asyncio.Task[None]]) -> Iterator[None]:

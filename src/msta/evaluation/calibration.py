@@ -1,12 +1,20 @@
-"""What the validation clips teach about confidence: a temperature, and when to say "unknown"."""
+"""What the validation clips teach about confidence: a temperature, and when to say "unknown".
+
+A clip of no known class should be refused, not forced into the likeliest one.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from msta.evaluation.metrics import fit_temperature, scaled
+import numpy as np
+
+from msta.errors import DataError
+from msta.evaluation.metrics import Array, fit_temperature, scaled
 from msta.evaluation.predictions import read_predictions
-from msta.evaluation.unknown import choose_threshold
+
+KEEP = 0.95
+"""Share of the validation clips that the threshold lets pass."""
 
 
 def calibrated(validation: Path) -> dict[str, float | None]:
@@ -23,3 +31,34 @@ def calibrated(validation: Path) -> dict[str, float | None]:
     temperature = fit_temperature(found.probabilities, found.labels, doubt=1 / (len(found.labels) + 2))
     confidence = scaled(found.probabilities, temperature).max(1)
     return {"temperature": temperature, "unknown_below": choose_threshold(confidence)}
+
+
+def choose_threshold(known: Array) -> float:
+    """The confidence below which a clip is called unknown: the highest that keeps a share KEEP of the known ones.
+
+    Args:
+        known: confidences, each the highest probability, of validation clips whose class is among those chosen from.
+
+    Raises:
+        DataError: no known clips.
+    """
+    if not len(known):
+        raise DataError("a threshold for unknown clips is chosen on validation clips, and there are none")
+    return float(np.quantile(known, 1 - KEEP, method="lower"))
+
+
+def rejection(below: float, known: Array, unknown: Array) -> dict[str, float]:
+    """What a threshold does to test clips, in percent.
+
+    Returns:
+        "kept" of the known, "refused" of the unknown, and "auroc", how well confidence parts them at any threshold
+        (50: not at all).
+    """
+    from sklearn.metrics import roc_auc_score
+
+    truth = np.concatenate([np.ones(len(known)), np.zeros(len(unknown))])
+    return {
+        "kept": float(100 * (known >= below).mean()),
+        "refused": float(100 * (unknown < below).mean()),
+        "auroc": float(100 * roc_auc_score(truth, np.concatenate([known, unknown]))),
+    }

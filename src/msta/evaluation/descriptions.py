@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,9 @@ from msta.backbone.dual_encoder import DualEncoder
 from msta.descriptions.bank import DescriptionBank
 from msta.descriptions.check import Check, check
 from msta.errors import ConfigError, one_line
+from msta.evaluation.figures import blank, png
 from msta.evaluation.report import write_page
-from msta.files import cache_folder, refuse_existing, replacing
+from msta.files import cache_folder, refuse_existing
 
 if TYPE_CHECKING:
     import torch
@@ -101,24 +101,17 @@ def _classes(found: Check) -> list[dict[str, Any]]:
 
 
 def _write(out: Path, found: Check, result: dict[str, Any]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        picture = Path(folder) / "heat.png"
-        content = {name: value for name, value in result.items() if name != "template"} | {"prompt": result["template"]}
-        shown = [found.classes.index(row["class"]) for row in result["classes"][:_SHOWN]]
-        _draw(picture, found, shown)
-        write_page(out, "descriptions.html", {"heat": picture}, **content, shown=len(shown))
+    content = {name: value for name, value in result.items() if name != "template"} | {"prompt": result["template"]}
+    shown = [found.classes.index(row["class"]) for row in result["classes"][:_SHOWN]]
+    write_page(out, "descriptions.html", {"heat": _draw(found, shown)}, **content, shown=len(shown))
 
 
-def _draw(path: Path, found: Check, shown: Sequence[int]) -> None:
+def _draw(found: Check, shown: Sequence[int]) -> bytes:
     """A heat map a kind: anchors down, prompts across, of the shown classes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     side = 1.6 + 0.24 * len(shown)
     names = [_short(found.classes[label]) for label in shown]
-    figure = Figure(figsize=(1.5 + side * len(found.distances), side + 1.4), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(found.distances), squeeze=False)[0]
+    kinds = len(found.distances)
+    figure, panels = blank(side + 1.4, 1.5 + side * kinds, columns=kinds, dpi=120)
     parts: list[torch.Tensor] = [kind.cosines[shown][:, shown] for kind in found.distances]
     low, high = min(float(p.min()) for p in parts), max(float(p.max()) for p in parts)
     for axes, kind, part in zip(panels, found.distances, parts, strict=True):
@@ -127,9 +120,8 @@ def _draw(path: Path, found: Check, shown: Sequence[int]) -> None:
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
         axes.set_yticks(range(len(names)), names if axes is panels[0] else [""] * len(names), fontsize=7)
         axes.set_xlabel("prompts", fontsize=8)
-    figure.colorbar(image, ax=list(panels), shrink=0.8, label="cosine")
-    with replacing(path) as aside:
-        figure.savefig(aside, format="png", metadata={"Software": None})
+    figure.colorbar(image, ax=panels, shrink=0.8, label="cosine")
+    return png(figure)
 
 
 def _short(name: str) -> str:

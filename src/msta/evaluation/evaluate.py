@@ -1,22 +1,127 @@
-"""A model and clips -> probabilities -> accuracy."""
+"""Measure a model: on batches, on clips, or on a data set, which is what ``msta eval`` does."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import Progress as ProgressBar
 from torch import Tensor
 
-from msta.adapters.inputs import views_of
+from msta.adapters.inputs import clip_format, views_of
 from msta.adapters.model import AdaptedModel
-from msta.adapters.task import per_class, prompts
+from msta.adapters.task import DEFAULT_TEMPLATE, per_class, prompts
 from msta.backbone.prefix import Tokens
-from msta.data.clips import Failures
-from msta.errors import ConfigError
-from msta.evaluation.metrics import accuracy
+from msta.data.catalog import SPLITS, Catalog, Clip, require_files
+from msta.data.clips import ONE_VIEW, ClipDataset, Failures, Views, make_loader
+from msta.data.reading import read_catalog
+from msta.errors import ConfigError, DataError
+from msta.evaluation.calibration import choose_threshold
+from msta.evaluation.metrics import accuracy, scaled
 from msta.evaluation.predictions import Recorder
+from msta.notices import notice
+
+
+def evaluate_on(
+    model: AdaptedModel,
+    data: Path,
+    *,
+    split: str | None = None,
+    views: Views = ONE_VIEW,
+    new_classes: bool = False,
+    console: Console | None = None,
+    template: str | Sequence[str] | None = None,
+    predictions: Path | None = None,
+) -> dict[str, Any]:
+    """Accuracy of ``model`` on a folder or CSV.
+
+    Args:
+        model: an adapter, or a backbone with "zero-shot" attached.
+        data: see :func:`read_catalog`.
+        split: "train", "val", "test" or "all"; None: "test" if the data has one, else all clips.
+        views: test views a video.
+        new_classes: choose among the data's classes even if the adapter was trained for others.
+        console: where progress is shown; None: nowhere.
+        template: of the prompts, or several, whose embeddings are averaged; None: the adapter's.
+        predictions: a Parquet file to write every prediction to; None: none.
+
+    Returns:
+        See :func:`accuracy`; also "clips" (measured), "split", "unreadable", clip -> reason, and "unknown_below", the
+        probability, as ``msta predict`` gives it, that 95 % of these clips reach.
+
+    Raises:
+        DataError: classes the adapter does not know, no such split, or no clip that can be read.
+    """
+    if split not in (None, "all", *SPLITS):
+        raise ConfigError(f"--split: {split!r} is none of {', '.join(SPLITS)}, all")
+    catalog = read_catalog(data)
+    require_files(catalog)
+    if split is None:
+        split = "test" if any(c.split == "test" for c in catalog.clips) else "all"
+        if split == "all" and model.config.name != "zero-shot":
+            notice(
+                f"{data} has no test split: all of its clips are measured, also those the adapter may have trained on."
+            )
+    chosen = [c for c in catalog.clips if split == "all" or c.split == split]
+    if not chosen:
+        raise DataError(f"{data}: no clips in the split {split!r}")
+    classes = _classes(model, catalog, new_classes)
+    relabelled = {label: classes.index(name) for label, name in enumerate(catalog.classes) if name in classes}
+    moved = [replace(clip, label=relabelled[clip.label]) for clip in chosen]
+    recorder = Recorder(moved, classes)
+    template = template or (model.task.template if model.task else DEFAULT_TEMPLATE)
+    metrics, unreadable = measure_clips(
+        model, moved, class_embeddings(model, classes, template),
+        views=views, console=console, recorder=recorder,
+    )  # fmt: skip
+    if not metrics:
+        raise DataError(f"{data}: not one of its {len(chosen)} clips can be read")
+    if predictions is not None:
+        recorder.write(predictions, split=split, method=model.config.name)
+    probabilities = scaled(recorder.predictions().probabilities, model.temperature_for(classes))
+    threshold = choose_threshold(probabilities.max(1))
+    return {**metrics, "split": split, "unknown_below": threshold, "unreadable": unreadable}
+
+
+def _classes(model: AdaptedModel, catalog: Catalog, new_classes: bool) -> tuple[str, ...]:
+    """The classes to choose among: the adapter's if the data's are among them."""
+    if model.task is None or new_classes:
+        return catalog.classes
+    unknown = [name for name in catalog.classes if name not in model.task.classes]
+    if unknown:
+        raise DataError(
+            f"{catalog.source}: the class {unknown[0]!r} is not among the adapter's {len(model.task.classes)} "
+            f"({', '.join(model.task.classes[:4])} …); to measure on the data's own classes say --new-classes"
+        )
+    return model.task.classes
+
+
+def measure_clips(
+    model: AdaptedModel,
+    clips: Sequence[Clip],
+    text: Tensor,
+    *,
+    views: Views = ONE_VIEW,
+    batch_size: int = 8,
+    workers: int = 1,
+    console: Console | None = None,
+    recorder: Recorder | None = None,
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Accuracy on clips whose labels index the classes of ``text`` [K, D], and clip -> why it could not be read.
+
+    See :func:`evaluate`; the accuracy is empty if no clip could be read.
+    """
+    failures = Failures()
+    batches = make_loader(ClipDataset(clips, clip_format(model), views=views), batch_size, workers, shuffle=False)
+    with ProgressBar(console=console or Console(quiet=True), transient=True) as bar:
+        task = bar.add_task("measuring", total=len(batches))
+        metrics = evaluate(model, batches, text, failures, progress=lambda: bar.advance(task), recorder=recorder)
+    return metrics, failures.reasons
 
 
 @torch.no_grad()
@@ -33,12 +138,6 @@ def class_embeddings(model: AdaptedModel, classes: Sequence[str], template: str 
     model.check_classes(classes)
     ids = model.tokenize(prompts(classes, template)).to(model.backbone.logit_scale.device)
     return per_class(model.encode_text(ids), len(classes))
-
-
-@torch.no_grad()
-def class_probabilities(model: AdaptedModel, views: Sequence[Tensor | Tokens], text: Tensor) -> Tensor:
-    """Views [B, T, 3, H, W] each, text [K, D] -> [B, K], averaged over the views, which are read one by one."""
-    return read_views(model, views, text)[0].mean(0)
 
 
 @torch.no_grad()

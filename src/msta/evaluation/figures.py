@@ -10,7 +10,6 @@ import numpy as np
 
 from msta.evaluation.metrics import Array, Integers, reliability
 from msta.evaluation.predictions import Predictions
-from msta.evaluation.report import AFTER, BEFORE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,18 +17,23 @@ if TYPE_CHECKING:
 
 WIDTH, DPI = 4.6, 150
 """Inches; a page gives a picture half of its width, or all of a telephone's."""
+BEFORE, AFTER = "#9aa5b1", "#2266aa"
+"""Colours of the backbone as it is, and of the adapted one."""
 COLOURS = (BEFORE, AFTER, "#d97706", "#047857", "#9333ea", "#be123c", "#0891b2", "#4d7c0f")
 LABELLED = 40
 """Up to so many classes are named on an axis."""
 
 
-def _figure(height: float, width: float = WIDTH, rows: int = 1) -> tuple[Figure, list[Axes]]:
+def blank(
+    height: float, width: float = WIDTH, rows: int = 1, columns: int = 1, *, dpi: int = DPI, **grid: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure of so many inches, and its axes, row by row; ``grid`` goes to matplotlib's ``subplots``."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = list(np.atleast_1d(figure.subplots(rows, 1)))
+    axes = list(figure.subplots(rows, columns, squeeze=False, **grid).ravel())
     for each in axes:
         each.tick_params(labelsize=9)
         for side in ("top", "right"):
@@ -37,7 +41,8 @@ def _figure(height: float, width: float = WIDTH, rows: int = 1) -> tuple[Figure,
     return figure, axes
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """A figure as PNG."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()
@@ -51,7 +56,7 @@ def case(row: dict[str, Any]) -> str:
 
 def accuracy_by_shots(rows: Sequence[dict[str, Any]]) -> bytes:
     """Top-1 against shots, a line a method, with intervals; what trains nothing is a level."""
-    figure, (axes,) = _figure(3.2)
+    figure, (axes,) = blank(3.2)
     shots = sorted({row["shots"] for row in rows if row["shots"]})
     for colour, method in zip(_cycle(), dict.fromkeys(row["label"] for row in rows), strict=False):
         own = sorted((r for r in rows if r["label"] == method), key=lambda r: r["shots"] or 0)
@@ -68,12 +73,12 @@ def accuracy_by_shots(rows: Sequence[dict[str, Any]]) -> bytes:
     axes.set_xlabel("clips a class", fontsize=9)
     axes.set_ylabel("top-1, %", fontsize=9)
     axes.legend(frameon=False, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def accuracy_bars(rows: Sequence[dict[str, Any]]) -> bytes:
     """Top-1 of each row with its interval."""
-    figure, (axes,) = _figure(0.7 + 0.36 * len(rows))
+    figure, (axes,) = blank(0.7 + 0.36 * len(rows))
     methods = list(dict.fromkeys(row["label"] for row in rows))
     for i, row in enumerate(rows):
         error = [[row["top1"] - row["low"]], [row["high"] - row["top1"]]]
@@ -83,12 +88,12 @@ def accuracy_bars(rows: Sequence[dict[str, Any]]) -> bytes:
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("top-1, %", fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def trainable_share(rows: Sequence[dict[str, Any]]) -> bytes:
     """Top-1 against the share of the parameters that train."""
-    figure, (axes,) = _figure(3.0)
+    figure, (axes,) = blank(3.0)
     axes.set_xscale("symlog", linthresh=0.01)
     for colour, method in zip(_cycle(), dict.fromkeys(row["label"] for row in rows), strict=False):
         own = [row for row in rows if row["label"] == method]
@@ -99,12 +104,12 @@ def trainable_share(rows: Sequence[dict[str, Any]]) -> bytes:
     axes.set_ylabel("top-1, %", fontsize=9)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def pareto_front(at: Mapping[str, tuple[float, float]], x: str, y: str, *, logarithmic: bool) -> bytes:
     """Names at (cost, accuracy); a line joins those that no other beats in both."""
-    figure, (axes,) = _figure(3.6)
+    figure, (axes,) = blank(3.6)
     if logarithmic:
         axes.set_xscale("symlog", linthresh=0.01)
     best = -np.inf
@@ -122,7 +127,7 @@ def pareto_front(at: Mapping[str, tuple[float, float]], x: str, y: str, *, logar
     axes.grid(alpha=0.25)
     figure.draw_without_rendering()  # the layout moves the points
     _name_points(axes, at)
-    return _png(figure)
+    return png(figure)
 
 
 def _name_points(axes: Axes, at: Mapping[str, tuple[float, float]]) -> None:
@@ -147,7 +152,7 @@ def learning_curves(logs: Mapping[str, Sequence[dict[str, Any]]]) -> bytes:
     Where nothing was validated there is nothing below.
     """
     validated = any("loss" not in line for log in logs.values() for line in log)
-    figure, panels = _figure(4.2 if validated else 2.4, rows=2 if validated else 1)
+    figure, panels = blank(4.2 if validated else 2.4, rows=2 if validated else 1)
     above, below = panels[0], panels[-1]
     for colour, (name, log) in zip(COLOURS[1:] * len(logs), logs.items(), strict=False):
         by_epoch: dict[int, list[float]] = {}
@@ -169,14 +174,14 @@ def learning_curves(logs: Mapping[str, Sequence[dict[str, Any]]]) -> bytes:
         below.set_ylim(top=min(102, below.get_ylim()[1]))
     below.set_xlabel("epoch (below: validation; dotted: test, if watched)" if validated else "epoch", fontsize=9)
     above.legend(frameon=False, fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def confusion_matrix(counts: Integers, classes: Sequence[str]) -> bytes:
     """Rows are true classes, each in shares of its clips."""
     many = len(classes) > LABELLED
     side = 4.6 if many else max(WIDTH, 0.27 * len(classes) + 1.9)
-    figure, (axes,) = _figure(side, side)
+    figure, (axes,) = blank(side, side)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     if not many:
@@ -187,7 +192,7 @@ def confusion_matrix(counts: Integers, classes: Sequence[str]) -> bytes:
             axes.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=8, color=colour)
     axes.set_xlabel("predicted", fontsize=9)
     axes.set_ylabel("true", fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def class_bars(values: Mapping[str, Array], classes: Sequence[str]) -> bytes:
@@ -195,7 +200,7 @@ def class_bars(values: Mapping[str, Array], classes: Sequence[str]) -> bytes:
     last = list(values.values())[-1]
     order = np.argsort(last, kind="stable")
     order = order[~np.isnan(last[order])][:LABELLED]
-    figure, (axes,) = _figure(1.0 + 0.16 * (1 + len(values)) * len(order))
+    figure, (axes,) = blank(1.0 + 0.16 * (1 + len(values)) * len(order))
     for k, (name, each) in enumerate(values.items()):
         at = np.arange(len(order)) + (k - (len(values) - 1) / 2) * 0.8 / len(values)
         axes.barh(at, each[order], 0.76 / len(values), color=COLOURS[k % len(COLOURS)], label=name)
@@ -204,12 +209,12 @@ def class_bars(values: Mapping[str, Array], classes: Sequence[str]) -> bytes:
     axes.set_xlim(0, 100)
     axes.set_xlabel("right, % of the class's clips", fontsize=9)
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def reliability_diagram(curves: Mapping[str, tuple[Array, Integers]]) -> bytes:
     """Accuracy against confidence; on the diagonal both are equal. ``curves``: name -> probabilities, labels."""
-    figure, (axes,) = _figure(3.4)
+    figure, (axes,) = blank(3.4)
     axes.plot([0, 100], [0, 100], color="#9aa5b1", linewidth=1)
     for colour, (name, (probabilities, labels)) in zip(COLOURS[1:], curves.items(), strict=False):
         confidence, right, share = reliability(probabilities, labels, 10)
@@ -219,7 +224,7 @@ def reliability_diagram(curves: Mapping[str, tuple[Array, Integers]]) -> bytes:
     axes.set_xlabel("confidence, % (larger: more clips)", fontsize=9)
     axes.set_ylabel("right, %", fontsize=9)
     axes.legend(frameon=False, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def embedding_map(predictions: Predictions, most: int = 2000) -> bytes | None:
@@ -239,7 +244,7 @@ def embedding_map(predictions: Predictions, most: int = 2000) -> bytes | None:
     palette = matplotlib.colormaps["tab20"]
     classes = predictions.classes
     named = len(classes) <= 20
-    figure, (axes,) = _figure(3.6 + (0.19 * ((len(classes) + 1) // 2) if named else 0))
+    figure, (axes,) = blank(3.6 + (0.19 * ((len(classes) + 1) // 2) if named else 0))
     for label in np.unique(labels):
         own, colour = labels == label, palette(label % 20)
         axes.scatter(at[own & right, 0], at[own & right, 1], s=22, color=colour, label=classes[label])
@@ -250,19 +255,64 @@ def embedding_map(predictions: Predictions, most: int = 2000) -> bytes | None:
         axes.spines[side].set_visible(False)
     if named:
         figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def film_strip(frames: np.ndarray) -> bytes:
     """uint8 [T, H, W, 3] side by side, as JPEG."""
     from PIL import Image  # comes with matplotlib
 
-    gap = np.full((frames.shape[1], 3, 3), 255, np.uint8)
-    pieces = [piece for frame in frames for piece in (frame, gap)][:-1]
     stream = io.BytesIO()
-    Image.fromarray(np.concatenate(pieces, axis=1)).save(stream, "JPEG", quality=82)
+    Image.fromarray(_side_by_side(frames, 3)).save(stream, "JPEG", quality=82)
     return stream.getvalue()
 
 
 def _cycle() -> list[str]:
     return list(COLOURS) * 8
+
+
+def prediction(
+    frames: np.ndarray,
+    truth: str,
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    *,
+    names: tuple[str, str],
+    classes: int = 5,
+) -> bytes:
+    """The clip as a film strip, and below it how likely each model finds the classes.
+
+    Args:
+        frames: uint8 [T, H, W, 3], RGB.
+        truth: the clip's class.
+        before: class -> probability 0..1, by the backbone as it is.
+        after: the same by the adapted model; its most likely classes are shown, and the true one.
+        names: of the two models.
+        classes: how many are shown.
+    """
+    shown = sorted(after, key=lambda name: -after[name])[:classes]
+    if truth not in shown:
+        shown[-1] = truth
+    heights = (1.55, 0.36 * len(shown) + 0.5)
+    figure, (strip, bars) = blank(sum(heights), 9, rows=2, dpi=120, height_ratios=heights)
+    strip.imshow(_side_by_side(frames, max(2, frames.shape[2] // 24)), interpolation="lanczos")
+    strip.set_axis_off()
+    strip.set_title(f"{len(frames)} frames of a clip the adapter has not seen: {truth}", loc="left", fontsize=11)
+    rows = np.arange(len(shown))
+    for i, (model, name, colour) in enumerate(zip((before, after), names, (BEFORE, AFTER), strict=True)):
+        values = [100 * model[c] for c in shown]
+        drawn = bars.barh(rows + 0.38 * (i - 0.5), values, 0.36, color=colour, label=name)
+        bars.bar_label(drawn, [f"{v:.0f} %" for v in values], padding=3, fontsize=8)
+    bars.set_yticks(rows, [f"{c} \N{CHECK MARK}" if c == truth else c for c in shown], fontsize=10)
+    bars.invert_yaxis()
+    bars.set_xlim(0, 112)
+    bars.set_xticks([])
+    bars.spines["bottom"].set_visible(False)
+    bars.legend(loc="lower right", frameon=False, fontsize=9)
+    return png(figure)
+
+
+def _side_by_side(frames: np.ndarray, gap: int) -> np.ndarray:
+    """uint8 [T, H, W, 3] -> [H, T * (W + gap) - gap, 3], white between the frames."""
+    white = np.full((frames.shape[1], gap, 3), 255, np.uint8)
+    return np.concatenate([piece for frame in frames for piece in (frame, white)][:-1], axis=1)

@@ -13,7 +13,7 @@ import numpy as np
 
 from msta.evaluation.metrics import Array
 
-RESAMPLES = 2000
+RESAMPLES, SIGNS = 2000, 9999
 
 
 class Answers:
@@ -52,17 +52,17 @@ class Answers:
         return 100 * np.array(figures)
 
 
-def interval(resampled: Array, confidence: float = 0.95) -> tuple[float, float]:
-    """The middle ``confidence`` of resampled figures (Efron's percentile interval)."""
-    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
+def interval(resampled: Array) -> tuple[float, float]:
+    """The middle 95 % of resampled figures (Efron's percentile interval)."""
+    low, high = np.quantile(resampled, [0.025, 0.975])
     return float(low), float(high)
 
 
-def paired_test(one: Answers, other: Answers, seed: int = 0, resamples: int = 9999) -> dict[str, float]:
+def paired_test(one: Answers, other: Answers) -> dict[str, float]:
     """Is ``one`` better than ``other`` on the clips that both answered, or is it chance?
 
     Were they equal, each clip's difference could as well have the other sign. For one run each that is McNemar's exact
-    test; with several, a clip's difference is of shares, and signs are drawn ``resamples`` times.
+    test; with several, a clip's difference is of shares, and signs are drawn SIGNS times.
 
     Returns:
         "clips"; "difference", in points of percent; "p", two-sided, 1 if they never differ. Empty without common clips.
@@ -78,6 +78,6 @@ def paired_test(one: Answers, other: Answers, seed: int = 0, resamples: int = 99
         n, fewer = len(difference), int(min((difference > 0).sum(), (difference < 0).sum()))
         p = min(1.0, 2 * sum(math.comb(n, i) for i in range(fewer + 1)) / 2**n)
         return result | {"p": p}
-    random, seen = np.random.default_rng(seed), abs(difference.sum()) - 1e-9
-    as_far = sum(abs((random.integers(0, 2, len(difference)) * 2 - 1) @ difference) >= seen for _ in range(resamples))
-    return result | {"p": (1 + as_far) / (1 + resamples)}
+    random, seen = np.random.default_rng(0), abs(difference.sum()) - 1e-9
+    as_far = sum(abs((random.integers(0, 2, len(difference)) * 2 - 1) @ difference) >= seen for _ in range(SIGNS))
+    return result | {"p": (1 + as_far) / (1 + SIGNS)}

@@ -1,4 +1,4 @@
-"""Ways to adapt a frozen backbone: one file each, one interface (base.py)."""
+"""Ways to adapt a frozen backbone: one file each, one interface (:mod:`msta.adapters.method`)."""
 
 from __future__ import annotations
 

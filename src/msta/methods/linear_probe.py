@@ -62,6 +62,6 @@ class LinearProbe(AdaptedModel):
 
     def _weight(self) -> Tensor:
         if not hasattr(self.adapter, "weight"):
-            raise ConfigError("linear-probe has no classifier yet: train it, load it, or call expect(classes, clips)")
+            raise ConfigError("linear-probe has no classifier yet: train it, load it, or call prepare(classes, clips)")
         weight: Tensor = self.adapter.weight  # type: ignore[assignment]
         return weight

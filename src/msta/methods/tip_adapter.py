@@ -95,6 +95,8 @@ class TipAdapter(AdaptedModel):
 
     def _part(self, name: str) -> Tensor:
         if not hasattr(self.adapter, name):
-            raise ConfigError("tip-adapter has no cache yet: train it, load it, or call see(embeddings, labels)")
+            raise ConfigError(
+                "tip-adapter has no cache yet: train it, load it, or call add_support(embeddings, labels)"
+            )
         part: Tensor = getattr(self.adapter, name)
         return part

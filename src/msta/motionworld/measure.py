@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from msta.adapters.scores import class_logits
+from msta.adapters.model import class_logits
 from msta.adapters.task import prompts
 from msta.backbone.dual_encoder import DualEncoder
 from msta.data.clips import ClipFormat

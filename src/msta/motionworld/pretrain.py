@@ -28,14 +28,13 @@ from tokenizers import models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 
 from msta.adapters.inputs import backbone_format
-from msta.adapters.scores import class_logits
+from msta.adapters.model import class_logits
 from msta.backbone.architecture import Architecture
 from msta.backbone.blocks import TowerShape
 from msta.backbone.dual_encoder import DualEncoder, random_backbone
 from msta.backbone.tokenizer import tokenizer_from_json
 from msta.errors import ConfigError
 from msta.files import read_json, replacing, write_bytes, write_json
-from msta.memory import keep_freed_memory
 from msta.motionworld import ALL_MOTIONS, MOTIONS, MotionWorld, WorldConfig, naming, same_meaning
 from msta.motionworld.measure import measure
 from msta.training.loop import lr_factor
@@ -366,7 +365,6 @@ def pretrain(config: PretrainConfig, out: Path, console: Console, workers: int =
     out.mkdir(parents=True, exist_ok=True)
     write_json(settings, asdict(config))
     pool = Pool(out / "pool", config, workers, console)
-    keep_freed_memory()
     tokenizer_file = out / "tokenizer.json"
     if not tokenizer_file.exists():
         corpus = (text for captions in pool.captions for text in captions)

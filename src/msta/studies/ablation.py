@@ -1,4 +1,4 @@
-"""``msta ablate``: MSTA's own choices, one at a time. Each point is a run of :func:`train`, skipped once finished.
+"""``msta ablate``: MSTA's own choices, one at a time: a protocol whose model is trained once at each point.
 
 An axis is a choice (the bottleneck's width), a point a value of it (64); all else stays as the preset and the overrides
 have it. The point that changes nothing is run once and is part of every axis.
@@ -6,7 +6,8 @@ have it. The point that changes nothing is run once and is part of every axis.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,19 @@ from rich.console import Console
 
 from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
-from msta.config import RunConfig, make_config
-from msta.data.catalog import Catalog, write_catalog
-from msta.data.splits import base_novel, make_split, restrict
-from msta.descriptions.bank import KINDS, DescriptionBank, Kind, Sentences
-from msta.errors import ConfigError, MSTAError
+from msta.config import RunConfig, changed
+from msta.descriptions.bank import KINDS, DescriptionBank
+from msta.errors import ConfigError
+from msta.evaluation.figures import AFTER, BEFORE, blank, png
 from msta.evaluation.metrics import harmonic_mean
-from msta.evaluation.run import evaluate_on
-from msta.files import new_directory, read_json, write_json
-from msta.methods import load_adapter
+from msta.evaluation.tables import Column, Table
+from msta.files import write_bytes, write_json
 from msta.methods.msta import MSTAConfig
 from msta.notices import notice
-from msta.studies.ablation_report import write_ablation
-from msta.studies.datasets import READING
-from msta.studies.resumable import train_part
+from msta.studies.datasets import parse_datasets
+from msta.studies.protocols import Cell, Request, Study, run_config
+from msta.studies.results import Results
+from msta.studies.running import run_protocol
 
 AXES = {
     "blocks": "adapted blocks",
@@ -43,33 +43,28 @@ AXES = {
     "sentences": "sentences per class and kind",
     "template": "prompt of the classes",
 }
+MEASURED = {"top1": "top-1", "novel": "novel", "harmonic_mean": "harmonic mean"}
+"""Figures of a cell -> columns."""
+_COLOURS = (AFTER, BEFORE, "#c8553d")
 _OF_DESCRIPTIONS = ("consistency", "alpha", "sentences")
 _TEMPLATES = ("a video of {}.", "a photo of {}.", "{}", "ensemble")
 
 
 @dataclass(frozen=True)
-class Ablation:
-    """What is asked for.
+class Ablation(Study):
+    """What an ablation is asked for.
 
     Attributes:
-        data: see :func:`read_catalog`.
+        data: ``[NAME=]PATH[?setting=value&…]``, see :func:`msta.studies.datasets.parse_datasets`.
         novel: train on the first half of the classes and measure the other half as well.
         axes: names out of :data:`AXES`; None: all that the data allow.
         shots: training clips a class; None: all.
-        seeds: of splits and training.
-        preset: of settings; ``overrides`` (key=value) come after it.
-        backbone: see :func:`load_backbone`; ``base`` as well.
     """
 
-    data: Path
+    data: str
     novel: bool = False
     axes: tuple[str, ...] | None = None
     shots: int | None = None
-    seeds: tuple[int, ...] = (0, 1, 2)
-    preset: str = "small"
-    overrides: tuple[str, ...] = ()
-    backbone: str | None = None
-    base: str | None = None
 
 
 def ablate(asked: Ablation, out: Path, console: Console) -> dict[str, Any]:
@@ -77,7 +72,7 @@ def ablate(asked: Ablation, out: Path, console: Console) -> dict[str, Any]:
 
     Args:
         asked: what to vary, on what.
-        out: data/ (splits), runs/ (a folder a point and seed), ablation.json, ablation.md and a PNG an axis.
+        out: a protocol's folder, see :func:`run_protocol`, with ablation.json, ablation.md and a PNG an axis.
         console: where the runs tell what they do.
 
     Returns:
@@ -86,35 +81,59 @@ def ablate(asked: Ablation, out: Path, console: Console) -> dict[str, Any]:
     Raises:
         MSTAError: wrong data, files or settings; :class:`Interrupted` after Ctrl-C.
     """
-    wanted = _config(asked, asked.data)
-    if wanted.method["name"] != "msta":
-        raise ConfigError(f"method: {wanted.method['name']} has other choices; msta ablate varies those of msta")
     if unknown := [name for name in asked.axes or () if name not in AXES]:
         raise ConfigError(f"--axes: no {unknown[0]!r}; there are {', '.join(AXES)}")
-    catalog = wanted.data.read()
-    if out.absolute().is_relative_to(wanted.data.path):
-        raise ConfigError(f"--out: {out} lies inside the data, where it would be taken for a class")
-    bank = wanted.descriptions.model_copy(update={"per_class": None}).load(catalog.classes)
-    backbone = load_backbone(wanted.backbone, base=wanted.base)
-    axes = points(wanted, backbone, bank, asked.axes)
-    cells = []
-    for seed in asked.seeds:
-        data = _Data(asked, catalog, out / "data" / f"seed-{seed}", seed, bank)
-        for axis, values in axes.items():
-            for label, changes in values.items():
-                config = data.config(changes)
-                folder = "unchanged" if not changes else f"{axis}-{label}".replace("/", "-").replace(" ", "-")
-                run = out / "runs" / folder / f"seed-{seed}"
-                console.print(f"\n[bold]{axis} = {label}[/bold], seed {seed}", highlight=False)
-                cells.append({"axis": axis, "point": label, "seed": seed, "unchanged": not changes}
-                             | _measure(config, run, data.novel, backbone, console))  # fmt: skip
+    protocol = "base-to-novel" if asked.novel else "few-shot"
+    request = Request(protocol, (asked.data,), methods=("msta",), shots=(asked.shots,), **asked.common())
+    (dataset,) = parse_datasets(request.data, "--data")
+    config = run_config(request, "msta", dataset.path, 0, asked.shots, dataset.dataset)
+    if config.method["name"] != "msta":
+        raise ConfigError(f"method: {config.method['name']} has other choices; msta ablate varies those of msta")
+    bank = config.descriptions.model_copy(update={"per_class": None}).load(dataset.read().classes)
+    axes = points(config, load_backbone(config.backbone, base=config.base), bank, asked.axes)
+    names = {
+        axis: {label: _name(axis, label, changes) for label, changes in each.items()} for axis, each in axes.items()
+    }
+    variants = {names[axis][label]: changes for axis, each in axes.items() for label, changes in each.items()}
+    run_protocol(request, out, console, vary=lambda cells: _at_points(cells, variants))
+    results = Results(out)
+    cells = [
+        {"axis": axis, "point": label, "unchanged": not axes[axis][label], **figures}
+        for axis, each in names.items()
+        for label, name in each.items()
+        for figures in _figures(results, name)
+    ]
     result = {
-        "data": str(wanted.data.path), "backbone": wanted.backbone, "shots": asked.shots, "seeds": list(asked.seeds),
+        "data": str(dataset.path), "backbone": config.backbone, "shots": asked.shots, "seeds": list(asked.seeds),
         "novel": asked.novel, "axes": {axis: AXES[axis] for axis in axes}, "cells": cells,
     }  # fmt: skip
     write_json(out / "ablation.json", result)
     write_ablation(out, result)
     return result
+
+
+def _name(axis: str, label: str, changes: dict[str, Any]) -> str:
+    """Of a point's folder."""
+    return f"{axis}-{label}".replace("/", "-").replace(" ", "-") if changes else "unchanged"
+
+
+def _at_points(cells: Iterable[Cell], variants: dict[str, dict[str, Any]]) -> Iterator[Cell]:
+    """Each cell at each point: name -> the settings it changes."""
+    for cell in cells:
+        for name, changes in variants.items():
+            yield replace(cell, folder=f"{name}/seed{cell.seed}", method=name, config=changed(cell.config, changes))
+
+
+def _figures(results: Results, point: str) -> Iterator[dict[str, Any]]:
+    """What each seed's run at a point measured."""
+    runs = {set_: runs for (_, set_, method, _), runs in results.groups.items() if method == point}
+    for i, run in enumerate(runs.get("base") or runs[""]):
+        metrics, seconds = run.metrics, results.cells[run.folder]["seconds"]
+        figures = {"seed": run.seed, "trainable": metrics["trainable_parameters"], "seconds": seconds, "top1": run.top1}
+        if "novel" in runs:
+            novel = runs["novel"][i].top1
+            figures |= {"novel": novel, "harmonic_mean": harmonic_mean(run.top1, novel)}
+        yield figures
 
 
 def points(
@@ -132,7 +151,7 @@ def points(
     assert isinstance(method, MSTAConfig)
     video, text = len(backbone.video.blocks), len(backbone.text.blocks)
     width = backbone.video.shape.width
-    kinds = _sentences(bank)
+    kinds = {kind: bank.sentences(kind) or {} for kind in KINDS if bank.sentences(kind)} if bank else {}
     longest = max((len(s) for sentences in kinds.values() for s in sentences.values()), default=0)
     own = config.data.template if isinstance(config.data.template, str) else "ensemble"
     counts = [*(n for n in (1, 2, 4, 8, 16) if n < longest), longest]
@@ -145,11 +164,7 @@ def points(
         "temporal": _values("method.temporal_kernel", (1, 3, 5), max(1, method.temporal_kernel or 0), {1: "none"}),
         "towers": {t: {} if t == method.towers else {"method.towers": t} for t in ("both", "video", "text")},
         "init": {i: {} if i == method.init else {"method.init": i} for i in ("kaiming", "zero")},
-        "consistency": {
-            name: {f"descriptions.{k}": None for k in kinds if k not in kept}
-            for name, kept in (("both", kinds), ("spatial", ["spatial"]), ("temporal", ["temporal"]), ("off", []))
-            if set(kept) <= set(kinds) and (name != "both" or len(kinds) == 2)
-        },
+        "consistency": _consistency(kinds),
         "alpha": _values("descriptions.alpha", (0.1, 0.5, 1, 2, 10), config.descriptions.alpha),
         "sentences": _values("descriptions.per_class", counts, config.descriptions.per_class or longest),
         "template": {own: {}, **{t: {"data.template": t} for t in _TEMPLATES if t != own}},
@@ -159,6 +174,15 @@ def points(
     if not kinds and axes is None:
         notice(f"No descriptions are given: {' and '.join(_OF_DESCRIPTIONS)} are not varied.")
     return {name: every[name] for name in axes or AXES if kinds or name not in _OF_DESCRIPTIONS}
+
+
+def _consistency(kinds: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Both kinds of descriptions, as far as there are both, each alone, and none."""
+    given = list(kinds)
+    used: dict[str, dict[str, Any]] = {"both" if len(given) > 1 else name: {} for name in given}
+    if len(given) > 1:
+        used |= {name: {"descriptions.kinds": name} for name in given}
+    return used | {"off": {f"descriptions.{file}": None for file in ("bank", "spatial", "temporal")}}
 
 
 def _block_ranges(method: MSTAConfig, video: int, text: int) -> dict[str, dict[str, Any]]:
@@ -182,74 +206,76 @@ def _values(
     return {labels.get(value, f"{value:g}"): {} if value == own else {setting: value} for value in found}
 
 
-def _config(asked: Ablation, data: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    settings = {"data.path": str(data), "data.shots": asked.shots, "backbone": asked.backbone, "base": asked.base}
-    protocol = "base-to-novel" if asked.novel else "few-shot"
-    dataset = asked.data.stem
-    return make_config(
-        asked.preset, settings, [*asked.overrides, *overrides], method="msta", protocol=protocol, dataset=dataset
-    )
+# ---------------------------------------------------------------- table and figures
 
 
-def _sentences(bank: DescriptionBank | None) -> dict[Kind, Sentences]:
-    """Those of either kind, as far as there are any."""
-    found = {kind: bank.sentences(kind) for kind in KINDS} if bank else {}
-    return {kind: sentences for kind, sentences in found.items() if sentences is not None}
+def write_ablation(out: Path, result: dict[str, Any]) -> None:
+    """Write ``out``/ablation.md and ``out``/AXIS.png."""
+    write_bytes(out / "ablation.md", markdown(result).encode())
+    for axis, title in result["axes"].items():
+        draw(out / f"{axis}.png", axis, title, result)
 
 
-class _Data:
-    """One seed's clips as data sets of their own: what trains and is tested, and the novel classes."""
-
-    def __init__(
-        self, asked: Ablation, catalog: Catalog, folder: Path, seed: int, bank: DescriptionBank | None
-    ) -> None:
-        self.asked, self.folder, self.seed = asked, folder.absolute(), seed
-        own, novel = base_novel(catalog.classes) if asked.novel else (range(len(catalog.classes)), ())
-        some = restrict(catalog, own)
-        self.classes = some.classes
-        self.novel = self.folder / "novel" / "split.csv" if asked.novel else None
-        if not (self.folder / "own").exists():
-            settings = _config(asked, asked.data).data
-            split = make_split(
-                some, shots=asked.shots, val_fraction=settings.val_fraction, test_fraction=settings.test_fraction,
-                seed=seed,
-            )  # fmt: skip
-            with new_directory(self.folder / "own") as made:
-                write_catalog(made / "split.csv", some.classes, split.all())
-        if self.novel is not None and not self.novel.exists():
-            others = restrict(catalog, novel)
-            tested = [clip for clip in others.clips if clip.split == "test"] or others.clips
-            with new_directory(self.novel.parent) as made:
-                write_catalog(made / "split.csv", others.classes, [replace(clip, split="test") for clip in tested])
-        self.sentences = _sentences(bank)
-
-    def config(self, changes: dict[str, Any]) -> RunConfig:
-        """A run on the base classes' clips (all classes, if none are novel) with these changes."""
-        files = {f"descriptions.{kind}": self._file(kind) for kind in self.sentences}
-        ours: dict[str, Any] = {f"data.{name}": None for name in READING}  # the split is a CSV of our own
-        ours["data.names"] = "given"
-        last = {**ours, "descriptions.bank": None, **files, **changes, "train.seed": self.seed}
-        overrides = [f"{name}={'none' if value is None else value}" for name, value in last.items()]
-        return _config(self.asked, self.folder / "own" / "split.csv", overrides)
-
-    def _file(self, kind: Kind) -> Path:
-        """The sentences of a kind of these classes; written when first asked for."""
-        file = self.folder / f"{kind}.json"
-        if not file.exists():
-            write_json(file, {name: list(self.sentences[kind][name]) for name in self.classes})
-        return file
+def markdown(result: dict[str, Any]) -> str:
+    """A table: mean and, in brackets, standard deviation over the seeds. What changes nothing is in bold."""
+    measured = _measured(result)
+    rows: list[dict[str, Any]] = []
+    for axis, title in result["axes"].items():
+        for label, cells in _of(result, axis).items():
+            rows.append({
+                "varied": title if not rows or rows[-1]["axis"] != axis else "", "axis": axis,
+                "point": f"**{label}**" if cells[0]["unchanged"] else label, "trainable": cells[0]["trainable"],
+                **{name: _spread([cell[name] for cell in cells]) for name in measured},
+            })  # fmt: skip
+    columns = [
+        Column("varied", "varied"), Column("", "point"), Column("trained parameters", "trainable", ","),
+        *(Column(title, name, ">") for name, title in measured.items()),
+    ]  # fmt: skip
+    shots = "all clips" if result["shots"] is None else f"{result['shots']} clips"
+    seeds = ", ".join(map(str, result["seeds"]))
+    about = f"{result['backbone']}, {shots} a class, seeds {seeds}; percent, mean (deviation)."
+    return f"{about}\n\n{Table(columns, rows).markdown()}"
 
 
-def _measure(
-    config: RunConfig, run: Path, novel: Path | None, backbone: DualEncoder, console: Console
-) -> dict[str, float]:
-    """Train, unless it is done; the figures of the test clips, and of the novel classes."""
-    metrics = train_part(config, run, console)
-    figures = {"trainable": metrics["trainable_parameters"], "seconds": metrics["seconds"], "top1": metrics["top1"]}
-    if novel is None:
-        return figures
-    if not (run / "novel.json").exists():
-        model = load_adapter(run / "adapter", backbone)
-        write_json(run / "novel.json", evaluate_on(model, novel, split="test", new_classes=True))
-    measured = read_json(run / "novel.json", MSTAError)["top1"]
-    return figures | {"novel": measured, "harmonic_mean": harmonic_mean(metrics["top1"], measured)}
+def draw(path: Path, axis: str, title: str, result: dict[str, Any]) -> None:
+    """A PNG: every seed a dot, their mean a line; the point that changes nothing is marked."""
+    of = _of(result, axis)
+    figure, (axes,) = blank(3.2, max(4.0, 1.5 + 0.9 * len(of)))
+    for (name, label), colour in zip(_measured(result).items(), _COLOURS, strict=False):
+        means = []
+        for x, cells in enumerate(of.values()):
+            values = [cell[name] for cell in cells]
+            means.append(statistics.fmean(values))
+            axes.plot([x] * len(values), values, "o", color=colour, alpha=0.35, markersize=5)
+        axes.plot(range(len(means)), means, "-", color=colour, linewidth=1.8, label=label)
+    for x, cells in enumerate(of.values()):
+        if cells[0]["unchanged"]:
+            axes.axvline(x, color="#000000", alpha=0.12, linewidth=14, zorder=0)
+    axes.set_xticks(range(len(of)), list(of), rotation=20 if max(map(len, of)) > 8 else 0)
+    axes.set_xlim(-0.5, len(of) - 0.5)
+    axes.set_ylabel("accuracy, %", fontsize=9)
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.grid(axis="y", alpha=0.25)
+    if len(axes.get_legend_handles_labels()[0]) > 1:
+        axes.legend(frameon=False, fontsize=8)
+    write_bytes(path, png(figure))
+
+
+def _measured(result: dict[str, Any]) -> dict[str, str]:
+    """What was measured -> what it is called. With novel classes, top-1 is that of the base classes."""
+    found = {name: label for name, label in MEASURED.items() if name in result["cells"][0]}
+    return found | {"top1": "base"} if "novel" in found else found
+
+
+def _of(result: dict[str, Any], axis: str) -> dict[str, list[dict[str, Any]]]:
+    """Point -> its cells, a seed each."""
+    points: dict[str, list[dict[str, Any]]] = {}
+    for cell in result["cells"]:
+        if cell["axis"] == axis:
+            points.setdefault(cell["point"], []).append(cell)
+    return points
+
+
+def _spread(values: list[float]) -> str:
+    mean = f"{statistics.fmean(values):.1f}"
+    return f"{mean} ({statistics.stdev(values):.1f})" if len(values) > 1 else mean

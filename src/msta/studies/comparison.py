@@ -22,47 +22,39 @@ from msta.errors import ConfigError, MSTAError
 from msta.files import read_json, write_json
 from msta.methods import METHODS, attach
 from msta.studies.comparison_report import write_comparison
-from msta.studies.costs import measure_costs
 from msta.studies.datasets import parse_datasets
-from msta.studies.protocols import FROZEN, PROTOCOLS, Cell, Request, check
+from msta.studies.protocols import FROZEN, PROTOCOLS, Cell, Request, Study, check
 from msta.studies.running import environment, run_protocol
 from msta.studies.tuning import Overrides, tune
+from msta.training.cost import measure_costs
 
 CASES = ("few-shot", "base-to-novel")
 SCHEDULES = ("equal", "own")
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What is asked for.
+class Comparison(Study):
+    """What a comparison is asked for.
 
     Attributes:
         data: ``[NAME=]PATH[?setting=value&…]`` each, see :func:`msta.studies.datasets.parse_datasets`.
         methods: names; zero-shot is added in front, since all are measured against it.
         cases: of :data:`CASES`.
         shots: training clips a class.
-        seeds: of splits and training.
         second: a data set all models are tested on as well: what they forget.
         trials: of the search, for each method; 0: none, each method's defaults.
         schedule: "equal": the preset's epochs for all; "own": each method's own, as its authors trained it, as far as
             they used AdamW.
-        preset: of settings; ``overrides`` (key=value) come after it.
         own: (method, its overrides): settings of that method alone, such as the descriptions that MSTA reads.
-        backbone: see :func:`load_backbone`; ``base`` as well.
     """
 
     data: tuple[str, ...]
     methods: tuple[str, ...]
     cases: tuple[str, ...] = ("few-shot",)
     shots: int = 8
-    seeds: tuple[int, ...] = (0, 1, 2)
     second: tuple[str, ...] = ()
     trials: int = 8
     schedule: str = "equal"
-    preset: str = "small"
-    overrides: tuple[str, ...] = ()
-    backbone: str | None = None
-    base: str | None = None
     own: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
@@ -119,10 +111,8 @@ def _requests(asked: Comparison) -> Iterator[tuple[str, str, Request]]:
     for case in asked.cases:
         for dataset, texts in datasets.items():
             yield case, dataset, Request(
-                case, data=tuple(texts), methods=asked.methods, shots=(asked.shots,), seeds=asked.seeds,
-                preset=asked.preset, overrides=asked.overrides, own=asked.own, backbone=asked.backbone,
-                base=asked.base,
-                second=tuple(text for text in asked.second if text not in texts),
+                case, data=tuple(texts), methods=asked.methods, shots=(asked.shots,), own=asked.own,
+                second=tuple(text for text in asked.second if text not in texts), **asked.common(),
             )  # fmt: skip
 
 

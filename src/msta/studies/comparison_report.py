@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from msta.evaluation import figures
 from msta.evaluation.intervals import Answers, interval, paired_test
 from msta.evaluation.metrics import Array, harmonic_mean
 from msta.evaluation.report import write_page
+from msta.evaluation.tables import Column, Table
 from msta.files import read_json, write_bytes, write_json
 from msta.methods import METHODS
 from msta.studies.protocols import FROZEN
@@ -27,6 +27,21 @@ AXES = {"share": "trained parameters, % of the backbone's", "step": "seconds a t
 """Costs that accuracy is drawn against."""
 
 
+_FORGETTING = (
+    Column("case", "case"), Column("trained on", "trained_on"), Column("tested on", "tested_on"),
+    Column("method", "label"), Column("top-1", "value", ".1f"), Column("change", "change", "+.1f"),
+    Column("p", "p", ".2g"),
+)  # fmt: skip
+_COSTS = (
+    Column("method", "label"), Column("trained", "trainable", ",.0f"), Column("%", "share", ".2f"),
+    Column("s a step", "step", ".3f"), Column("clips/s at test", "clips", ".0f"),
+    Column("memory, MB", "memory_mb", ".0f"), Column("artefact, MB", "artefact_mb", ".1f"),
+)  # fmt: skip
+_SETTINGS = (
+    Column("case", "case"), Column("data set", "dataset"), Column("method", "method"), Column("settings", "found"),
+)  # fmt: skip
+
+
 def write_comparison(
     out: Path, asked: dict[str, Any], folders: Sequence[tuple[str, str]], costs: Mapping[str, dict[str, Any]]
 ) -> dict[str, Any]:
@@ -36,7 +51,7 @@ def write_comparison(
         out: the comparison's folder.
         asked: what was asked for, for the record.
         folders: (case, data set): protocols below ``out``.
-        costs: method -> figures of :func:`msta.studies.costs.measure_costs`.
+        costs: method -> figures of :func:`msta.training.cost.measure_costs`.
 
     Returns:
         The contents of comparison.json; accuracies in percent.
@@ -69,10 +84,8 @@ def write_comparison(
 
 
 def _common_label(method: str, rows: Sequence[dict[str, Any]]) -> str:
-    """The label of a method in all rows; the scale is left to their tables where a search found several."""
+    """The label of a method in all rows, or its name if a search found another label on each data set."""
     labels = {row["label"] for row in rows if row["method"] == method}
-    if len(labels) > 1:
-        labels = {re.sub(r"scale [^,)]+", "scale as found", label) for label in labels}
     return labels.pop() if len(labels) == 1 else method
 
 
@@ -171,52 +184,38 @@ def _settings(out: Path, folders: Sequence[tuple[str, str]], methods: Sequence[s
 # ---------------------------------------------------------------- tables and pictures
 
 
-def tables(content: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """(title, header, lines) each, as text."""
-    to = reference(content["asked"]["methods"])
+def tables(content: dict[str, Any]) -> list[Table]:
+    """All tables of the comparison."""
+    costs = [m | {"memory_mb": m["memory"] / 1e6, "artefact_mb": m["artefact"] / 1e6} for m in content["methods"]]
+    found = [row | {"found": " ".join(row["settings"]) or "defaults"} for row in content["settings"]]
+    made = [
+        *(_accuracy(content, case) for case in content["asked"]["cases"]),
+        Table(_FORGETTING, content["forgetting"], "forgetting"),
+        Table(_COSTS, costs, "costs"),
+        Table(_SETTINGS, found, "settings found"),
+    ]
+    return [table for table in made if table.rows]
+
+
+def _accuracy(content: dict[str, Any], case: str) -> Table:
+    halves = case == "base-to-novel"
     label = {method["method"]: method["label"] for method in content["methods"]}
-    made = []
-    for case in content["asked"]["cases"]:
-        own = [row for row in content["rows"] if row["case"] == case]
-        halves = case == "base-to-novel"
-        figure = "harmonic mean" if halves else "top-1"
-        header = ["data set", "method", *(["base", "novel"] if halves else []), figure, "95 %", f"− {to}", "p"]
-        lines = [_line(row, halves) for row in own]
-        if len({row["dataset"] for row in own}) > 1:
-            blank = ["", ""] if halves else []
-            lines += [["mean", label[m["method"]], *blank, f"{m['value']:.1f}", "", "", ""]
-                      for m in content["means"] if m["case"] == case]  # fmt: skip
-        made.append((case, header, lines))
-    if content["forgetting"]:
-        lines = [
-            [f["case"], f["trained_on"], f["tested_on"], f["label"], f"{f['value']:.1f}",
-             f"{f['change']:+.1f}" if "change" in f else "", f"{f['p']:.2g}" if "p" in f else ""]
-            for f in content["forgetting"]
-        ]  # fmt: skip
-        made.append(("forgetting", ["case", "trained on", "tested on", "method", "top-1", "change", "p"], lines))
-    header = ["method", "trained", "%", "s a step", "clips/s at test", "memory, MB", "artefact, MB"]
-    made.append(("costs", header, [_cost(method) for method in content["methods"]]))
-    if content["settings"]:
-        found = [(s["case"], s["dataset"], s["method"], " ".join(s["settings"])) for s in content["settings"]]
-        lines = [[*names, settings or "defaults"] for *names, settings in found]
-        made.append(("settings found", ["case", "data set", "method", "settings"], lines))
-    return made
-
-
-def _line(row: dict[str, Any], halves: bool) -> list[str]:
-    mark = AS_IT_IS if row.get("borrowed") else ""
-    parts = [f"{row['base']:.1f}", f"{row['novel']:.1f}{mark}"] if halves else []
-    difference = [f"{row['difference']:+.1f}", f"{row['p']:.2g}"] if "p" in row else ["", ""]
-    interval_ = f"{row['low']:.1f} – {row['high']:.1f}"
-    return [row["dataset"], row["label"], *parts, f"{row['value']:.1f}{mark}", interval_, *difference]
-
-
-def _cost(method: dict[str, Any]) -> list[str]:
-    return [
-        method["label"], f"{method['trainable']:,}", f"{method['share']:.2f}", f"{method['step']:.3f}",
-        f"{method['clips']:.0f}",
-        f"{method['memory'] / 1e6:.0f}", f"{method['artefact'] / 1e6:.1f}",
+    rows = []
+    for row in content["rows"]:
+        if row["case"] == case:
+            mark = AS_IT_IS if row.get("borrowed") else ""
+            shown = {name: f"{row[name]:.1f}{mark}" for name in ("value", "novel") if name in row}
+            rows.append({**row, **shown, "interval": f"{row['low']:.1f} – {row['high']:.1f}"})
+    if len({row["dataset"] for row in rows}) > 1:
+        means = (mean for mean in content["means"] if mean["case"] == case)
+        rows += [{"dataset": "mean", "label": label[m["method"]], "value": f"{m['value']:.1f}"} for m in means]
+    columns = [
+        Column("data set", "dataset"), Column("method", "label"),
+        *([Column("base", "base", ".1f"), Column("novel", "novel", ">")] if halves else []),
+        Column("harmonic mean" if halves else "top-1", "value", ">"), Column("95 %", "interval", ">"),
+        Column(f"− {reference(content['asked']['methods'])}", "difference", "+.1f"), Column("p", "p", ".2g"),
     ]  # fmt: skip
+    return Table(columns, rows, case)
 
 
 def notes(content: dict[str, Any]) -> list[str]:
@@ -242,10 +241,7 @@ def notes(content: dict[str, Any]) -> list[str]:
 def markdown(content: dict[str, Any]) -> str:
     """All tables."""
     text = ["# Methods compared\n\n", *(f"- {note}\n" for note in notes(content))]
-    for title, header, lines in tables(content):
-        rule = ["---"] * len(header)
-        rows = [header, rule, *lines]
-        text.append(f"\n## {title[0].upper()}{title[1:]}\n\n" + "".join(f"| {' | '.join(r)} |\n" for r in rows))
+    text += [f"\n## {table.title.capitalize()}\n\n{table.markdown()}" for table in tables(content)]
     return "".join(text)
 
 

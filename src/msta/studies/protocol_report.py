@@ -13,13 +13,13 @@ from msta.data.decode import read_frames
 from msta.data.times import segment_times
 from msta.data.video_file import DecodeError
 from msta.evaluation import figures
+from msta.evaluation.figures import case
 from msta.evaluation.metrics import confusion, per_class, scaled
 from msta.evaluation.report import write_page
+from msta.evaluation.tables import Column, Table
 from msta.files import write_bytes, write_json
-from msta.studies.published import PACKAGED, read_published
+from msta.studies.published import PACKAGED, Published, read_published
 from msta.studies.results import Group, Results, Run
-from msta.studies.tables import DETAILS, HEADER, NOT_OURS, NUMBERS_FROM, Line, details, latex, lines, markdown
-from msta.studies.tables import published_lines as lines_of
 
 MISTAKES, STRIP, FRAME = 6, 6, 96
 """How many mistakes are shown, in how many frames of how many pixels a side."""
@@ -30,6 +30,8 @@ TITLES = {
     "base-to-novel": "Base-to-novel generalisation",
     "supervised": "Fully supervised recognition",
 }
+NOT_OURS = "†"
+_PUBLISHED_CASES = {"base": "base", "novel": "novel", "harmonic_mean": "harmonic mean", "top1": ""}
 
 
 def write_report(out: Path, published: Path | None = None) -> dict[str, Any]:
@@ -51,44 +53,30 @@ def write_report(out: Path, published: Path | None = None) -> dict[str, Any]:
     others += read_published(published, results.protocol) if published is not None else []
     content = results.to_json()
     rows = results.rows()
-    table = lines(rows, others)
-    elsewhere = lines_of([p for p in others if not any(p.is_on(dataset) for dataset in results.datasets)])
+    main = main_table(rows, others)
+    elsewhere = _published_elsewhere([p for p in others if not any(map(p.is_on, results.datasets))])
+    tables = {
+        "main": main, "elsewhere": elsewhere, "details": details_table(rows), "unknown": _unknown_table(rows),
+        "comparisons": _comparisons_table(content["comparisons"]),
+    }  # fmt: skip
+    sources = dict.fromkeys((row["model"], row["source"]) for row in main.rows if row.get("by_others"))
     title = TITLES[results.protocol]
     write_json(out / "results.json", content | {"published": [vars(p) for p in others]})
-    write_bytes(out / "results.md", _markdown(results, title, table, elsewhere, rows).encode())
-    caption = f"{title}: top-1 in percent."
-    if any(line.source for line in table):
-        caption += f" {NOT_OURS} Published by others."
-    write_bytes(out / "results.tex", latex(HEADER, [line.cells for line in table], caption).encode())
+    write_bytes(out / "results.md", _markdown(results, title, tables).encode())
+    caption = f"{title}: top-1 in percent." + (f" {NOT_OURS} Published by others." if sources else "")
+    write_bytes(out / "results.tex", main.latex(caption).encode())
     pictures: dict[str, Path | bytes] = {}
     sections = [_section(results, dataset, rows, pictures) for dataset in results.datasets]
     if results.datasets and len({row["method"] for row in rows}) > 1:
         pictures["trainable"] = figures.trainable_share([row for row in rows if row["set"] != "harmonic mean"])
     write_page(
         out / "report.html", "protocol.html", pictures,
-        title=title, protocol=results.protocol, table=table, header=HEADER, numbers_from=NUMBERS_FROM,
-        details_header=DETAILS, details=details(rows), comparisons=content["comparisons"], elsewhere=elsewhere,
-        mark=NOT_OURS, sections=sections, command=command(results.asked), settings=_settings(results),
-        environments=content["environments"], cost=content["cost"], cells=len(results.cells),
-        seeds=results.asked["seeds"], unknown=[row for row in rows if "unknown" in row],
-        leak=any("test_leak" in row for row in rows),
-        unreadable=_unreadable(results),
+        title=title, tables=tables, sources=sources, mark=NOT_OURS, sections=sections,
+        command=command(results.asked), settings=_settings(results), environments=content["environments"],
+        cost=content["cost"], cells=len(results.cells), seeds=results.asked["seeds"],
+        leak=any("test_leak" in row for row in rows), unreadable=_unreadable(results),
     )  # fmt: skip
     return content
-
-
-def summary(content: dict[str, Any]) -> str:
-    """The main table of results.json, for a terminal."""
-    body = [line.cells for line in lines(content["rows"], [])]
-    widths = [max(map(len, column)) for column in zip(HEADER, *body, strict=True)]
-    rows = [
-        "  ".join(
-            cell.rjust(width) if i >= NUMBERS_FROM else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in [HEADER, *body]
-    ]
-    return "\n".join(row.rstrip() for row in rows)
 
 
 def command(asked: dict[str, Any]) -> str:
@@ -106,29 +94,99 @@ def command(asked: dict[str, Any]) -> str:
     return shlex.join([*words, "--out", "DIR", *asked["overrides"]])
 
 
-def _markdown(
-    results: Results, title: str, table: Sequence[Line], elsewhere: Sequence[Line], rows: Sequence[dict[str, Any]]
-) -> str:
-    text = [f"# {title}\n\n    {command(results.asked)}\n\n", markdown(HEADER, [line.cells for line in table])]
-    text.append(
-        "\nTop-1 in percent, mean of the runs; the interval (95 %, bootstrap over clips) is of that mean, s.d. the "
-        "deviation of the runs.\n"
-    )
-    sources = dict.fromkeys((line.method, line.source) for line in [*table, *elsewhere] if line.source)
-    if sources:
-        text.append(f"\n{NOT_OURS} Published by others, not measured here:\n\n")
-        text += [f"- {method}: {source}\n" for method, source in sources]
-    if elsewhere:
-        text.append("\n## Published on other data sets\n\n" + markdown(HEADER, [line.cells for line in elsewhere]))
-    text.append("\n## More figures\n\n" + markdown(DETAILS, details(rows)))
-    comparisons = [
-        [c["dataset"], c["set"] or (f"{c['shots']} shots" if c["shots"] else ""), f"{c['label']} − {c['against']}",
-         f"{c['difference']:+.1f}", f"{c['p']:.3g}", f"{c['clips']:.0f}"]
-        for c in results.comparisons()
+# ---------------------------------------------------------------- tables
+
+
+_DATASET, _CASE, _METHOD = Column("data set", "dataset"), Column("case", "case"), Column("method", "method")
+
+
+def main_table(rows: Sequence[dict[str, Any]], published: Sequence[Published] = ()) -> Table:
+    """Top-1 of each of the rows of :class:`Results`, and after each data set's what others published on it."""
+    shown: list[dict[str, Any]] = []
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        for row in (r for r in rows if r["dataset"] == dataset):
+            named = {"dataset": dataset, "case": case(row), "method": row["label"], "runs": len(row["runs"])}
+            interval = f"{row['low']:.1f} – {row['high']:.1f}"
+            shown.append(named | {"top1": row["top1"], "interval": interval, "deviation": row["deviation"]})
+            if "test_leak" in row:
+                leak = f"{row['label']}, best on test (test-leak)"
+                shown.append(named | {"method": leak, "top1": row["test_leak"]})
+        shown += _published_rows([p for p in published if p.is_on(dataset)], dataset)
+    columns = (
+        _DATASET, _CASE, _METHOD, Column("top-1", "top1", ".1f"), Column("95 % interval", "interval", ">"),
+        Column("s.d.", "deviation", ".1f"), Column("runs", "runs", "d"),
+    )  # fmt: skip
+    return Table(columns, shown)
+
+
+def _published_elsewhere(published: Sequence[Published]) -> Table:
+    columns = (_DATASET, _CASE, Column("model", "method"), Column("top-1", "top1", ".1f"), Column("source", "source"))
+    return Table(columns, _published_rows(published), "Published on other data sets")
+
+
+def _published_rows(published: Sequence[Published], dataset: str | None = None) -> list[dict[str, Any]]:
+    return [
+        {
+            "dataset": dataset or p.dataset,
+            "case": f"{name} shots" if name.isdecimal() else _PUBLISHED_CASES.get(name, name),
+            "method": f"{p.model} {NOT_OURS}",
+            "top1": value,
+            "model": p.model,
+            "source": p.source,
+            "by_others": True,
+        }
+        for p in published
+        for name, value in p.figures.items()
+    ]
+
+
+def details_table(rows: Sequence[dict[str, Any]], *, seconds: bool = True) -> Table:
+    """The other figures of the rows of :class:`Results`; ``seconds``: with the time, which differs from run to run."""
+    shown = [
+        row | {"case": case(row), "trained": f"{row['trainable_parameters']:,} ({row['share']:.2f} %)"}
+        for row in rows
+        if "clips" in row  # a harmonic mean has none of its own
+    ]
+    columns = [
+        _DATASET, _CASE, Column("method", "label"), Column("top-5", "top5", ".1f"),
+        Column("mean class", "mean_class", ".1f"), Column("ECE", "ece", ".1f"),
+        Column("ECE scaled", "ece_scaled", ".1f"), Column("T", "temperature", ".2f"), Column("clips", "clips", "d"),
+        Column("trained", "trained", ">"),
     ]  # fmt: skip
-    if comparisons:
-        header = ["data set", "case", "methods", "difference", "p", "clips"]
-        text.append("\n## Paired tests\n\n" + markdown(header, comparisons))
+    return Table([*columns, *([Column("s a run", "seconds", ".0f")] if seconds else [])], shown, "More figures")
+
+
+def _comparisons_table(comparisons: Sequence[dict[str, Any]]) -> Table:
+    shown = [c | {"case": case(c), "methods": f"{c['label']} − {c['against']}"} for c in comparisons]
+    columns = (
+        _DATASET, _CASE, Column("methods", "methods"), Column("difference", "difference", "+.1f"),
+        Column("p", "p", ".3g"), Column("clips", "clips", ".0f"),
+    )  # fmt: skip
+    return Table(columns, shown, "Paired tests")
+
+
+def _unknown_table(rows: Sequence[dict[str, Any]]) -> Table:
+    shown = [{"dataset": row["dataset"], "method": row["label"], **row["unknown"]} for row in rows if "unknown" in row]
+    columns = (
+        _DATASET, _METHOD, Column("threshold", "threshold", ".2f"), Column("base kept, %", "kept", ".1f"),
+        Column("novel refused, %", "refused", ".1f"), Column("AUROC", "auroc", ".1f"),
+    )  # fmt: skip
+    return Table(columns, shown, "Saying “unknown”")
+
+
+def _markdown(results: Results, title: str, tables: dict[str, Table]) -> str:
+    main, elsewhere = tables["main"], tables["elsewhere"]
+    text = [
+        f"# {title}\n\n    {command(results.asked)}\n\n{main.markdown()}\n"
+        "Top-1 in percent, mean of the runs; the interval (95 %, bootstrap over clips) is of that mean, s.d. the "
+        "deviation of the runs.\n"
+    ]
+    published = [row for row in (*main.rows, *elsewhere.rows) if row.get("by_others")]
+    if published:
+        text.append(f"\n{NOT_OURS} Published by others, not measured here:\n\n")
+        text += dict.fromkeys(f"- {row['model']}: {row['source']}\n" for row in published)
+    shown = (Table(elsewhere.columns[:-1], elsewhere.rows, elsewhere.title), tables["details"], tables["comparisons"])
+    text += [f"\n## {table.title}\n\n{table.markdown()}" for table in shown if table.rows]
     return "".join(text)
 
 

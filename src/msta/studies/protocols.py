@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from msta.adapters.artefact import WEIGHTS, Artefact
 from msta.config import RunConfig, make_config
 from msta.data.catalog import Catalog, Clip
 from msta.data.reading import read_catalog
-from msta.data.splits import base_novel, make_split, restrict
+from msta.data.splits import base_novel, restrict
 from msta.descriptions.bank import load_descriptions
 from msta.errors import ConfigError
 from msta.files import write_json
@@ -28,13 +28,35 @@ from msta.studies.datasets import READING, DatasetSplit, parse_datasets, refuse_
 FROZEN = "zero-shot"
 """The method that trains nothing: the baseline of every table."""
 
-FEW_SHOT, BASE_TO_NOVEL = (2, 4, 8, 16), (16,)
+FEW_SHOT: tuple[int | None, ...] = (2, 4, 8, 16)
+BASE_TO_NOVEL: tuple[int | None, ...] = (16,)
 """Shots, unless told otherwise."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What is asked for in a protocol, a comparison and an ablation alike.
+
+    Attributes:
+        seeds: of splits and training.
+        preset: of settings, by protocol where it has recipes by protocol; ``overrides`` (key=value) come after it.
+        backbone: see :func:`load_backbone`; ``base`` as well.
+    """
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    preset: str = "small"
+    overrides: tuple[str, ...] = ()
+    backbone: str | None = None
+    base: str | None = None
+
+    def common(self) -> dict[str, Any]:
+        """These settings, for another study."""
+        return {each.name: getattr(self, each.name) for each in fields(Study)}
+
+
 @dataclass(frozen=True)
-class Request:
-    """What is asked for.
+class Request(Study):
+    """What a protocol is asked for.
 
     Attributes:
         protocol: a name of :data:`PROTOCOLS`.
@@ -42,10 +64,7 @@ class Request:
         source: the same, what zero-shot trains on.
         target: the same, what zero-shot (and base-to-novel, if the classes are halved already) is measured on.
         methods: names, the baseline first.
-        shots: training clips a class; None: all, or the protocol's own.
-        seeds: of splits and training.
-        preset: of settings, by protocol where it has recipes by protocol; ``overrides`` (key=value) come after it.
-        backbone: see :func:`load_backbone`; ``base`` as well.
+        shots: training clips a class, None among them for all; without any, the protocol's own.
         adapter: a trained one, which zero-shot measures instead of training.
         second: data sets, of the same form, that finished models are measured on as well, among all of their classes:
             what training took from what the backbone knew. (Not for closed methods, which know no other classes.)
@@ -57,12 +76,7 @@ class Request:
     source: tuple[str, ...] = ()
     target: tuple[str, ...] = ()
     methods: tuple[str, ...] = (FROZEN, "msta")
-    shots: tuple[int, ...] | None = None
-    seeds: tuple[int, ...] = (0, 1, 2)
-    preset: str = "small"
-    overrides: tuple[str, ...] = ()
-    backbone: str | None = None
-    base: str | None = None
+    shots: tuple[int | None, ...] | None = None
     adapter: Path | None = None
     second: tuple[str, ...] = ()
     own: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -135,8 +149,8 @@ class Cell:
             measured.append(found)
             if test.unknown:
                 measured.append({**found, "set": "unknown", "file": f"tests/{test.unknown_file}"})
-        fields = {name: getattr(self, name) for name in ("folder", "method", "dataset", "part", "shots", "seed")}
-        return {**fields, "measured": measured}
+        about = {name: getattr(self, name) for name in ("folder", "method", "dataset", "part", "shots", "seed")}
+        return {**about, "measured": measured}
 
 
 # ---------------------------------------------------------------- cells of each protocol
@@ -145,10 +159,11 @@ class Cell:
 def few_shot(request: Request, out: Path) -> Iterator[Cell]:
     """K clips a class, for several K. One split a seed: the test clips are the same for every K."""
     shots = request.shots or FEW_SHOT
+    most = None if None in shots else max(k for k in shots if k)
     second = _tests(request.second, "second", out, "second")
     for part, seed in _each(request.data, "--data", request.seeds):
         catalog = part.read()
-        csv = _divided(catalog, out, part, seed, shots=max(shots), request=request)
+        csv = _divided(catalog, out, part, seed, shots=most, request=request)
         for method in request.methods:
             tests = () if METHODS[method].closed_set else second
             for k in shots if method != FROZEN else shots[:1]:
@@ -264,7 +279,7 @@ def check(request: Request) -> None:
             raise ConfigError(f"--{name.removesuffix('s')}: give at least one")
         if len(set(values)) < len(values):  # type: ignore[arg-type]
             raise ConfigError(f"--{name}: one is given twice in {', '.join(map(str, values))}")
-    if any(k < 1 for k in request.shots or ()) or any(seed < 0 for seed in request.seeds):
+    if any(k is not None and k < 1 for k in request.shots or ()) or any(seed < 0 for seed in request.seeds):
         raise ConfigError("--shots are 1 or more, --seeds 0 or more")
     for method in request.methods:
         if method not in METHODS:
@@ -293,7 +308,7 @@ def _each(texts: Sequence[str], option: str, seeds: Sequence[int]) -> Iterator[t
             yield part, seed
 
 
-def _one(shots: Sequence[int] | None, why: str) -> int | None:
+def _one(shots: Sequence[int | None] | None, why: str) -> int | None:
     if shots is not None and len(shots) > 1:
         raise ConfigError(f"--shots: {why}, got {', '.join(map(str, shots))}")
     return shots[0] if shots else None
@@ -317,10 +332,10 @@ def run_config(
         "eval.keep": "embeddings", **(defaults or {}), "data.path": str(csv), "data.shots": shots,
         "backbone": request.backbone, "base": request.base, "train.seed": seed,
     }  # fmt: skip
-    fields = METHODS[method].model_fields
+    known = METHODS[method].model_fields
     own = [
         o for o in (*request.overrides, *dict(request.own).get(method, ()))
-        if not o.startswith("method.") or o.partition("=")[0].removeprefix("method.") in fields
+        if not o.startswith("method.") or o.partition("=")[0].removeprefix("method.") in known
     ]  # fmt: skip
     return make_config(request.preset, settings, own, method=method, protocol=request.protocol, dataset=dataset)
 
@@ -330,9 +345,7 @@ def _divided(
 ) -> Path:
     """Make the split of a seed, unless the data bring it, and write it down; no clip may be on two sides."""
     data = run_config(request, FROZEN, Path("."), seed, shots, part.dataset).data
-    split = make_split(
-        catalog, shots=shots, val_fraction=data.val_fraction, test_fraction=data.test_fraction, seed=seed
-    )
+    split = data.model_copy(update={"shots": shots, "seed": seed}).split(catalog)
     for name in ("val", "test"):
         refuse_overlap(split.train, getattr(split, name), f"{catalog.source} (train and {name})")
     folder = out / "data" / part.folder / "-".join(filter(None, (half, f"seed{seed}")))

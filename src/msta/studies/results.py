@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from msta.errors import DataError, MSTAError
+from msta.evaluation.calibration import choose_threshold, rejection
 from msta.evaluation.intervals import Answers, interval, paired_test
 from msta.evaluation.metrics import accuracy, calibration, fit_temperature, harmonic_mean, scaled
 from msta.evaluation.predictions import Predictions, read_predictions
-from msta.evaluation.unknown import choose_threshold, rejection
 from msta.files import read_json
 from msta.studies.protocols import FROZEN
 
@@ -74,6 +74,11 @@ class Run:
                 "ece_scaled": calibration(scaled(p.probabilities, self.temperature), p.labels),
             }
         return figures
+
+    @property
+    def top1(self) -> float:
+        """Share of the clips that are right, in percent."""
+        return 100 * statistics.fmean(self.predictions.hits)
 
     def log(self) -> list[dict[str, Any]]:
         """Lines of the training's log."""
@@ -168,7 +173,7 @@ class Results:
         base = (novel[0], "base", *novel[2:])
         drawn = [self.answers(group).resampled(seed) for seed, group in enumerate((base, novel))]
         low, high = interval(2 * drawn[0] * drawn[1] / np.maximum(drawn[0] + drawn[1], 1e-9))
-        runs = [{"seed": a.seed, "part": a.part, "top1": harmonic_mean(_top1(a), _top1(b))}
+        runs = [{"seed": a.seed, "part": a.part, "top1": harmonic_mean(a.top1, b.top1)}
                 for a, b in zip(self.groups[base], self.groups[novel], strict=True)]  # fmt: skip
         return self._named(novel) | {
             "set": "harmonic mean",
@@ -248,10 +253,6 @@ class Results:
             "environments": self.environments(),
             "cost": {"seconds": sum(cost.values()), "cells": cost},
         }
-
-
-def _top1(run: Run) -> float:
-    return 100 * statistics.fmean(run.predictions.hits)
 
 
 def _deviation(values: Sequence[float]) -> float | None:

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,12 +19,11 @@ from msta._version import __version__
 from msta.adapters.model import AdaptedModel
 from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
-from msta.config import read_config
+from msta.config import RunConfig, read_config
 from msta.data.reading import read_catalog
 from msta.errors import ConfigError, DataError, Interrupted, MSTAError, one_line
-from msta.evaluation.evaluate import class_embeddings, view_probabilities
+from msta.evaluation.evaluate import class_embeddings, measure_clips, view_probabilities
 from msta.evaluation.predictions import Recorder
-from msta.evaluation.run import measure_clips
 from msta.files import new_directory, read_json, refuse_existing, write_json
 from msta.methods import attach, load_adapter
 from msta.studies.datasets import parse_datasets
@@ -31,13 +31,16 @@ from msta.studies.protocols import FROZEN, PROTOCOLS, Cell, Request, Test, check
 from msta.training.loop import train
 
 
-def run_protocol(request: Request, out: Path, console: Console) -> None:
+def run_protocol(
+    request: Request, out: Path, console: Console, *, vary: Callable[[Iterable[Cell]], Iterable[Cell]] = iter
+) -> None:
     """Run the cells that are not finished. Stopped, or given more seeds, shots or methods, it goes on.
 
     Args:
         request: what is asked for.
         out: data/ (the splits), runs/ (a folder a cell), protocol.json (what was asked for, and every cell).
         console: where the runs tell what they do.
+        vary: makes of the protocol's cells those that run.
 
     Raises:
         MSTAError: wrong data, files or settings; :class:`Interrupted` after Ctrl-C.
@@ -58,9 +61,9 @@ def run_protocol(request: Request, out: Path, console: Console) -> None:
         out.mkdir(parents=True, exist_ok=True)
     out = Path(os.path.abspath(out))
     try:
-        cells = list(PROTOCOLS[request.protocol](request, out))
+        cells = list(vary(PROTOCOLS[request.protocol](request, out)))
         for cell in cells:
-            _check_same_run(out / "runs" / cell.folder, cell)
+            check_same_run(out / "runs" / cell.folder, cell.config)
     except (MSTAError, KeyboardInterrupt):
         if not begun:
             shutil.rmtree(out)  # it was empty: what is in it are splits of a command that was wrong
@@ -148,13 +151,13 @@ _MAY_DIFFER = (
 """Settings that change no figure, or that moved with the folder."""
 
 
-def _check_same_run(run: Path, cell: Cell) -> None:
-    """Raise if the folder holds a run with other settings."""
+def check_same_run(run: Path, asked: RunConfig) -> None:
+    """Raise if the folder holds a run with other settings than those asked for, which may change a figure."""
     if not (run / "config.yaml").exists():
         return
     then, now = (
         {name: json.dumps(value) for name, value in config.flat().items()}
-        for config in (read_config(run / "config.yaml"), cell.config)
+        for config in (read_config(run / "config.yaml"), asked)
     )
     for name in sorted(then.keys() | now.keys()):
         if name not in _MAY_DIFFER and then.get(name) != now.get(name):

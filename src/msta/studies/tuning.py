@@ -10,12 +10,13 @@ import torch
 from rich.console import Console
 
 from msta.config import RunConfig
-from msta.errors import ConfigError
+from msta.errors import ConfigError, Interrupted
 from msta.evaluation.metrics import accuracy
 from msta.evaluation.predictions import read_predictions
 from msta.files import write_json
 from msta.methods import METHODS
-from msta.studies.resumable import train_part
+from msta.studies.running import check_same_run
+from msta.training.loop import train
 
 Overrides = tuple[str, ...]
 
@@ -77,7 +78,11 @@ def _value(validated: dict[str, Any]) -> float:
 
 def _run(config: RunConfig, run: Path, console: Console) -> dict[str, float]:
     """Validation figures of the checkpoint that a training would keep."""
-    train_part(config, run, console)
+    check_same_run(run, config)
+    try:
+        train(config, run, console, resume=(run / "config.yaml").exists())
+    except Interrupted as error:
+        raise Interrupted(f"Stopped in {run}, saved. The same command goes on from there.") from error
     kept = run / "predictions" / "val.parquet"
     if not kept.exists():
         raise ConfigError("--trials: without validation clips there is nothing to choose by; set data.val_fraction")

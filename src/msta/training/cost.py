@@ -1,4 +1,4 @@
-"""What a training step costs, before it is taken: arithmetic and memory are counted, time is measured.
+"""What a training step costs, counted and measured; ``msta info --plan``, ``msta bench``, and a comparison's costs.
 
 Counting runs the very step on tensors without numbers (torch's FakeTensorMode): no formula of ours can disagree with
 the code, and every method is covered.
@@ -7,18 +7,39 @@ the code, and every method is covered.
 from __future__ import annotations
 
 import copy
+import multiprocessing
+import os
+import statistics
 import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from msta.adapters.inputs import clip_format
 from msta.adapters.model import AdaptedModel
+from msta.backbone.dual_encoder import DualEncoder
 from msta.backbone.prefix import Tokens, at_once, prefix_length, tensors_per_sequence
+from msta.config import RunConfig
+from msta.data.clips import ClipDataset
+from msta.evaluation.evaluate import class_embeddings
+from msta.methods import attach
 from msta.training.losses import objective
+from msta.training.prefix_cache import PrefixCache
+from msta.training.setup import set_up
+
+_SAMPLE = 8
+"""Clips that are decoded to see how long it takes."""
+_ROUNDS = 3
+"""Of which the median counts in a comparison's costs."""
 
 _CPU_ATTENTION: dict[Any, Any] = {  # which torch's counter leaves out
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *rest, out_shape=None, **options: (
@@ -143,28 +164,204 @@ def step(model: AdaptedModel, video: Tensor | Tokens, prompts: Tensor | Tokens, 
         parameter.grad = None
 
 
-def time_step(model: AdaptedModel, prompts: Tensor | Tokens, *, batch: int, frames: int, size: int) -> float:
-    """Seconds of a step on noise, the second of two: the first one warms up. No weight changes."""
+# ---------------------------------------------------------------- time
+
+
+def alternate(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each, taken in turn, after one round that warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for round_ in range(rounds + 1):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if round_:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def time_step(
+    model: AdaptedModel, prompts: Tensor | Tokens, *, batch: int, frames: int, size: int, rounds: int = 1
+) -> float:
+    """Seconds of a step on noise, the median of ``rounds``. No weight changes."""
     device = model.backbone.logit_scale.device
     video = torch.randn(batch, frames, 3, size, size, device=device)
     labels = torch.zeros(batch, dtype=torch.int64, device=device)
-    seconds = 0.0
-    for _ in range(2):
-        start = time.perf_counter()
-        step(model, video, prompts, labels)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds = time.perf_counter() - start
-    return seconds
+    return _median(partial(step, model, video, prompts, labels), rounds)
 
 
 @torch.no_grad()
 def time_forward(model: AdaptedModel, *, frames: int, size: int) -> float:
-    """Seconds to encode one clip of noise, the second of two."""
+    """Seconds to encode one clip of noise."""
     video = torch.randn(1, frames, 3, size, size, device=model.backbone.logit_scale.device)
-    seconds = 0.0
-    for _ in range(2):
-        start = time.perf_counter()
-        model.encode_video(video).cpu()
-        seconds = time.perf_counter() - start
-    return seconds
+    return _median(lambda: model.encode_video(video).cpu(), 1)
+
+
+def _median(work: Callable[[], object], rounds: int) -> float:
+    return statistics.median(alternate({"": work}, rounds)[""])
+
+
+# ---------------------------------------------------------------- a run, a backbone, a method
+
+
+def plan(config: RunConfig) -> dict[str, Any]:
+    """Count a step's arithmetic and memory, measure a step and the decoding, multiply.
+
+    Two steps on noise and a few clips are all that is computed. Figures are for this machine and one process, in fp32.
+
+    Raises:
+        MSTAError: as the run itself would.
+    """
+    made = set_up(config, config.train.step_clips(1))
+    model, split, settings = made.model, made.split, config.train
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    device = model.backbone.logit_scale.device
+    form = clip_format(model)
+    assert model.task is not None
+    prompts = model.prepare_prompts(model.tokenize(model.task.prompts()).to(device))
+    shape = {"batch": settings.batch_size, "frames": form.frames, "size": form.size}
+    cost = count_step(model, prompts, **shape)
+    seconds = time_step(model, prompts, **shape)
+    augmentation = config.data.augmentation(made.catalog.classes)
+    forward = time_forward(model, frames=form.frames, size=form.size)
+    decoding = _seconds_a_clip(ClipDataset(split.train, form, augmentation=augmentation, seed=settings.seed))
+
+    views = min(config.cache.views, made.epochs)
+    decoded = len(split.train) * (views or made.epochs)
+    steps = made.epochs * made.steps_per_epoch
+    share = cost.prefix_flops / max(1, cost.flops)
+    step_seconds = steps * settings.step_clips(1) / settings.batch_size * seconds
+    if views:
+        step_seconds *= 1 - share * (1 - views / made.epochs)
+    measured = config.eval.views()
+    validations = len(range(settings.eval_every, made.epochs + 1, settings.eval_every)) if split.val else 0
+    test_views = (len(split.val) * (1 if views else validations) + len(split.test)) * measured.clips * measured.crops
+    processors = os.cpu_count() or 1
+    decode_seconds = decoded * decoding / (processors if config.data.workers else 1)
+    test_seconds = test_views * (forward + decoding / processors)
+    facts: dict[str, Any] = {
+        "trainable parameters": model.num_trainable(),
+        "TFLOP a step": round(cost.flops / 1e12, 3),
+        "of which the frozen prefix": f"{100 * share:.0f} %",
+        "memory": f"{cost.memory / 1e9:.2f} GB, Python and its libraries aside",
+        "seconds a step": round(seconds, 3),
+        "seconds to decode a clip": round(decoding, 4),
+        "steps": steps,
+        "seconds": round(step_seconds + decode_seconds + test_seconds),
+    }
+    if settings.keep_tokens < 1:
+        facts["not counted"] = "train.keep_tokens: arithmetic, memory and time are those of all patches"
+    if views:
+        cache = PrefixCache(config.cache.folder(), model, max_gb=config.cache.max_gb, dtype=config.cache.dtype)
+        dataset = ClipDataset(split.train, form, augmentation=augmentation)
+        facts["cache"] = (
+            f"{len(split.train) * views * cache.bytes_per_view(dataset) / 1e9:.2f} GB for the training clips"
+        )
+    return facts
+
+
+def _seconds_a_clip(dataset: ClipDataset) -> float:
+    count = min(_SAMPLE, len(dataset))
+    dataset[0, 0]  # imports, caches
+    start = time.perf_counter()
+    for i in range(count):
+        dataset[0, i * len(dataset) // count]
+    return (time.perf_counter() - start) / count
+
+
+def bench(
+    backbone: DualEncoder, method: str = "msta", *, classes: int = 51, batch: int = 4, rounds: int = 3
+) -> dict[str, Any]:
+    """Forward and backward passes of a step on noise: the plain way, the fast path, and with the prefix kept.
+
+    They are taken in turn, round after round, after one that warms up; no weight changes. In fp32, without decoding.
+
+    Args:
+        backbone: on the device to measure.
+        method: its defaults, a name of :data:`msta.methods.METHODS`.
+        classes: class names in a step.
+        batch: clips in a step.
+        rounds: of which the medians are given.
+
+    Returns:
+        What was measured, under names that are words: seconds, the ratio to the plain step, arithmetic, memory.
+
+    Raises:
+        ConfigError: no such method, or one that does not fit the backbone.
+    """
+    architecture, device = backbone.architecture, backbone.logit_scale.device
+    shape = {"batch": batch, "frames": architecture.frames, "size": architecture.image_size}
+    video = torch.randn(batch, architecture.frames, 3, *[architecture.image_size] * 2, device=device)
+    labels = torch.arange(batch, device=device) % classes
+    ids = backbone.tokenize([f"a video of action number {i}." for i in range(classes)]).to(device)
+    ways: dict[str, Callable[[], object]] = {}
+    for name in ("plain", "fast"):
+        model = attach(backbone, method, exact_reference=name == "plain").to(device)
+        model.prepare(classes, batch)
+        prompts = model.prepare_prompts(ids)
+        ways[name] = partial(step, model, video, prompts, labels)
+    cost = count_step(model, prompts, **shape)
+    if prefix_length(model.backbone.video) is not None:
+        ways["kept"] = partial(step, model, model.video_prefix(video), prompts, labels)
+    seconds = {name: statistics.median(each) for name, each in alternate(ways, rounds).items()}
+    facts: dict[str, Any] = {
+        "backbone": backbone.source,
+        "method": method,
+        "a step": f"{batch} clips of {architecture.frames} frames of {architecture.image_size} px, {classes} classes",
+        "trainable parameters": model.num_trainable(),
+        "threads": torch.get_num_threads(),
+        "TFLOP a step": round(cost.flops / 1e12, 3),
+        "TFLOP of it in the frozen prefix": round(cost.prefix_flops / 1e12, 3),
+        "GB of memory": round(cost.memory / 1e9, 2),
+        "seconds a step, plain": round(seconds["plain"], 4),
+        "seconds a step": round(seconds["fast"], 4),
+        "times faster": round(seconds["plain"] / seconds["fast"], 2),
+    }
+    if "kept" in seconds:
+        facts["seconds a step, prefix kept"] = round(seconds["kept"], 4)
+        facts["times faster, prefix kept"] = round(seconds["plain"] / seconds["kept"], 2)
+    return facts
+
+
+def measure_costs(config: RunConfig) -> dict[str, float]:
+    """Of the method of ``config`` on its data set's classes.
+
+    Returns:
+        "trainable": parameters, and "share", in percent of the backbone's. "step": seconds of a training step of
+        ``train.batch_size`` clips. "clips": encoded and scored a second at test, ``eval.batch_size`` at a time; both
+        without decoding. "memory": the most bytes the process held meanwhile, without what Python and its libraries
+        hold before a backbone is loaded. A method that trains nothing has no step: 0 seconds, the memory of testing.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(_measure, config).result()
+
+
+def _measure(config: RunConfig) -> dict[str, float]:
+    before = psutil.Process().memory_info().rss
+    made = set_up(config, config.train.step_clips(1))
+    model = made.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    assert model.task is not None
+    form, device = clip_format(model), model.backbone.logit_scale.device
+    prompts = model.prepare_prompts(model.tokenize(model.task.prompts()).to(device))
+    shape = {"batch": config.train.batch_size, "frames": form.frames, "size": form.size}
+    step_seconds = time_step(model, prompts, **shape, rounds=_ROUNDS) if model.num_trainable() else 0.0
+    model.eval()
+    clips = torch.randn(config.eval.batch_size, form.frames, 3, form.size, form.size, device=device)
+    with torch.inference_mode():
+        text = class_embeddings(model, made.catalog.classes, model.task.template)
+        seconds = _median(lambda: model.logits(model.encode_video(clips), text).cpu(), _ROUNDS)
+    trainable, total = model.num_trainable(), sum(p.numel() for p in made.backbone.parameters())
+    counts = {"trainable": trainable, "share": 100 * trainable / total}
+    return {**counts, "step": step_seconds, "clips": len(clips) / seconds, "memory": float(_peak() - before)}
+
+
+def _peak() -> int:
+    """The most bytes this process, or the graphics card for it, held at once."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage's figure would include what the parent held
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return 1024 * int(lines["VmHWM"].split()[0])
+    return int(psutil.Process().memory_info().rss)

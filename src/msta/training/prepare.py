@@ -20,7 +20,6 @@ from msta.data.clips import Failures
 from msta.descriptions.anchors import anchors_of
 from msta.descriptions.check import mismatched
 from msta.files import cache_folder
-from msta.memory import keep_freed_memory
 from msta.notices import notice
 from msta.training.batches import Source
 from msta.training.lock import locked
@@ -63,8 +62,6 @@ def prepared(
         processes.barrier()
         status = held.enter_context(reported(out, config, processes))
         stop, settings, model, device = Stop(), config.train, setup.model, processes.device
-        if not settings.exact_reference:
-            keep_freed_memory()
         anchors = _anchors(config, setup, processes)
         model.to(device)
         with processes.accelerator.autocast():
@@ -90,10 +87,7 @@ def prepared(
             progress, best = restore(saved, model, source, optimizer, failures, processes)
         schedule = _schedule(setup, settings.warmup_epochs)
         cached = source.plan(setup.epochs) if processes.main else None
-        print_plan(
-            console, config, model, setup.catalog, setup.split, setup.epochs, setup.steps_per_epoch,
-            progress.step_clips, bool(anchors), cached, processes.count,
-        )  # fmt: skip
+        print_plan(console, config, setup, progress.step_clips, bool(anchors), cached, processes.count)
         prompts = _prompts(setup, anchors, processes)
         train_step = TrainStep(config, model, optimizer, prompts, anchors, setup.split.train, failures, processes)
         val = "val" if setup.split.val else None

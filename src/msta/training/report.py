@@ -19,13 +19,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as ProgressBar
 
 from msta.adapters.inputs import clip_format
-from msta.adapters.model import AdaptedModel
 from msta.config import RunConfig
-from msta.data.catalog import Catalog
-from msta.data.splits import Split
 from msta.errors import one_line
 from msta.files import write_bytes
 from msta.settings import DescriptionSettings
+from msta.training.setup import Setup
 from msta.training.state import Progress
 
 _LATE = 20
@@ -33,19 +31,11 @@ _LATE = 20
 
 
 def print_plan(
-    console: Console,
-    config: RunConfig,
-    model: AdaptedModel,
-    catalog: Catalog,
-    split: Split,
-    epochs: int,
-    steps_per_epoch: int,
-    step_clips: int,
-    consistent: bool,
-    kept: str | None,
+    console: Console, config: RunConfig, setup: Setup, step_clips: int, consistent: bool, cached: str | None,
     processes: int,
-) -> None:
+) -> None:  # fmt: skip
     """Before the first step: what is frozen and what trains, on which clips, for how many steps."""
+    model, catalog, split, epochs, steps = setup.model, setup.catalog, setup.split, setup.epochs, setup.steps_per_epoch
     total = sum(p.numel() for p in model.parameters())
     trained = model.num_trainable()
     a = model.backbone.architecture
@@ -58,10 +48,10 @@ def print_plan(
                   f"{len(catalog.classes)} classes of {catalog.source}"),
         ("prompts", f"{_prompt(config.data.template)}, consistency with descriptions "
                     + (_consistency(config.descriptions) if consistent else "off")),
-        ("steps", f"{epochs} epochs x {steps_per_epoch} = {epochs * steps_per_epoch}, "
+        ("steps", f"{epochs} epochs x {steps} = {epochs * steps}, "
                   f"{step_clips} clips each, {config.train.precision}"
                   + (f", shared by {processes} processes" if processes > 1 else "")),
-        ("cache", kept),
+        ("cache", cached),
         ("dropping", f"{config.train.keep_tokens:.0%} of the patches are kept in training"
                      if config.train.keep_tokens < 1 else None),
     ]  # fmt: skip

@@ -14,7 +14,7 @@ from msta.backbone.dual_encoder import DualEncoder
 from msta.config import RunConfig
 from msta.data.catalog import Catalog, require_files
 from msta.data.decode import probe
-from msta.data.splits import Split, make_split
+from msta.data.splits import Split
 from msta.data.storage import as_url
 from msta.data.video_file import DecodeError, OutOfReach
 from msta.descriptions.bank import DescriptionBank
@@ -49,13 +49,7 @@ def set_up(config: RunConfig, step_clips: int) -> Setup:
     require_files(catalog)
     if len(catalog.classes) < 2:
         raise DataError(f"{catalog.source}: one class alone, {catalog.classes[0]!r}: there is nothing to tell it from")
-    split = make_split(
-        catalog,
-        shots=data.shots,
-        val_fraction=data.val_fraction,
-        test_fraction=data.test_fraction,
-        seed=data.seed,
-    )
+    split = data.split(catalog)
     _require_readable(catalog, split)
     bank = config.descriptions.load(catalog.classes)
     if bank is None:
