@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,9 @@ from msta.backbone.dual_encoder import DualEncoder
 from msta.descriptions.bank import DescriptionBank
 from msta.descriptions.check import Check, check
 from msta.errors import ConfigError, one_line
+from msta.evaluation.fonts import png
 from msta.evaluation.report import write_page
-from msta.files import cache_folder, refuse_existing, replacing
+from msta.files import cache_folder, refuse_existing
 
 if TYPE_CHECKING:
     import torch
@@ -101,15 +101,12 @@ def _classes(found: Check) -> list[dict[str, Any]]:
 
 
 def _write(out: Path, found: Check, result: dict[str, Any]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        picture = Path(folder) / "heat.png"
-        content = {name: value for name, value in result.items() if name != "template"} | {"prompt": result["template"]}
-        shown = [found.classes.index(row["class"]) for row in result["classes"][:_SHOWN]]
-        _draw(picture, found, shown)
-        write_page(out, "descriptions.html", {"heat": picture}, **content, shown=len(shown))
+    content = {name: value for name, value in result.items() if name != "template"} | {"prompt": result["template"]}
+    shown = [found.classes.index(row["class"]) for row in result["classes"][:_SHOWN]]
+    write_page(out, "descriptions.html", {"heat": _draw(found, shown)}, **content, shown=len(shown))
 
 
-def _draw(path: Path, found: Check, shown: Sequence[int]) -> None:
+def _draw(found: Check, shown: Sequence[int]) -> bytes:
     """A heat map a kind: anchors down, prompts across, of the shown classes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -128,10 +125,9 @@ def _draw(path: Path, found: Check, shown: Sequence[int]) -> None:
         axes.set_yticks(range(len(names)), names if axes is panels[0] else [""] * len(names), fontsize=7)
         axes.set_xlabel("prompts", fontsize=8)
     figure.colorbar(image, ax=list(panels), shrink=0.8, label="cosine")
-    with replacing(path) as aside:
-        figure.savefig(aside, format="png", metadata={"Software": None})
+    return png(figure)
 
 
 def _short(name: str) -> str:
-    """For an axis; a dollar sign would be read as mathematics."""
-    return one_line(name if len(name) <= 24 else name[:23] + "…").replace("$", r"\$")
+    """For an axis."""
+    return one_line(name if len(name) <= 24 else name[:23] + "…")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from msta.evaluation.fonts import png
 from msta.evaluation.metrics import Array, Integers, reliability
 from msta.evaluation.predictions import Predictions
 from msta.evaluation.report import AFTER, BEFORE
@@ -37,12 +38,6 @@ def _figure(height: float, width: float = WIDTH, rows: int = 1) -> tuple[Figure,
     return figure, axes
 
 
-def _png(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
-    return stream.getvalue()
-
-
 def case(row: dict[str, Any]) -> str:
     """What of a data set a row is about."""
     shots = f"{row['shots']} shots" if row["shots"] and not row["set"] else ""
@@ -68,7 +63,7 @@ def accuracy_by_shots(rows: Sequence[dict[str, Any]]) -> bytes:
     axes.set_xlabel("clips a class", fontsize=9)
     axes.set_ylabel("top-1, %", fontsize=9)
     axes.legend(frameon=False, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def accuracy_bars(rows: Sequence[dict[str, Any]]) -> bytes:
@@ -83,7 +78,7 @@ def accuracy_bars(rows: Sequence[dict[str, Any]]) -> bytes:
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("top-1, %", fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def trainable_share(rows: Sequence[dict[str, Any]]) -> bytes:
@@ -99,7 +94,7 @@ def trainable_share(rows: Sequence[dict[str, Any]]) -> bytes:
     axes.set_ylabel("top-1, %", fontsize=9)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def pareto_front(at: Mapping[str, tuple[float, float]], x: str, y: str, *, logarithmic: bool) -> bytes:
@@ -122,7 +117,7 @@ def pareto_front(at: Mapping[str, tuple[float, float]], x: str, y: str, *, logar
     axes.grid(alpha=0.25)
     figure.draw_without_rendering()  # the layout moves the points
     _name_points(axes, at)
-    return _png(figure)
+    return png(figure)
 
 
 def _name_points(axes: Axes, at: Mapping[str, tuple[float, float]]) -> None:
@@ -169,7 +164,7 @@ def learning_curves(logs: Mapping[str, Sequence[dict[str, Any]]]) -> bytes:
         below.set_ylim(top=min(102, below.get_ylim()[1]))
     below.set_xlabel("epoch (below: validation; dotted: test, if watched)" if validated else "epoch", fontsize=9)
     above.legend(frameon=False, fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def confusion_matrix(counts: Integers, classes: Sequence[str]) -> bytes:
@@ -187,7 +182,7 @@ def confusion_matrix(counts: Integers, classes: Sequence[str]) -> bytes:
             axes.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=8, color=colour)
     axes.set_xlabel("predicted", fontsize=9)
     axes.set_ylabel("true", fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def class_bars(values: Mapping[str, Array], classes: Sequence[str]) -> bytes:
@@ -204,7 +199,7 @@ def class_bars(values: Mapping[str, Array], classes: Sequence[str]) -> bytes:
     axes.set_xlim(0, 100)
     axes.set_xlabel("right, % of the class's clips", fontsize=9)
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def reliability_diagram(curves: Mapping[str, tuple[Array, Integers]]) -> bytes:
@@ -219,7 +214,7 @@ def reliability_diagram(curves: Mapping[str, tuple[Array, Integers]]) -> bytes:
     axes.set_xlabel("confidence, % (larger: more clips)", fontsize=9)
     axes.set_ylabel("right, %", fontsize=9)
     axes.legend(frameon=False, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def embedding_map(predictions: Predictions, most: int = 2000) -> bytes | None:
@@ -250,7 +245,7 @@ def embedding_map(predictions: Predictions, most: int = 2000) -> bytes | None:
         axes.spines[side].set_visible(False)
     if named:
         figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def film_strip(frames: np.ndarray) -> bytes:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import numpy as np
 
-from msta.files import replacing, write_bytes
+from msta.evaluation.fonts import png
+from msta.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,8 +57,7 @@ def draw_prediction(
     strip.set_axis_off()
     strip.set_title(f"{len(frames)} frames of a clip the adapter has not seen: {truth}", loc="left", fontsize=11)
     _bars(bars, shown, [before, after], names, truth)
-    with replacing(path) as aside:
-        figure.savefig(aside, format="png", metadata={"Software": None})
+    write_bytes(path, png(figure))
 
 
 def _bars(

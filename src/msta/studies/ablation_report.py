@@ -6,8 +6,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from msta.evaluation.fonts import png
 from msta.evaluation.report import AFTER, BEFORE
-from msta.files import replacing, write_bytes
+from msta.files import write_bytes
 
 MEASURED = {"top1": "top-1", "novel": "novel", "harmonic_mean": "harmonic mean"}
 """Figures of a cell -> columns."""
@@ -69,8 +70,7 @@ def draw(path: Path, axis: str, title: str, result: dict[str, Any]) -> None:
         axes.spines[side].set_visible(False)
     if len(axes.get_legend_handles_labels()[0]) > 1:
         axes.legend(frameon=False, fontsize=8)
-    with replacing(path) as aside:
-        figure.savefig(aside, format="png", metadata={"Software": None})
+    write_bytes(path, png(figure))
 
 
 def _measured(result: dict[str, Any]) -> dict[str, str]:
