@@ -171,6 +171,7 @@ def search(
     as_json: AsJSON = False,
 ) -> None:
     """Find the moments in a folder of videos that a sentence describes. The first search reads all of them."""
+    from msta.files import check_writable
     from msta.inference.arguments import parse_seconds
     from msta.inference.output import clock
     from msta.inference.search import INDEX, query_embedding, update_index, write_found
@@ -178,6 +179,8 @@ def search(
 
     length = parse_seconds(window, "--window")
     windows = Windows(length, parse_seconds(stride, "--stride") if stride else length / 2)
+    if out is not None:
+        check_writable(out, "--out takes another name")
     model = load_model(backbone, base, adapter).eval()
     asked = query_embedding(model, query)
     with console.status("reading the folder") as status:
@@ -190,9 +193,10 @@ def search(
         write_found(query, folder, found, made, out)
     if as_json:
         print_json([vars(moment) for moment in found])
-        return
-    for m in found:
+    for m in found if not as_json else ():
         print(one_line(f"{m.score:.3f}  {clock(m.start)} - {clock(m.end)}  {m.path}"))
+    if made.closed:
+        raise typer.Exit(1)
 
 
 @command(epilog="Example: msta serve --adapters adapters/ --keys keys.txt --host 0.0.0.0")

@@ -33,11 +33,6 @@ VIDEO_EXTENSIONS = frozenset(
     ".rm .rmvb .ts .vob .webm .wmv .y4m".split()
 )
 
-SYSTEM_FOLDERS = frozenset(
-    {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", "System Volume Information"}
-)
-"""Folders that systems and servers put among a user's."""
-
 _MP4, _MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"  # FFmpeg's names of these formats
 _GEN_PTS: Any = ContainerFlags.gen_pts.value
 _NO_TIMESTAMPS: Any = FormatFlags.no_timestamps.value
@@ -46,11 +41,6 @@ _ODDEST = 32  # times a side may be as long as the other
 LATEST = 2**60  # ticks: later than any frame, and well within FFmpeg's int64
 # PyAV before 19 fails on a title that is not UTF-8, as old AVI files have, unless told not to.
 METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-
-
-def is_system_folder(name: str) -> bool:
-    """Whether a folder is hidden, or a system's own: no class of anybody's."""
-    return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
 class DecodeError(MSTAError):
@@ -307,6 +297,7 @@ def _open_file(path: str) -> BinaryIO:
     except ValueError as error:
         raise DecodeError(path, str(error)) from None  # a null character in the name
     if stat.S_ISDIR(status.st_mode):
+        os.scandir(path).close()  # which tells a folder that may not be read
         raise DecodeError(path, "a folder, not a file")
     if not stat.S_ISREG(status.st_mode):
         raise DecodeError(path, "not a regular file")  # a pipe could make us wait for ever

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from msta.data.catalog import WHOLE, Catalog, Clip, Span
+from msta.data.folders import Walk
 from msta.data.splits import restrict
 from msta.data.text_tables import as_columns, csv_rows, open_text, tell_columns
-from msta.data.video_file import VIDEO_EXTENSIONS, is_system_folder
+from msta.data.video_file import VIDEO_EXTENSIONS
 from msta.errors import DataError, in_short
 from msta.notices import notice
 
@@ -146,17 +147,10 @@ class VideoFiles:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._by_stem: dict[str, list[str]] = defaultdict(list)
-        seen: set[tuple[int, int]] = set()  # folders: links, common in such trees, must not lead in circles
-        for directory, below, files in os.walk(root, followlinks=True):
-            status = os.stat(directory)
-            if (status.st_dev, status.st_ino) in seen:
-                below.clear()
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            below[:] = sorted(name for name in below if not is_system_folder(name))
-            for name in sorted(files):
-                if not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_EXTENSIONS:
-                    self._by_stem[_stem(name)].append(os.path.join(directory, name))
+        walk = Walk(root, lambda error: notice(f"{error.filename}: {error.strerror}; the videos in it are not found."))
+        for file in walk.videos():
+            self._by_stem[_stem(file)].append(file)
+        walk.tell()
 
     def __len__(self) -> int:
         return sum(map(len, self._by_stem.values()))
