@@ -9,6 +9,7 @@ from pathlib import Path
 
 from msta.data.catalog import Clip, write_catalog
 from msta.data.folders import is_system_folder, is_video
+from msta.data.names import read_as_words
 from msta.errors import MSTAError
 from msta.files import new_directory, typed_path
 
@@ -19,7 +20,7 @@ ZIP_BYTES, ZIP_FILES = 4 * 2**30, 20_000
 
 def add_class(uploaded: Uploaded, name: str | None, files: Sequence[str] | None) -> dict[str, list[str]]:
     """``uploaded`` with the clips of another class, or more clips of a class. Raises MSTAError if some are missing."""
-    name = " ".join((name or "").split())
+    name, *_ = read_as_words([" ".join((name or "").split())], "The class")
     if not name:
         raise MSTAError("Type the name of the class: the model reads it.")
     if not files:

@@ -327,7 +327,7 @@ def _predict_catalog(
         raise ConfigError("--data: goes with one --adapter")
     if not adapter and labels is None:
         raise ConfigError("give --adapter, or --labels")
-    read = make_config("small", {"data.path": str(data)}).data.read
+    read = make_config("small", {"data.path": str(data), "data.fold": "none"}).data.read
     clips, classes = read_clips(data, read)
     job = Job(
         str(adapter[0].absolute()) if adapter else None, labels=tuple(labels) if labels else None,

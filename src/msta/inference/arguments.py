@@ -12,8 +12,9 @@ from pathlib import Path
 from msta.data.catalog import Catalog, Clip
 from msta.data.folders import SYSTEM_FOLDERS, is_video, videos_in
 from msta.data.layouts.parts import seconds
+from msta.data.layouts.tables import COLUMNS, beside_table
 from msta.data.storage import beside
-from msta.data.text_tables import csv_rows
+from msta.data.text_tables import as_columns, csv_rows, tell_columns
 from msta.descriptions.labels import given_names, read_labels
 from msta.errors import ConfigError, DataError, in_short
 from msta.files import read_json
@@ -22,6 +23,7 @@ from msta.notices import notice
 
 _UNITS = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0}
 UNLABELLED = -1
+_OF_CLIPS = ("path", "label", "start", "end")
 
 
 def parse_seconds(text: str, option: str) -> float:
@@ -166,17 +168,18 @@ def _clips_from_csv(path: Path) -> list[Clip] | None:
     """None if the file has labels or no header."""
     rows = csv_rows(path)
     _, first = next(rows, (0, []))
-    header = [cell.strip().lower() for cell in first]
-    if "path" not in header or {"label", "class"} & set(header):
+    columns = {i: column for i, column in (as_columns(first, COLUMNS) or {}).items() if column in _OF_CLIPS}
+    if "path" not in columns.values() or "label" in columns.values():
         return None
+    tell_columns(path, first, columns)
     clips = []
     for line, row in rows:
-        cells = dict(zip(header, row, strict=False))
+        cells = {column: row[i] for i, column in columns.items() if i < len(row)}
         where = f"{path}, line {line}"
-        if not cells["path"]:
+        if not cells.get("path", "").strip():
             raise DataError(f"{where}: no path")
         start, end = (seconds(where, cells.get(name, "")) for name in ("start", "end"))
-        clips.append(Clip(beside(path.parent, cells["path"]), UNLABELLED, None, start, end))
+        clips.append(Clip(beside_table(path, cells["path"]), UNLABELLED, None, start, end))
     return clips
 
 
@@ -188,9 +191,11 @@ def _clips_from_parquet(path: Path) -> list[Clip] | None:
     try:
         table = pq.ParquetFile(path)
         names = table.schema_arrow.names
-        if "path" not in names or {"label", "class"} & {name.lower() for name in names}:
+        columns = {c: names[i] for i, c in (as_columns(names, COLUMNS) or {}).items() if c in _OF_CLIPS}
+        if "path" not in columns or "label" in columns:
             return None
-        rows = table.read(columns=[name for name in ("path", "start", "end") if name in names]).to_pylist()
+        read = table.read(columns=list(columns.values())).to_pylist()
+        rows = [{column: row[name] for column, name in columns.items()} for row in read]
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: cannot be read as a Parquet file ({in_short(error)})") from error
     return [Clip(beside(path.parent, r["path"]), UNLABELLED, None, r.get("start"), r.get("end")) for r in rows]

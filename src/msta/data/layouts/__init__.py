@@ -63,7 +63,7 @@ def read_layout(path: Path, layout: str | None, options: Mapping[str, Any]) -> C
         if layout is None:
             raise DataError(f"{path}: neither a folder nor a file")
     for name in chosen.given():
-        if name not in LAYOUTS[layout].options:
+        if name not in LAYOUTS[layout].options and options[name] != "none":
             takers = [other for other, one in LAYOUTS.items() if name in one.options]
             raise ConfigError(f"data.{name}: goes with the layout {' or '.join(takers)}; {path} is read as {layout}")
     return LAYOUTS[layout].read(path, chosen)

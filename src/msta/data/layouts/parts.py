@@ -119,8 +119,10 @@ def seconds(where: str, text: str) -> float | None:
     """A time in a table; an empty cell is None."""
     if not text.strip():
         return None
+    time = 0.0
     try:
-        time = float(text)
+        for part in text.split(":"):  # 84.5, 1:24.5, 00:01:24.5
+            time = 60 * time + float(part)
     except ValueError:
         time = math.nan
     if not math.isfinite(time):
@@ -155,14 +157,27 @@ class VideoFiles:
     def __len__(self) -> int:
         return sum(map(len, self._by_stem.values()))
 
-    def find(self, name: str, folder: str) -> str | None:
-        """The file called so. Of several, the one whose folders fit ``name``'s, then one in a folder called so."""
+    def find(self, name: str, folder: str, *, sure: bool = False) -> str | None:
+        """The file called so. Of several, the one whose folders fit ``name``'s, then one in a folder called so.
+
+        If none of them fits: the first; or, if it has to be ``sure``, the one that shares most folders, or None.
+        """
         found = self._by_stem.get(_stem(name), [])
         if len(found) < 2:
             return found[0] if found else None
         inner, key = os.path.splitext(os.path.normpath(name))[0], class_key(folder)
         fits = [file for file in found if os.path.splitext(file)[0].endswith(os.sep + inner)] if "/" in name else []
-        return (fits or [f for f in found if class_key(Path(f).parent.name) == key] or found)[0]
+        fits = fits or [f for f in found if class_key(Path(f).parent.name) == key]
+        if len(fits) == 1 or not sure:
+            return (fits or found)[0]
+        shared = {file: len(os.path.commonprefix([_up(inner), _up(os.path.splitext(file)[0])])) for file in found}
+        best = [file for file in found if shared[file] == max(shared.values())]
+        return best[0] if len(best) == 1 else None
+
+
+def _up(path: str) -> list[str]:
+    """Its parts, from the last to the first."""
+    return list(reversed(Path(path).parts))
 
 
 def _stem(name: str) -> str:
