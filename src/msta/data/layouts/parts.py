@@ -7,6 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 
 from msta.data.catalog import WHOLE, Catalog, Clip, Span
@@ -170,14 +171,15 @@ class VideoFiles:
         fits = fits or [f for f in found if class_key(Path(f).parent.name) == key]
         if len(fits) == 1 or not sure:
             return (fits or found)[0]
-        shared = {file: len(os.path.commonprefix([_up(inner), _up(os.path.splitext(file)[0])])) for file in found}
+        shared = {file: _in_common(inner, os.path.splitext(file)[0]) for file in found}
         best = [file for file in found if shared[file] == max(shared.values())]
         return best[0] if len(best) == 1 else None
 
 
-def _up(path: str) -> list[str]:
-    """Its parts, from the last to the first."""
-    return list(reversed(Path(path).parts))
+def _in_common(a: str, b: str) -> int:
+    """How many parts two paths share, from the last on."""
+    pairs = zip(reversed(Path(a).parts), reversed(Path(b).parts), strict=False)
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
 
 def _stem(name: str) -> str:
