@@ -222,10 +222,11 @@ def serve(
     """
     try:
         from msta.serve.limits import Limits
-        from msta.serve.server import read_keys
+        from msta.serve.server import check_system, read_keys
         from msta.serve.server import serve as run
     except ImportError as error:
         raise ConfigError(f"msta serve needs the package {error.name}: pip install 'msta[serve]'") from error
+    check_system()
     limits = Limits(
         body_bytes=max_mb * 2**20, seconds=max_seconds, request_seconds=timeout, adapter_bytes=adapter_mb * 2**20,
         concurrent=concurrent, queue=3 * concurrent,

@@ -14,6 +14,7 @@ import torch
 
 from msta.adapters.inputs import clip_format
 from msta.config import RunConfig
+from msta.data.processes import check_main_guard
 from msta.evaluation.evaluate import class_embeddings
 from msta.memory import keep_freed_memory
 from msta.training.cost import time_step
@@ -32,6 +33,7 @@ def measure_costs(config: RunConfig) -> dict[str, float]:
         without decoding. "memory": the most bytes the process held meanwhile, without what Python and its libraries
         hold before a backbone is loaded. A method that trains nothing has no step: 0 seconds, the memory of testing.
     """
+    check_main_guard("spawn")
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(_measure, config).result()
 
