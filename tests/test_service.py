@@ -408,7 +408,7 @@ def test_a_file_that_kills_or_stops_its_worker_costs_only_itself(folder, backbon
             assert np.array_equal(await workers.decode(clip, form), expected), "a new process goes on"
         assert lost == ["died", "timeout"]
 
-    run_with_workers(Limits(decode_seconds=3), jobs)
+    run_with_workers(Limits(decode_seconds=10), jobs)
 
 
 def test_memory_of_a_worker_is_limited(tmp_path, backbone, folder):

@@ -41,6 +41,22 @@ def typed_path(text: str | Path) -> Path:
     return Path(os.path.abspath(Path(text).expanduser()))
 
 
+def check_writable(target: Path, remedy: str) -> None:
+    """Find out before hours of work whether a file can be written.
+
+    Raises:
+        MSTAError: it cannot; the line ends with the remedy.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            raise IsADirectoryError(None, "a folder")
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise MSTAError(f"{target}: cannot be written ({error.strerror}); {remedy}") from error
+
+
 def refuse_existing(target: Path) -> None:
     """Raise unless ``target`` is free: absent, or an empty directory."""
     if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):

@@ -37,8 +37,8 @@ class DataSettings(Section):
 
     - layout: how the data lie on disk, a name of ``msta.data.layouts.LAYOUTS``; None for what they look like.
     - names: "words": class names are read as words (swipe_left as "swipe left"); "given": as they are written.
-    - split_number, annotations, labels, train_list, val_list, test_list: where such a layout's parts are, see
-      ``msta.data.layouts.options.Options``.
+    - split_folders, fold, split_number, annotations, labels, train_list, val_list, test_list: where such a layout's
+      parts are, see ``msta.data.layouts.options.Options``.
     - shots: training clips a class; None for all.
     - val_fraction, test_fraction: of the clips, where the data has no such split and no shots are set. With shots, a
       val_fraction of 0 keeps all left-over clips for testing.
@@ -57,6 +57,8 @@ class DataSettings(Section):
     path: Path
     layout: str | None = None
     names: Literal["words", "given"] = "words"
+    split_folders: bool | None = None
+    fold: int | str | None = None
     split_number: int | None = Field(None, ge=1)
     annotations: Path | None = None
     labels: Path | None = None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from msta.data.catalog import Clip, write_catalog
-from msta.data.video_file import VIDEO_EXTENSIONS
+from msta.data.folders import is_system_folder, is_video
+from msta.data.names import read_as_words
 from msta.errors import MSTAError
 from msta.files import new_directory, typed_path
 
@@ -19,13 +20,13 @@ ZIP_BYTES, ZIP_FILES = 4 * 2**30, 20_000
 
 def add_class(uploaded: Uploaded, name: str | None, files: Sequence[str] | None) -> dict[str, list[str]]:
     """``uploaded`` with the clips of another class, or more clips of a class. Raises MSTAError if some are missing."""
-    name = " ".join((name or "").split())
+    name, *_ = read_as_words([" ".join((name or "").split())], "The class")
     if not name:
         raise MSTAError("Type the name of the class: the model reads it.")
     if not files:
         raise MSTAError(f"Give clips of {name!r}.")
     for file in files:
-        if not _is_video(file):
+        if not is_video(Path(file).name):
             raise MSTAError(f"{Path(file).name}: its name is not that of a video.")
     extended = {key: list(value) for key, value in uploaded.items()}
     known = next((key for key in extended if key.casefold() == name.casefold()), name)
@@ -64,7 +65,7 @@ def from_zip(archive: str | None, to: Path, *, most_bytes: int = ZIP_BYTES, most
     to = to / Path(archive).stem
     try:
         with zipfile.ZipFile(archive) as packed, new_directory(to) as folder:
-            videos = [entry for entry in packed.infolist() if _is_video(entry.filename) and not entry.is_dir()]
+            videos = [entry for entry in packed.infolist() if _is_video(entry.filename)]
             if not any("/" in entry.filename for entry in videos):
                 raise MSTAError(f"{name}: has no folder with videos in it; it needs a folder for each class.")
             if len(videos) > most_files:
@@ -88,9 +89,9 @@ def from_folder(typed: str | None) -> Path:
 
 
 def _is_video(name: str) -> bool:
-    path = PurePosixPath(name)
-    hidden = path.name.startswith(".") or "__MACOSX" in path.parts
-    return path.suffix.lower() in VIDEO_EXTENSIONS and not hidden
+    """Whether a zip's member is a video, and in no system folder; the name of a folder ends in a slash."""
+    *folders, file = name.split("/")
+    return is_video(file) and not any(is_system_folder(part) for part in folders if part not in (".", ".."))
 
 
 def _unpack(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, left: int, name: str, most: int) -> int:

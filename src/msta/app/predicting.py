@@ -10,6 +10,7 @@ from pathlib import Path
 from msta.app.models import Models
 from msta.data.catalog import WHOLE, Span
 from msta.data.decode import VideoInfo, probe
+from msta.data.names import read_as_words
 from msta.data.video_file import DecodeError
 from msta.errors import MSTAError
 from msta.inference.explain import Explanation, explain
@@ -95,7 +96,7 @@ def answer(
     """
     if not video:
         raise MSTAError("Give a video first.")
-    classes = typed_classes(typed)
+    classes = list(read_as_words(typed_classes(typed), "The class names"))
     if not classes and adapter is None:
         raise MSTAError("Type the names of two classes or more, separated by commas, or pick an adapter.")
     if len(classes) == 1:

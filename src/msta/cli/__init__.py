@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from typing import NoReturn
@@ -17,6 +18,8 @@ __all__ = ["app", "console", "main"]
 def main() -> None:
     """Run the command line. Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
     logging.getLogger("msta").addHandler(_Notices())
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what its encoding lacks is escaped
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except Interrupted as error:

@@ -171,6 +171,7 @@ def search(
     as_json: AsJSON = False,
 ) -> None:
     """Find the moments in a folder of videos that a sentence describes. The first search reads all of them."""
+    from msta.files import check_writable
     from msta.inference.arguments import parse_seconds
     from msta.inference.output import clock
     from msta.inference.search import INDEX, query_embedding, update_index, write_found
@@ -178,6 +179,8 @@ def search(
 
     length = parse_seconds(window, "--window")
     windows = Windows(length, parse_seconds(stride, "--stride") if stride else length / 2)
+    if out is not None:
+        check_writable(out, "--out takes another name")
     model = load_model(backbone, base, adapter).eval()
     asked = query_embedding(model, query)
     with console.status("reading the folder") as status:
@@ -190,9 +193,10 @@ def search(
         write_found(query, folder, found, made, out)
     if as_json:
         print_json([vars(moment) for moment in found])
-        return
-    for m in found:
+    for m in found if not as_json else ():
         print(one_line(f"{m.score:.3f}  {clock(m.start)} - {clock(m.end)}  {m.path}"))
+    if made.closed:
+        raise typer.Exit(1)
 
 
 @command(epilog="Example: msta serve --adapters adapters/ --keys keys.txt --host 0.0.0.0")
@@ -218,10 +222,11 @@ def serve(
     """
     try:
         from msta.serve.limits import Limits
-        from msta.serve.server import read_keys
+        from msta.serve.server import check_system, read_keys
         from msta.serve.server import serve as run
     except ImportError as error:
         raise ConfigError(f"msta serve needs the package {error.name}: pip install 'msta[serve]'") from error
+    check_system()
     limits = Limits(
         body_bytes=max_mb * 2**20, seconds=max_seconds, request_seconds=timeout, adapter_bytes=adapter_mb * 2**20,
         concurrent=concurrent, queue=3 * concurrent,
@@ -323,7 +328,7 @@ def _predict_catalog(
         raise ConfigError("--data: goes with one --adapter")
     if not adapter and labels is None:
         raise ConfigError("give --adapter, or --labels")
-    read = make_config("small", {"data.path": str(data)}).data.read
+    read = make_config("small", {"data.path": str(data), "data.fold": "none"}).data.read
     clips, classes = read_clips(data, read)
     job = Job(
         str(adapter[0].absolute()) if adapter else None, labels=tuple(labels) if labels else None,

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msta.data.order import epoch_order
+from msta.data.processes import check_main_guard
 from msta.errors import MSTAError
 from msta.notices import notice
 
@@ -129,6 +130,8 @@ class SteadyLoader:
         self._owner = os.getpid()
         self._passes = self._deaths = 0
         self._suspect: int | None = None
+        if workers:
+            check_main_guard()
 
     def __len__(self) -> int:
         return len(self.batches)  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from rich.progress import Progress as Bar
 
 from msta.data.catalog import Catalog, Clip, require_files, write_rows
 from msta.data.decode import decode_all
+from msta.data.processes import check_main_guard
 from msta.data.storage import absolute
 from msta.data.video_file import DecodeError
 from msta.errors import Interrupted, MSTAError
@@ -185,6 +186,7 @@ def in_processes(
     paths: Sequence[str], workers: int, timeout: float, work: Work = _decode
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """(path, ``work(path)``), as they come. A process that takes too long is killed, one that dies is replaced."""
+    check_main_guard("spawn")
     waiting = list(reversed(paths))
     busy: list[_Worker] = []
     try:

@@ -13,44 +13,35 @@ from itertools import chain
 from typing import Any, BinaryIO
 
 import av
-import numpy as np
 from av.container import InputContainer
 from av.container.core import Flags as ContainerFlags
 from av.format import Flags as FormatFlags
 from av.packet import Packet
 from av.stream import Disposition
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
+from msta.data.renderer import Renderer
 from msta.data.slices import Unreachable
 from msta.data.storage import member_of, read_member, shown
 from msta.errors import MSTAError, one_line
+from msta.notices import notice
 
 VIDEO_EXTENSIONS = frozenset(
     ".3g2 .3gp .asf .avi .divx .f4v .flv .gif .m2ts .m2v .m4v .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogm .ogv "  # noqa: SIM905
     ".rm .rmvb .ts .vob .webm .wmv .y4m".split()
 )
 
-SYSTEM_FOLDERS = frozenset(
-    {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", "System Volume Information"}
-)
-"""Folders that systems and servers put among a user's."""
-
 _MP4, _MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"  # FFmpeg's names of these formats
 _GEN_PTS: Any = ContainerFlags.gen_pts.value
 _NO_TIMESTAMPS: Any = FormatFlags.no_timestamps.value
+_MAY_LEAP: Any = FormatFlags.ts_discont.value
 SAME_TIME = 1e-6  # seconds: k / fps in floating point must still find frame k
+_LEAP = 10  # seconds between two frames that are no pause any more, as FFmpeg's programs have it
 _ODDEST = 32  # times a side may be as long as the other
 LATEST = 2**60  # ticks: later than any frame, and well within FFmpeg's int64
 # PyAV before 19 fails on a title that is not UTF-8, as old AVI files have, unless told not to.
 METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-
-
-def is_system_folder(name: str) -> bool:
-    """Whether a folder is hidden, or a system's own: no class of anybody's."""
-    return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
 class DecodeError(MSTAError):
@@ -81,6 +72,7 @@ class Video:
         self.format = container.format.name
         # A bare stream of pictures without times (.m2v, .h264): a frame's number is its time.
         self.raw = bool(container.format.flags & _NO_TIMESTAMPS)
+        self.may_leap = bool(container.format.flags & _MAY_LEAP)  # as recordings of broadcasts do
         self.tick = float(stream.time_base or 1)  # seconds
         rate = float(stream.average_rate or stream.guessed_rate or 25)
         self.frame_ticks = max(1, round(1 / (rate * self.tick)))  # on average
@@ -132,15 +124,44 @@ class Video:
 def measured_seconds(path: str) -> float:
     """A video stream's duration by the times in all its packets; nothing is decoded."""
     with opened(path) as video:
-        count, start, end = 0, math.inf, -math.inf
+        count, before, start, end, time, leaps = 0, 0.0, math.inf, -math.inf, -math.inf, Leaps(video)
         for packet in video.packets():
             count += 1
-            time = packet.pts if packet.pts is not None else packet.dts
-            if time is not None:
+            stamp = packet.pts if packet.pts is not None else packet.dts
+            time = time + video.frame_ticks if stamp is None else stamp  # some formats state some times only
+            if leaps.at(packet) and end > start:
+                before, start, end = before + end - start, math.inf, -math.inf
+            if math.isfinite(time):
                 start, end = min(start, time), max(end, time + (packet.duration or video.frame_ticks))
     if not count:
         raise DecodeError(path, "no frame of it can be decoded")
-    return (count * video.frame_ticks if video.raw or start == math.inf else end - start) * video.tick
+    known = before + (end - start if end > start else 0)
+    return (count * video.frame_ticks if video.raw or not known else known) * video.tick
+
+
+class Leaps:
+    """Where a stream's times start again, as those of recordings that were joined do."""
+
+    def __init__(self, video: Video) -> None:
+        self.video = video
+        self.latest: int | None = None
+        self.back, self.ahead = 8 * video.frame_ticks, round(_LEAP / video.tick)
+
+    def at(self, packet: Packet[VideoStream]) -> bool:
+        """Whether they do so at this packet; to be asked about each, in the file's order. Pictures may be out of order,
+        decoding times are not.
+        """
+        time, latest = packet.dts, self.latest
+        if time is None or self.video.raw:
+            self.latest = None if latest is None else latest + self.video.frame_ticks
+            return False
+        self.latest = time
+        leaps = latest is not None and (
+            time < latest - self.back or (self.video.may_leap and time > latest + self.ahead)
+        )
+        if leaps:
+            notice(f"{shown(self.video.path)}: its times start again in the middle; its parts are read in a row.")
+        return leaps
 
 
 class FramePass:
@@ -165,6 +186,8 @@ class FramePass:
         self.lead = 0  # ticks a key frame is displayed after it is decoded: an MP4's index holds decoding times
         self.landing: int | None = None  # time of the key frame just jumped to
         self.now = -LATEST  # time of the frame given out last
+        self.leaps, self.pending, self.shift = Leaps(video), 0, 0  # ticks to add to times that have started again
+        self.width = self.height = 0  # of the frame given out last
         first = self.next()
         if first is None:
             raise DecodeError(video.path, "no frame of it can be decoded")
@@ -184,6 +207,8 @@ class FramePass:
             if packet and packet.is_keyframe:
                 self.read_to = max(t for t in (packet.pts, packet.dts, self.read_to) if t is not None)
                 self._learn_lead(packet)
+            if packet and self.leaps.at(packet):
+                self.pending, self.can_jump = self.pending + 1, False
             try:
                 self.decoded.extend(self.video.stream.decode(packet))  # None empties the decoder
             except av.FFmpegError:
@@ -208,11 +233,20 @@ class FramePass:
             if packet is None or packet.pts is None or not packet.is_keyframe:
                 break
             if packet.pts <= target:
-                self.packets, self.landing = chain([packet], packets), packet.pts
+                self.packets, self.landing, self.leaps.latest = chain([packet], packets), packet.pts, None
                 return
             self._learn_lead(packet)
             entry = index.search_timestamp(key - 1)
         raise BadIndex
+
+    def _changed(self, frame: VideoFrame) -> tuple[int, int]:
+        """The size of a frame that differs from the one before."""
+        if self.width:
+            notice(
+                f"{shown(self.video.path)}: the size of its frames changes from {self.width} x {self.height} to "
+                f"{frame.width} x {frame.height}; all are shown in the size of the first."
+            )
+        return frame.width, frame.height
 
     def _learn_lead(self, key: Packet[VideoStream]) -> None:
         if key.pts is not None and key.dts is not None:
@@ -220,7 +254,13 @@ class FramePass:
 
     def _tell_time(self, frame: VideoFrame) -> bool:
         """Set ``now`` to the frame's time; False: a frame to leave out."""
-        time = None if self.video.raw else frame.pts
+        time = None if self.video.raw or frame.pts is None else frame.pts + self.shift
+        if (frame.width, frame.height) != (self.width, self.height):
+            self.width, self.height = self._changed(frame)
+        if self.pending and time is not None and not self.now <= time < self.now + self.leaps.ahead:
+            self.pending -= 1
+            self.shift += self.now + self.video.frame_ticks - time
+            time = self.now + self.video.frame_ticks
         if self.landing is not None:
             if time is not None and time < self.landing:
                 return False  # displayed before the key frame: not wanted, and perhaps predicted from what was skipped
@@ -229,54 +269,12 @@ class FramePass:
             self.landing = None
         elif time is None or time < self.now:
             self.can_jump = False
-            time = None if self.video.raw else frame.dts
+            late = time is not None  # but out of order: counting on would add up
+            time = None if self.video.raw or frame.dts is None else frame.dts + self.shift
             if time is None or time < self.now:
-                time = max(0, self.now + self.video.frame_ticks)
+                time = self.now if late else max(0, self.now + self.video.frame_ticks)
         self.now = time
         return True
-
-
-class Renderer:
-    """Decoded frames -> uint8 [H, W, 3] as displayed; size and orientation are the first frame's for all.
-
-    ``aspect`` is the width of a stored pixel over its height. ``even`` makes both sides so, and never longer than
-    they are stored.
-    """
-
-    def __init__(
-        self, first: VideoFrame, aspect: float, short_side: int | None, squash: bool = False, even: bool = False
-    ) -> None:
-        width, height = first.width * aspect, float(first.height)
-        scale = short_side / min(width, height) if short_side else 1.0
-        if even:
-            scale = min(1.0, scale)
-        self.size = max(1, round(width * scale)), max(1, round(height * scale))  # (W, H) before turning
-        if squash and short_side:
-            self.size = short_side, short_side
-        if even:
-            self.size = self.size[0] + self.size[0] % 2, self.size[1] + self.size[1] % 2
-        self.quarter_turns, self.mirrored = _orientation(first)
-        self.shape = (*(self.size if self.quarter_turns % 2 else self.size[::-1]), 3)
-        self.reformatter = VideoReformatter()  # one for all: its tables are costly
-
-    def render(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """Resize and convert in one step, then turn."""
-        rgb = self.reformatter.reformat(frame, *self.size, "rgb24", interpolation="BICUBIC", threads=1)
-        turned: NDArray[np.uint8] = np.rot90(rgb.to_ndarray(), self.quarter_turns)
-        return np.ascontiguousarray(turned[:, ::-1] if self.mirrored else turned)  # torch takes no negative strides
-
-
-def _orientation(frame: VideoFrame) -> tuple[int, bool]:
-    """Quarter turns counter-clockwise, and whether to mirror left and right after them, that show a frame upright."""
-    try:
-        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV before 19 stumbles over side data of kinds it does not know
-        return round(frame.rotation / 90) % 4, False
-    if matrix is None:
-        return 0, False
-    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y; y points down
-    mirrored = a * d < b * c
-    return round(-math.degrees(math.atan2(b, -a if mirrored else a)) / 90) % 4, mirrored
 
 
 @contextmanager
@@ -307,6 +305,7 @@ def _open_file(path: str) -> BinaryIO:
     except ValueError as error:
         raise DecodeError(path, str(error)) from None  # a null character in the name
     if stat.S_ISDIR(status.st_mode):
+        os.scandir(path).close()  # which tells a folder that may not be read
         raise DecodeError(path, "a folder, not a file")
     if not stat.S_ISREG(status.st_mode):
         raise DecodeError(path, "not a regular file")  # a pipe could make us wait for ever

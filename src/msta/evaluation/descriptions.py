@@ -11,7 +11,8 @@ from msta.backbone.dual_encoder import DualEncoder
 from msta.descriptions.bank import DescriptionBank
 from msta.descriptions.check import Check, check
 from msta.errors import ConfigError, one_line
-from msta.evaluation.figures import blank, png
+from msta.evaluation.figures import blank
+from msta.evaluation.fonts import png
 from msta.evaluation.report import write_page
 from msta.files import cache_folder, refuse_existing
 
@@ -125,5 +126,5 @@ def _draw(found: Check, shown: Sequence[int]) -> bytes:
 
 
 def _short(name: str) -> str:
-    """For an axis; a dollar sign would be read as mathematics."""
-    return one_line(name if len(name) <= 24 else name[:23] + "…").replace("$", r"\$")
+    """For an axis."""
+    return one_line(name if len(name) <= 24 else name[:23] + "…")

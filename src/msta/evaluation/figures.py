@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from msta.evaluation.fonts import png
 from msta.evaluation.metrics import Array, Integers, reliability
 from msta.evaluation.predictions import Predictions
 
@@ -39,13 +40,6 @@ def blank(
         for side in ("top", "right"):
             each.spines[side].set_visible(False)
     return figure, axes
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as PNG."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
-    return stream.getvalue()
 
 
 def case(row: dict[str, Any]) -> str:

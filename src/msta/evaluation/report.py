@@ -29,7 +29,7 @@ def write_page(path: Path, template: str, pictures: Mapping[str, Path | bytes], 
     )
     inside = {name: embedded(picture) for name, picture in pictures.items()}
     page = environment.get_template(template).render(pictures=inside, **content)
-    write_bytes(path, page.encode())
+    write_bytes(path, page.encode(errors="backslashreplace"))  # names that are no text
 
 
 def embedded(picture: Path | bytes) -> str:

@@ -10,17 +10,20 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from msta.data.catalog import Catalog, Clip
+from msta.data.folders import SYSTEM_FOLDERS, is_video, videos_in
 from msta.data.layouts.parts import seconds
+from msta.data.layouts.tables import COLUMNS, beside_table
 from msta.data.storage import beside
-from msta.data.text_tables import csv_rows
-from msta.data.video_file import VIDEO_EXTENSIONS
+from msta.data.text_tables import as_columns, csv_rows, tell_columns
 from msta.descriptions.labels import given_names, read_labels
 from msta.errors import ConfigError, DataError, in_short
 from msta.files import read_json
 from msta.inference.live import is_live
+from msta.notices import notice
 
 _UNITS = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0}
 UNLABELLED = -1
+_OF_CLIPS = ("path", "label", "start", "end")
 
 
 def parse_seconds(text: str, option: str) -> float:
@@ -108,27 +111,29 @@ def _find(name: str) -> Iterator[str]:
     if is_live(name) or os.path.isfile(name):
         yield name
     elif os.path.isdir(name):
-        found = sorted(videos_in(name))
-        if not found:
+        videos = videos_in(name)
+        if not videos:
             raise DataError(f"{name}: no video files in this folder")
-        yield from found
+        yield from videos
     elif glob.has_magic(name):
-        matches = sorted(glob.glob(name, recursive=True))
+        matches = sorted(match for match in glob.glob(name, recursive=True) if not _in_a_system_folder(match, name))
         if not matches:
             raise DataError(f"{name}: no file matches")
-        for match in matches:
-            yield from sorted(videos_in(match)) if os.path.isdir(match) else (match,)
+        each = (videos_in(match) if os.path.isdir(match) else [match] for match in matches)
+        found: dict[str, str] = {}  # ** matches a file, and the folders that it is in
+        for video in (video for videos in each for video in videos):
+            found.setdefault(os.path.normpath(video), video)
+        yield from found.values()
     else:
         yield name
 
 
-def videos_in(folder: str | os.PathLike[str]) -> Iterator[str]:
-    """The video files, by extension, in a folder and its sub-folders, without hidden ones."""
-    for directory, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_EXTENSIONS:
-                yield str(Path(directory) / name)
+def _in_a_system_folder(match: str, pattern: str) -> bool:
+    """Whether a system's own folder, which the pattern does not name, holds a file or is it."""
+    system = [part for part in Path(match).parts if part.lower() in SYSTEM_FOLDERS and part not in Path(pattern).parts]
+    if system:
+        notice(f"{pattern}: skips {system[0]}, the system's own.")
+    return bool(system)
 
 
 # ---------------------------------------------------------------- clips
@@ -151,8 +156,8 @@ def read_clips(path: Path, read_labelled: Callable[[], Catalog]) -> tuple[tuple[
         clips = _clips_from_csv(path)
     elif path.is_file() and suffix in (".parquet", ".pq"):
         clips = _clips_from_parquet(path)
-    elif path.is_dir() and any(os.path.isfile(video) and Path(video).parent == path for video in videos_in(path)):
-        clips = [Clip(video, UNLABELLED) for video in sorted(videos_in(path))]
+    elif path.is_dir() and any(is_video(entry.name) and entry.is_file() for entry in os.scandir(path)):
+        clips = [Clip(video, UNLABELLED) for video in videos_in(path)]
     if clips is not None:
         return tuple(clips), ()
     catalog = read_labelled()
@@ -163,17 +168,18 @@ def _clips_from_csv(path: Path) -> list[Clip] | None:
     """None if the file has labels or no header."""
     rows = csv_rows(path)
     _, first = next(rows, (0, []))
-    header = [cell.strip().lower() for cell in first]
-    if "path" not in header or {"label", "class"} & set(header):
+    columns = {i: column for i, column in (as_columns(first, COLUMNS) or {}).items() if column in _OF_CLIPS}
+    if "path" not in columns.values() or "label" in columns.values():
         return None
+    tell_columns(path, first, columns)
     clips = []
     for line, row in rows:
-        cells = dict(zip(header, row, strict=False))
+        cells = {column: row[i] for i, column in columns.items() if i < len(row)}
         where = f"{path}, line {line}"
-        if not cells["path"]:
+        if not cells.get("path", "").strip():
             raise DataError(f"{where}: no path")
         start, end = (seconds(where, cells.get(name, "")) for name in ("start", "end"))
-        clips.append(Clip(beside(path.parent, cells["path"]), UNLABELLED, None, start, end))
+        clips.append(Clip(beside_table(path, cells["path"]), UNLABELLED, None, start, end))
     return clips
 
 
@@ -185,9 +191,11 @@ def _clips_from_parquet(path: Path) -> list[Clip] | None:
     try:
         table = pq.ParquetFile(path)
         names = table.schema_arrow.names
-        if "path" not in names or {"label", "class"} & {name.lower() for name in names}:
+        columns = {c: names[i] for i, c in (as_columns(names, COLUMNS) or {}).items() if c in _OF_CLIPS}
+        if "path" not in columns or "label" in columns:
             return None
-        rows = table.read(columns=[name for name in ("path", "start", "end") if name in names]).to_pylist()
+        read = table.read(columns=list(columns.values())).to_pylist()
+        rows = [{column: row[name] for column, name in columns.items()} for row in read]
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: cannot be read as a Parquet file ({in_short(error)})") from error
     return [Clip(beside(path.parent, r["path"]), UNLABELLED, None, r.get("start"), r.get("end")) for r in rows]

@@ -30,6 +30,7 @@ from torch import Tensor
 from msta.backbone.checkpoints import TOY, load_backbone
 from msta.data.catalog import Clip, fingerprint
 from msta.data.clips import ONE_VIEW, Views, read_views
+from msta.data.processes import check_main_guard
 from msta.data.video_file import DecodeError, OutOfReach
 from msta.errors import ConfigError, DataError, Interrupted, MSTAError, in_short
 from msta.evaluation.metrics import Array
@@ -249,6 +250,7 @@ def _run_locally(parts: Sequence[Part], job: Job, count: int) -> Iterator[int]:
         for part in parts:
             yield part.write(predictor, job)
         return
+    check_main_guard("spawn")
     context = multiprocessing.get_context("spawn")  # a fork would inherit this process' threads and GPU
     numbers = context.Queue()
     for number in range(count):

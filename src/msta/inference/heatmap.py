@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from msta.data.catalog import WHOLE, Span
 from msta.data.decode import play
+from msta.evaluation.fonts import png
 from msta.files import new_directory, write_bytes, write_json
 from msta.inference.explain import Explanation
 from msta.inference.output import clock
@@ -106,9 +106,7 @@ def write_film_strip(explanation: Explanation, to: Path) -> None:
     if words:
         _draw_words(figure.add_subplot(grid[3, :]), words)
     figure.suptitle(f"{explanation.label}: {100 * explanation.probability:.0f} %", fontsize=12)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
-    write_bytes(to, stream.getvalue())
+    write_bytes(to, png(figure))
 
 
 def _draw_words(axes: Any, words: list[tuple[str, float]]) -> None:

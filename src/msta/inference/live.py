@@ -18,8 +18,9 @@ from torch import Tensor
 
 from msta.data.clips import ClipFormat, Views, cut_views
 from msta.data.decode import Shown, play_video
+from msta.data.renderer import Renderer
 from msta.data.times import view_times
-from msta.data.video_file import METADATA, DecodeError, Renderer, Video, video_stream
+from msta.data.video_file import METADATA, DecodeError, Video, video_stream
 
 WEBCAM = "webcam:"
 PROTOCOLS = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "rtp", "srt")

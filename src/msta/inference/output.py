@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from msta.errors import one_line
+from msta.errors import is_text, one_line
 from msta.inference.loaded_adapter import Prediction
 from msta.inference.segments import Segment
 from msta.inference.timeline import Timeline
@@ -127,7 +129,7 @@ def as_elan(results: Sequence[Result]) -> str:
     header = ET.SubElement(root, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
     mime = {".mp4": "video/mp4", ".mpg": "video/mpeg", ".mpeg": "video/mpeg"}.get(video.suffix.lower(), "unknown")
     place = video.absolute().as_uri() if "://" not in results[0].path else results[0].path
-    relative = f"./{video.name}"
+    relative = f"./{video.name if is_text(video.name) else quote(os.fsencode(video.name))}"
     ET.SubElement(header, "MEDIA_DESCRIPTOR", MEDIA_URL=place, MIME_TYPE=mime, RELATIVE_MEDIA_URL=relative)
     order = ET.SubElement(root, "TIME_ORDER")
     slots: dict[int, str] = {}  # milliseconds -> id
@@ -150,7 +152,8 @@ def as_elan(results: Sequence[Result]) -> str:
         root, "LINGUISTIC_TYPE", GRAPHIC_REFERENCES="false", LINGUISTIC_TYPE_ID="default-lt", TIME_ALIGNABLE="true"
     )
     ET.indent(root)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+    # In ASCII, which any output can write.
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root).decode() + "\n"
 
 
 def _labelled(result: Result) -> list[Segment]:

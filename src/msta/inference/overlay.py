@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from msta.data.decode import play, probe
 from msta.errors import MSTAError
+from msta.evaluation.fonts import font_files, font_runs, own_font
 from msta.files import replacing
 from msta.inference.output import UNKNOWN
 from msta.inference.segments import Segment
@@ -37,6 +38,7 @@ def write_overlay(video: str, to: Path, lines: Sequence[tuple[str | None, Sequen
         MSTAError: the name of the new file does not end in .mp4.
     """
     info = probe(video)
+    font_files("".join({segment.label or "" for _, own in lines for segment in own}))  # one notice for all of them
     with video_writer(to) as write:
         for frame in play(video, min(_MOST_PIXELS, info.width, info.height)):
             text = [_text(name, segment) for name, own in lines if (segment := _at(own, frame.start))]
@@ -89,19 +91,22 @@ def draw_text(frame: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.uint
     height, width = frame.shape[:2]
     picture = Image.fromarray(frame)
     draw = ImageDraw.Draw(picture, "RGBA")
-    font = _font(max(10, min(height // 16, 40)))
-    line = font.size + font.size // 2
+    size = max(10, min(height // 16, 40))
+    line = size + size // 2
     top = height - line * len(lines)
     draw.rectangle((0, top, width, height), fill=(0, 0, 0, 170))
+    ascent, _ = _font(own_font(), size).getmetrics()
     for i, text in enumerate(lines):
-        draw.text((font.size // 2, top + i * line + font.size // 8), text, font=font, fill=(255, 255, 255))
+        left, baseline = float(size // 2), top + i * line + size // 8 + ascent
+        for file, piece in font_runs(text):
+            font = _font(file, size)
+            draw.text((left, baseline), piece, font=font, fill=(255, 255, 255), anchor="ls")
+            left += font.getlength(piece)
     return np.asarray(picture)
 
 
-@lru_cache(maxsize=8)
-def _font(pixels: int) -> Any:
-    """The font that comes with matplotlib. It has most alphabets, but no East Asian characters."""
-    import matplotlib
+@lru_cache(maxsize=32)
+def _font(file: str, pixels: int) -> Any:
     from PIL import ImageFont
 
-    return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), pixels)
+    return ImageFont.truetype(file, pixels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -130,20 +131,31 @@ def _write(results: Sequence[Result], request: Request, tell: Callable[[str], No
         request.out.mkdir(parents=True, exist_ok=True)
         for video, name in zip(request.videos, _file_names(request.videos), strict=True):
             own = [r for r in results if r.path == video]
-            write_bytes(request.out / f"{name}{FORMATS[request.format]}", _text(own, request).encode())
+            _write_text(request.out / f"{name}{FORMATS[request.format]}", _text(own, request))
     elif request.out is not None:
-        write_bytes(request.out, _text(results, request).encode(errors="backslashreplace"))
+        _write_text(request.out, _text(results, request))
     else:
         tell(_text(results, request).removesuffix("\n"))
 
 
+def _write_text(file: Path, text: str) -> None:
+    write_bytes(file, text.encode(errors="backslashreplace"))  # names may be no text
+
+
 def _file_names(videos: Sequence[str]) -> list[str]:
-    """The names of the videos, with the names of their folders if two are the same."""
-    stems = [Path(video).stem for video in videos]
-    return [
-        stem if stems.count(stem) == 1 else "_".join(Path(video).with_suffix("").parts[-2:]) if "/" in video else stem
-        for stem, video in zip(stems, videos, strict=True)
-    ]
+    """The names of the videos, with the names of their folders if two are the same, and a number if they still are.
+
+    On some systems names that differ in case alone are the same.
+    """
+    stems = Counter(Path(video).stem.casefold() for video in videos)
+    names: dict[str, str] = {}
+    for video in videos:
+        parts = Path(video).with_suffix("").parts
+        name = parts[-1] if stems[parts[-1].casefold()] == 1 else "_".join(parts[-2:])
+        tries = (name, *(f"{name}_{i}" for i in range(2, len(videos) + 2)))
+        name = next(one for one in tries if one.casefold() not in names)
+        names[name.casefold()] = name
+    return list(names.values())
 
 
 def _text(results: Sequence[Result], request: Request) -> str:

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from msta.adapters.inputs import clip_format
 from msta.adapters.model import AdaptedModel
 from msta.data.decode import play, probe, read_frames
+from msta.data.folders import videos_in
 from msta.data.video_file import DecodeError
 from msta.errors import ConfigError, DataError, in_short
 from msta.evaluation.report import write_page
-from msta.files import replacing
-from msta.inference.arguments import videos_in
+from msta.files import check_writable, replacing
 from msta.inference.output import clock
 from msta.inference.timeline import Windows, encode_windows
 from msta.notices import notice
@@ -56,6 +56,7 @@ class Index:
     paths: list[str]  # [N], the file of each window
     spans: NDArray[np.float64]  # [N, 2], in seconds
     embeddings: NDArray[np.float32]  # [N, D], of length 1
+    closed: tuple[str, ...] = ()  # sub-folders that may not be read
 
     def nearest(self, query: NDArray[np.float32], top: int) -> list[Moment]:
         """The windows nearest to a query [D] of length 1; of overlapping windows only the best."""
@@ -101,16 +102,22 @@ def update_index(
     """Bring the index of a folder up to date, and write it: add new and changed videos, remove deleted ones.
 
     ``tell`` is called with a number, the number of videos, and the video that is read next. If this is interrupted, the
-    index keeps what was read. A video that cannot be read is reported and left out.
+    index keeps what was read. A video or a sub-folder that cannot be read is reported and left out.
 
     Raises:
         DataError: there are no videos, or the index cannot be read.
+        MSTAError: the index cannot be written.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no folder")
-    current = {os.path.relpath(path, folder): _stamp(path) for path in sorted(videos_in(folder))}
+    found = videos_in(folder)
+    closed = tuple(path for path in found if os.path.isdir(path))
+    for path in closed:
+        notice(f"Left out, cannot be read: {path}")
+    current = {os.path.relpath(path, folder): _stamp(path) for path in found if path not in closed}
     if not current:
         raise DataError(f"{folder}: no video files in this folder")
+    check_writable(file, "--index puts the index elsewhere")
     key = index_key(model, windows)
     index = read_index(file) if file.exists() else None
     if index is not None and index.key != key:
@@ -118,6 +125,7 @@ def update_index(
         index = None
     width = model.backbone.architecture.embed_dim
     index = _without_outdated(index or _empty(key, width), current)
+    index.closed = closed
     new = [path for path in current if path not in index.files]
     parts = [(index.paths, index.spans, index.embeddings)]
     try:
@@ -174,7 +182,7 @@ def write_index(index: Index, file: Path) -> None:
     width = index.embeddings.shape[1]
     flat = pa.array(index.embeddings.ravel(), pa.float32())
     columns = {
-        "path": pa.array(index.paths, pa.string()),
+        "path": pa.array([_written(path) for path in index.paths], pa.string()),
         "start": pa.array(index.spans[:, 0]),
         "end": pa.array(index.spans[:, 1]),
         "embedding": pa.FixedSizeListArray.from_arrays(flat, width),
@@ -184,6 +192,11 @@ def write_index(index: Index, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as aside:
         pq.write_table(table, aside, compression="zstd")
+
+
+def _written(path: str) -> str:
+    """A path as Parquet's UTF-8; a name that is none is known again by the files' own names, which are kept as JSON."""
+    return path.encode(errors="backslashreplace").decode()
 
 
 def read_index(file: Path) -> Index:
@@ -197,10 +210,11 @@ def read_index(file: Path) -> Index:
         if about["format"] != FORMAT:
             raise DataError(f"{file}: an index of format {about['format']!r}, expected {FORMAT}")
         embeddings = table["embedding"].combine_chunks()
+        names = {_written(path): path for path in about["files"]}
         return Index(
             about["key"],
             {path: (size, time) for path, (size, time) in about["files"].items()},
-            table["path"].to_pylist(),
+            [names[path] for path in table["path"].to_pylist()],
             np.stack([table["start"].to_numpy(), table["end"].to_numpy()], axis=1),
             embeddings.flatten().to_numpy().reshape(len(table), embeddings.type.list_size).copy(),
         )

@@ -20,6 +20,16 @@ from msta.serve.limits import Limits
 KEYS_VARIABLE = "MSTA_API_KEYS"
 
 
+def check_system() -> None:
+    """Refuse systems that cannot confine the processes that decode.
+
+    Raises:
+        ConfigError: it is not Linux.
+    """
+    if not sys.platform.startswith("linux"):
+        raise ConfigError("msta serve: decodes files of strangers in confined processes, which only Linux has")
+
+
 def read_keys(file: Path | None) -> list[str]:
     """API keys, from a file with one per line (# starts a comment), else from MSTA_API_KEYS, separated by commas.
 

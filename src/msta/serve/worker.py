@@ -7,9 +7,9 @@ knows no keys. It does not import torch, so it is small and starts quickly.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import resource
 import sys
 from typing import Any
 
@@ -17,6 +17,9 @@ from msta.data.decode import probe, read_frames
 from msta.data.times import view_times
 from msta.data.video_file import DecodeError
 from msta.inference.serving import exceeded_limit
+
+with contextlib.suppress(ImportError):  # Windows, where msta serve refuses to start
+    import resource
 
 _TOO_LARGE = {"status": 413, "reason": "decoding it takes more memory than the service allows"}
 _NO_VIDEO = ("not a video file", "no video stream", "its video codec")

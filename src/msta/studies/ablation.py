@@ -19,7 +19,8 @@ from msta.backbone.dual_encoder import DualEncoder
 from msta.config import RunConfig, changed
 from msta.descriptions.bank import KINDS, DescriptionBank
 from msta.errors import ConfigError
-from msta.evaluation.figures import AFTER, BEFORE, blank, png
+from msta.evaluation.figures import AFTER, BEFORE, blank
+from msta.evaluation.fonts import png
 from msta.evaluation.metrics import harmonic_mean
 from msta.evaluation.tables import Column, Table
 from msta.files import write_bytes, write_json

@@ -30,6 +30,7 @@ from msta.backbone.dual_encoder import DualEncoder
 from msta.backbone.prefix import Tokens, at_once, prefix_length, tensors_per_sequence
 from msta.config import RunConfig
 from msta.data.clips import ClipDataset
+from msta.data.processes import check_main_guard
 from msta.evaluation.evaluate import class_embeddings
 from msta.methods import attach
 from msta.training.losses import objective
@@ -333,6 +334,7 @@ def measure_costs(config: RunConfig) -> dict[str, float]:
         without decoding. "memory": the most bytes the process held meanwhile, without what Python and its libraries
         hold before a backbone is loaded. A method that trains nothing has no step: 0 seconds, the memory of testing.
     """
+    check_main_guard("spawn")
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(_measure, config).result()
 

@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 
 from msta.config import RunConfig
+from msta.data.processes import check_main_guard
 from msta.errors import DataError, MSTAError
 from msta.files import read_json, write_json
 from msta.notices import notice
@@ -58,6 +59,8 @@ def train(
     Raises:
         MSTAError: wrong data, files or settings; :class:`Interrupted` after Ctrl-C.
     """
+    if config.data.workers:
+        check_main_guard()  # before there is a folder
     processes = Processes(config.train, log_with=tracker_names(config.train) or None, project_dir=out)
     console = console if processes.main else Console(quiet=True)
     if or_resume:  # the main process looks: another one might see the folder that it has just made

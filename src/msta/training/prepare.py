@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -165,6 +166,10 @@ def _interruptible(stop: Stop, speak: bool) -> Iterator[None]:
         if speak:
             print("Stopping …", file=sys.stderr)
 
+    if threading.current_thread() is not threading.main_thread():  # which alone hears of signals
+        notice("The training runs in a thread: Ctrl-C does not save it; the last saved step can be resumed.")
+        yield
+        return
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

@@ -15,6 +15,7 @@ import pickle
 import random
 import re
 import shutil
+import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -106,7 +107,7 @@ def save_state(folder: Path, state: State) -> Path:
         for path in (*aside.iterdir(), aside):
             _flush(path)
         target = _free_name(folder, state.progress.step)
-        os.rename(aside, target)
+        os.replace(aside, target)
         _flush(folder)
         for old in kept[KEPT - 1 :]:
             shutil.rmtree(old, ignore_errors=True)
@@ -239,7 +240,9 @@ def _sweep(folder: Path) -> None:
 
 def _flush(path: Path) -> None:
     """To the disk: a power cut must not leave the name without the contents."""
-    handle = os.open(path, os.O_RDONLY)
+    if sys.platform == "win32" and path.is_dir():  # which cannot be opened there
+        return
+    handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

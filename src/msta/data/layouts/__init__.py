@@ -33,13 +33,13 @@ LAYOUTS = {
     "shards": Layout(shards.read, shards.looks_like, frozenset({"labels"})),
     "parquet": Layout(tables.read_parquet, tables.is_parquet, frozenset({"labels"})),
     "list": Layout(lists.read, lists.looks_like, frozenset({"labels", "train_list", "val_list", "test_list"})),
-    "csv": Layout(tables.read_csv, Path.is_file, frozenset({"labels"})),
+    "csv": Layout(tables.read_csv, Path.is_file, frozenset({"labels", "fold"})),
     "ucf101": Layout(ucf101.read, ucf101.looks_like, _OFFICIAL | {"split_number"}),
     "hmdb51": Layout(hmdb51.read, hmdb51.looks_like, _OFFICIAL | {"split_number"}),
     "ssv2": Layout(ssv2.read, ssv2.looks_like, _OFFICIAL),
     "kinetics": Layout(kinetics.read, kinetics.looks_like, _OFFICIAL),
     "activitynet": Layout(activitynet.read, activitynet.looks_like, _OFFICIAL),
-    "folder": Layout(folder.read, Path.is_dir, frozenset({"labels"})),
+    "folder": Layout(folder.read, Path.is_dir, frozenset({"labels", "split_folders"})),
 }
 """By name, in the order in which they are tried."""
 
@@ -49,7 +49,7 @@ def read_layout(path: Path, layout: str | None, options: Mapping[str, Any]) -> C
     if unknown := options.keys() - set(OPTIONS):
         raise ConfigError(f"no option {min(unknown)}; there are {', '.join(OPTIONS)}")
     paths: dict[str, Any] = {
-        name: Path(value).expanduser() for name, value in options.items() if isinstance(value, str)
+        name: Path(value).expanduser() for name, value in options.items() if isinstance(value, str) and name != "fold"
     }
     chosen = Options(**{**options, **paths})
     if layout is not None and layout not in LAYOUTS:
@@ -63,7 +63,7 @@ def read_layout(path: Path, layout: str | None, options: Mapping[str, Any]) -> C
         if layout is None:
             raise DataError(f"{path}: neither a folder nor a file")
     for name in chosen.given():
-        if name not in LAYOUTS[layout].options:
+        if name not in LAYOUTS[layout].options and options[name] != "none":
             takers = [other for other, one in LAYOUTS.items() if name in one.options]
             raise ConfigError(f"data.{name}: goes with the layout {' or '.join(takers)}; {path} is read as {layout}")
     return LAYOUTS[layout].read(path, chosen)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from msta.data.catalog import Catalog, Clip
+from msta.data.folders import Walk, is_video
 from msta.data.layouts.options import Options
 from msta.data.layouts.parts import SPLIT_NAMES, are_spelled, choose_classes, read_classes
 from msta.data.names import class_words
-from msta.data.video_file import SYSTEM_FOLDERS, VIDEO_EXTENSIONS, is_system_folder
-from msta.errors import DataError
+from msta.errors import ConfigError, DataError
 from msta.notices import notice
 
 
@@ -19,20 +18,10 @@ def read(root: Path, options: Options) -> Catalog:
     """See :func:`msta.data.reading.read_catalog`."""
     if not root.is_dir():
         raise DataError(f"{root}: a file; the layout folder is read from a folder")
-    everything = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
-    children = [name for name in everything if not is_system_folder(name)]
-    if skipped := [name for name in everything if name in SYSTEM_FOLDERS]:
-        notice(f"{root}: skips {', '.join(skipped)}, the system's own.")
-    splits = {name: SPLIT_NAMES[name.lower()] for name in children if name.lower() in SPLIT_NAMES}
+    walk = Walk(root)
+    splits = _split_folders(walk, options.split_folders)
     parts: list[tuple[Path, str | None]] = [(root / name, split) for name, split in splits.items()] or [(root, None)]
-    if splits and set(children) - set(splits):
-        notice(f"{root}: only its split folders are read, not {', '.join(sorted(set(children) - set(splits))[:3])}")
-    folders = [
-        (part / entry.name, split)
-        for part, split in parts
-        for entry in sorted(os.scandir(part), key=lambda e: e.name)
-        if entry.is_dir() and not is_system_folder(entry.name)
-    ]
+    folders = [(part / name, split) for part, split in parts for name in walk.folders(part)]
     if not folders:
         raise DataError(f"{root}: expected a sub-folder for each class, found none")
     ids = sorted({folder.name for folder, _ in folders})
@@ -43,7 +32,8 @@ def read(root: Path, options: Options) -> Catalog:
     else:
         classes = tuple(names.values())
         labels = _match_folders(names, ids, root / "classes.csv")
-    clips = [Clip(str(file), labels[folder.name], split) for folder, split in folders for file in _videos(folder)]
+    clips = [Clip(str(file), labels[folder.name], split) for folder, split in folders for file in _videos(walk, folder)]
+    walk.tell()
     empty = sorted({labels[i] for i in ids} - {clip.label for clip in clips})
     if clips and empty:
         raise DataError(f"{root}: no clips for the class {classes[empty[0]]!r}: its folder has no video files")
@@ -64,21 +54,40 @@ def _match_folders(names: dict[str, str], folders: Sequence[str], file: Path) ->
     return labels
 
 
-def _videos(folder: Path) -> Iterator[Path]:
-    """Video files below a folder, sorted, by extension; anything else is mentioned, hidden files are not."""
+def _split_folders(walk: Walk, wanted: bool | None) -> dict[str, str]:
+    """The folders of the root that are splits -> their splits; none if its folders are classes.
+
+    Raises:
+        ConfigError: it could be either.
+    """
+    children = walk.folders()
+    splits = {name: SPLIT_NAMES[name.lower()] for name in children if name.lower() in SPLIT_NAMES}
+    others = [name for name in children if name not in splits]
+    if wanted is False or not splits:
+        return {}
+    if wanted is None and (others or not any(walk.folders(Path(walk.root, name)) for name in splits)):
+        with_clips = [name for name in others if next(walk.videos(Path(walk.root, name)), None)]
+        one = next(iter(splits))
+        plain = not any(walk.folders(Path(walk.root, name)) for name in splits)  # clips right in it, as in a class
+        if (with_clips or not others) and (plain or len(set(splits.values())) == 1):
+            beside = f"beside {', '.join(with_clips[:3])}" if with_clips else "without folders in it"
+            raise ConfigError(
+                f"{walk.root}: is {one!r}, {beside}, a class or a split? data.split_folders=false reads it as a class, "
+                "data.split_folders=true as the folder of a split"
+            )
+    if others:
+        notice(f"{walk.root}: only its split folders are read, not {', '.join(others[:3])}; data.split_folders=false "
+               "reads all as classes.")  # fmt: skip
+    return splits
+
+
+def _videos(walk: Walk, folder: Path) -> Iterator[Path]:
+    """Video files below a folder, by extension; anything else is mentioned, hidden files are not."""
     others = []
-    for directory, below, files in os.walk(folder, onerror=_raise):
-        below[:] = sorted(name for name in below if not is_system_folder(name))
-        for name in sorted(files):
-            if name.startswith("."):
-                continue
-            if os.path.splitext(name)[1].lower() in VIDEO_EXTENSIONS:
-                yield Path(directory) / name
-            else:
-                others.append(name)
+    for file in map(Path, walk.files(folder)):
+        if is_video(file.name):
+            yield file
+        elif not file.name.startswith("."):
+            others.append(file.name)
     if others:
         notice(f"{folder}: {len(others)} file(s) that are no video by their extension are left out: {others[0]!r} …")
-
-
-def _raise(error: OSError) -> None:
-    raise error

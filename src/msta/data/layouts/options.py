@@ -10,6 +10,8 @@ from pathlib import Path
 class Options:
     """Each layout takes some of these; a run has them as ``data.…`` settings. None: not said.
 
+    - split_folders: whether folders called train, val or test are splits (true), or classes (false).
+    - fold: of a table with a column fold, the one to test on; the clips of the others are for training.
     - split_number: which of the official splits, 1, 2 or 3.
     - annotations: the folder of the annotation files, if it is not in the data's own.
     - labels: a CSV of ``id,name``. It says what the labels of lists and CSVs mean; for all else it chooses classes by
@@ -17,6 +19,8 @@ class Options:
     - train_list, val_list, test_list: lists of "path label", with paths inside the data's folder.
     """
 
+    split_folders: bool | None = None
+    fold: int | str | None = None
     split_number: int | None = None
     annotations: Path | None = None
     labels: Path | None = None

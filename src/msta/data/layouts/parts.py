@@ -7,12 +7,14 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 
 from msta.data.catalog import WHOLE, Catalog, Clip, Span
+from msta.data.folders import Walk
 from msta.data.splits import restrict
 from msta.data.text_tables import as_columns, csv_rows, open_text, tell_columns
-from msta.data.video_file import VIDEO_EXTENSIONS, is_system_folder
+from msta.data.video_file import VIDEO_EXTENSIONS
 from msta.errors import DataError, in_short
 from msta.notices import notice
 
@@ -118,8 +120,10 @@ def seconds(where: str, text: str) -> float | None:
     """A time in a table; an empty cell is None."""
     if not text.strip():
         return None
+    time = 0.0
     try:
-        time = float(text)
+        for part in text.split(":"):  # 84.5, 1:24.5, 00:01:24.5
+            time = 60 * time + float(part)
     except ValueError:
         time = math.nan
     if not math.isfinite(time):
@@ -146,29 +150,36 @@ class VideoFiles:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._by_stem: dict[str, list[str]] = defaultdict(list)
-        seen: set[tuple[int, int]] = set()  # folders: links, common in such trees, must not lead in circles
-        for directory, below, files in os.walk(root, followlinks=True):
-            status = os.stat(directory)
-            if (status.st_dev, status.st_ino) in seen:
-                below.clear()
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            below[:] = sorted(name for name in below if not is_system_folder(name))
-            for name in sorted(files):
-                if not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_EXTENSIONS:
-                    self._by_stem[_stem(name)].append(os.path.join(directory, name))
+        walk = Walk(root, lambda error: notice(f"{error.filename}: {error.strerror}; the videos in it are not found."))
+        for file in walk.videos():
+            self._by_stem[_stem(file)].append(file)
+        walk.tell()
 
     def __len__(self) -> int:
         return sum(map(len, self._by_stem.values()))
 
-    def find(self, name: str, folder: str) -> str | None:
-        """The file called so. Of several, the one whose folders fit ``name``'s, then one in a folder called so."""
+    def find(self, name: str, folder: str, *, sure: bool = False) -> str | None:
+        """The file called so. Of several, the one whose folders fit ``name``'s, then one in a folder called so.
+
+        If none of them fits: the first; or, if it has to be ``sure``, the one that shares most folders, or None.
+        """
         found = self._by_stem.get(_stem(name), [])
         if len(found) < 2:
             return found[0] if found else None
         inner, key = os.path.splitext(os.path.normpath(name))[0], class_key(folder)
         fits = [file for file in found if os.path.splitext(file)[0].endswith(os.sep + inner)] if "/" in name else []
-        return (fits or [f for f in found if class_key(Path(f).parent.name) == key] or found)[0]
+        fits = fits or [f for f in found if class_key(Path(f).parent.name) == key]
+        if len(fits) == 1 or not sure:
+            return (fits or found)[0]
+        shared = {file: _in_common(inner, os.path.splitext(file)[0]) for file in found}
+        best = [file for file in found if shared[file] == max(shared.values())]
+        return best[0] if len(best) == 1 else None
+
+
+def _in_common(a: str, b: str) -> int:
+    """How many parts two paths share, from the last on."""
+    pairs = zip(reversed(Path(a).parts), reversed(Path(b).parts), strict=False)
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
 
 def _stem(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -10,13 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from msta.data.catalog import SPLITS, Catalog, Clip
+from msta.data.decode import probe
+from msta.data.exports import file_of, table_rows
 from msta.data.layouts.options import Options
-from msta.data.layouts.parts import SPLIT_NAMES, are_spelled, choose_classes, given_classes, read_classes, seconds
+from msta.data.layouts.parts import (
+    SPLIT_NAMES,
+    VideoFiles,
+    are_spelled,
+    choose_classes,
+    given_classes,
+    read_classes,
+    seconds,
+)
 from msta.data.names import class_words, is_number
-from msta.data.storage import as_url
-from msta.data.text_tables import as_columns, csv_rows, tell_columns
-from msta.data.video_file import VIDEO_EXTENSIONS
-from msta.errors import DataError, in_short
+from msta.data.storage import as_url, exists
+from msta.data.text_tables import as_columns, tell_columns
+from msta.data.video_file import VIDEO_EXTENSIONS, DecodeError
+from msta.errors import ConfigError, DataError, in_short
+from msta.notices import notice
 
 CLASSES_KEY = b"msta.classes"
 """Where a Parquet file's metadata hold the class names, in order, as JSON."""
@@ -33,15 +45,21 @@ def is_parquet(path: Path) -> bool:
 COLUMNS = {
     "path": (
         "path", "file_path", "filepath", "video_path", "clip_path", "file", "filename", "file_name", "video",
-        "video_file", "video_name", "clip", "clip_name", "name", "uri", "url",
+        "video_file", "video_name", "video_url", "clip", "clip_name", "name", "uri", "url",
     ),
     "label": (
         "label", "class", "class_name", "label_name", "category", "action", "action_label", "activity", "tag", "target",
-        "classname", "class_id", "label_id",
+        "classname", "class_id", "label_id", "choice", "choices",
     ),
     "split": ("split", "subset", "set", "partition", "usage"),
-    "start": ("start", "start_time", "time_start", "t_start", "start_sec", "start_s", "begin", "from"),
-    "end": ("end", "end_time", "time_end", "t_end", "end_sec", "end_s", "stop", "to"),
+    "start": (
+        "start", "start_time", "time_start", "t_start", "start_sec", "start_s", "begin", "from", "start_timestamp",
+    ),
+    "end": ("end", "end_time", "time_end", "t_end", "end_sec", "end_s", "stop", "to", "stop_time", "stop_timestamp",
+            "end_timestamp"),
+    "start_frame": ("start_frame", "first_frame", "frame_start", "begin_frame"),
+    "end_frame": ("end_frame", "last_frame", "frame_end", "stop_frame"),
+    "fold": ("fold", "kfold", "k_fold", "cv_fold", "fold_id"),
 }  # fmt: skip
 """The columns of a table of clips, and what people call them (Kinetics, Kaggle, Keras, Label Studio, CVAT)."""
 
@@ -63,9 +81,13 @@ def read_csv(path: Path, options: Options) -> Catalog:
     by_id = {name: label for label, name in enumerate(names.values())} | by_id
     source = options.labels.name if options.labels else "classes.csv"
     known = f"{len(names)} of {source}"
-    clips = [_csv_clip(path, line, row, by_id, known) for line, row in _csv_cells(path, tell=True)]
+    files = _Files(path)
+    splits = _Splits(path, options.fold)
+    clips = [_csv_clip(files, line, row, by_id, known, splits) for line, row in _csv_cells(path, tell=True)]
     if not clips:
         raise DataError(f"{path}: no clips in it")
+    files.tell()
+    splits.check()
     spelled = options.labels is not None or are_spelled(path.parent / "classes.csv")
     return Catalog(str(path), tuple(names.values()), tuple(clips), spelled=spelled)
 
@@ -74,10 +96,14 @@ def _csv_cells(path: Path, tell: bool = False) -> Iterator[tuple[int, dict[str, 
     """(line number, column -> cell) of every clip. Read twice, a file of a million is never in memory."""
     columns, first = {0: "path", 1: "label", 2: "split"}, True  # split may be missing
     width = 3
-    for line, row in csv_rows(path):
+    for line, row in table_rows(path):
         if first:
             first = False
             found = as_columns(row, COLUMNS) or {}
+            if "start" in found.values() or "end" in found.values():  # seconds are better than frames
+                found = {i: column for i, column in found.items() if not column.endswith("_frame")}
+            if "split" in found.values():
+                found = {i: column for i, column in found.items() if column != "fold"}
             if {"path", "label"} <= set(found.values()):
                 columns, width = found, len(row)
                 if tell:
@@ -104,26 +130,115 @@ def _is_a_clip(row: Sequence[str]) -> bool:
     return not cell or os.path.splitext(cell)[1] != "" or "/" in cell or "\\" in cell or os.path.exists(cell)
 
 
-def _csv_clip(file: Path, line: int, row: dict[str, str], labels: dict[str, int], known: str) -> Clip:
-    where = f"{file}, line {line}"
+def _csv_clip(
+    files: _Files, line: int, row: dict[str, str], labels: dict[str, int], known: str, splits: _Splits
+) -> Clip:
+    where = f"{files.table}, line {line}"
     text = row["label"]
     if not text:
         raise DataError(f"{where}: no label")
     label = labels.get(text)
     if label is None and is_number(text):  # 0.0, as spreadsheets write 0
         label = labels.get(f"{float(text):g}")
+    if text.startswith(("{", "[{", '["')):
+        raise DataError(f"{where}: expected one label, got {in_short(text)!r}; a clip is of one class")
     if label is None:
         raise DataError(f"{where}: the label {in_short(text)!r} is not among the {known}")
-    split = row.get("split", "").lower()
-    if split and split not in SPLIT_NAMES:
-        raise DataError(f"{where}: the split {split!r} is none of {', '.join(SPLITS)}")
+    split = splits.of(where, row)
     if not row["path"].strip(" \t"):
         raise DataError(f"{where}: no path")
+    path = files.find(row["path"], text)
     start, end = (seconds(where, row.get(name, "")) for name in ("start", "end"))
-    return Clip(_beside(file, row["path"]), label, SPLIT_NAMES[split] if split else None, start, end)
+    if "start_frame" in row or "end_frame" in row:
+        frames = (seconds(where, row.get(name, "")) for name in ("start_frame", "end_frame"))
+        start, end = (None if frame is None else frame / _frame_rate(path) for frame in frames)
+    return Clip(path, label, split, start, end)
 
 
-def _beside(table: Path, name: str) -> str:
+class _Splits:
+    """The splits of a table's clips: as its column says, or those of a fold and the others."""
+
+    def __init__(self, table: Path, fold: int | str | None) -> None:
+        self.table, self.fold = table, fold
+        self.folds: dict[str, None] = {}
+
+    def of(self, where: str, row: dict[str, str]) -> str | None:
+        """The split of a clip."""
+        text = row.get("split", row.get("fold", "")).lower()
+        if "fold" in row and text not in SPLIT_NAMES:
+            self.folds[text] = None
+            if self.fold == "none":
+                return None
+            return "test" if _number(text) == _number(str(self.fold).lower()) else "train"
+        if text and text not in SPLIT_NAMES:
+            raise DataError(f"{where}: the split {text!r} is none of {', '.join(SPLITS)}")
+        return SPLIT_NAMES[text] if text else None
+
+    def check(self) -> None:
+        """Refuse folds of which nobody said which one to test on, and a fold that is not there."""
+        folds = sorted(self.folds, key=numbers_in_order)
+        if self.fold == "none" or (self.fold is None and not folds):
+            return
+        if self.fold is None or _number(str(self.fold).lower()) not in map(_number, folds):
+            if not folds:
+                raise ConfigError(f"data.fold: {self.table} has no column fold")
+            raise ConfigError(
+                f"{self.table}: has the folds {in_short(', '.join(folds))}; data.fold={folds[0]} tests on that one and "
+                "trains on the others, data.fold=none forgets them"
+            )
+
+
+def _number(text: str) -> str:
+    """1.0 and 01 are 1."""
+    return f"{float(text):g}" if is_number(text) else text
+
+
+@functools.lru_cache(4096)
+def _frame_rate(path: str) -> float:
+    try:
+        return probe(path).fps or 25.0
+    except DecodeError:
+        return 25.0  # met when it is read
+
+
+class _Files:
+    """The files that a table names: relative to it, absolute, URLs; or found by name below its folder.
+
+    They are looked for by name if the first one, or any one of a tool's export, is not where the table says.
+    """
+
+    def __init__(self, table: Path) -> None:
+        self.table = table
+        self.by_name: VideoFiles | None = None
+        self.count = 0
+        self.found: dict[str, str] = {}  # as written -> found elsewhere
+
+    def find(self, name: str, label: str) -> str:
+        """The path of a clip's file; where the table says it is if it is nowhere."""
+        path = beside_table(self.table, name)
+        self.count += 1
+        looks = self.count == 1 or self.table.suffix.lower() in (".json", ".xml")  # a CSV may have a million rows
+        if self.by_name is None and looks and not exists(path):
+            self.by_name = VideoFiles(self.table.parent)
+        if self.by_name is None or exists(path):
+            return path
+        written = name.strip().replace("\\", "/")
+        for one in dict.fromkeys((written, file_of(written))):
+            if (file := self.by_name.find(one, label, sure=True)) is not None:
+                self.found[name] = file
+                return file
+        return path
+
+    def tell(self) -> None:
+        """Say which files are elsewhere."""
+        if self.found:
+            written, file = next(iter(self.found.items()))
+            notice(
+                f"{self.table}: {len(self.found)} paths are not there and were found by name, {written!r} as {file!r}."
+            )
+
+
+def beside_table(table: Path, name: str) -> str:
     """A path in a table: absolute, a URL, or relative to the table."""
     if name.startswith("/") and "//" not in name and "/." not in name:
         return name  # as most of a million are
@@ -189,4 +304,4 @@ def _parquet_clip(table: Path, number: int, row: tuple[Any, ...], labels: dict[s
     if split and split not in SPLIT_NAMES:
         raise DataError(f"{table}, row {number}: the split {split!r} is none of {', '.join(SPLITS)}")
     times = (None if t is None else seconds(f"{table}, row {number}", str(t)) for t in (start, end))
-    return Clip(_beside(table, str(name)), label, SPLIT_NAMES.get(split), *times)
+    return Clip(beside_table(table, str(name)), label, SPLIT_NAMES.get(split), *times)

@@ -1,0 +1,151 @@
+"""What labelling tools export -> rows of a table: Label Studio's JSON, CVAT's XML, and JSON records of any tool."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from msta.data.text_tables import csv_rows
+from msta.errors import DataError
+
+Row = tuple[int, list[str]]
+_CLIP = ["path", "label", "start", "end"]
+_SAY = "write a table of path,label,start,end with times in seconds"
+_OF_FRAMES = {"Datumaro": {"items", "categories"}, "COCO": {"images", "annotations"}}
+"""Forms -> the keys that tell them."""
+_MARKED = re.compile(r"(?:.*/)?data/(?:upload/(?:\d+/)?(?:[0-9a-f]{8}-)?|local-files/\?d=)(.+)")
+
+
+def table_rows(path: Path) -> Iterator[Row]:
+    """(number of the line or record, cells) of a table's rows, the header's first if it has one.
+
+    Raises:
+        DataError: a form that is not understood; the line says which export to take.
+    """
+    suffix = path.suffix.lower()
+    if suffix in (".json", ".jsonl", ".ndjson"):
+        yield from _records(path)
+    elif suffix == ".xml":
+        yield from _cvat(path)
+    else:
+        yield from csv_rows(path)
+
+
+def file_of(name: str) -> str:
+    """A path as a table has it, without what Label Studio puts before the names of files."""
+    found = _MARKED.fullmatch(name)
+    return found[1] if found else name
+
+
+# ---------------------------------------------------------------- JSON
+
+
+def _records(path: Path) -> Iterator[Row]:
+    """A list of objects, or one a line: Label Studio's tasks, or rows of a table whose columns the keys are."""
+    records = _load(path)
+    if any(isinstance(record.get("annotations"), list) for record in records):
+        yield 0, _CLIP
+        for number, record in enumerate(records, 1):
+            yield from ((number, row) for row in _task(f"{path}, task {number}", record))
+        return
+    for number, record in enumerate(records, 1):
+        _refuse_frames(f"{path}, record {number}", record)
+    header = list(dict.fromkeys(key for record in records for key in record))
+    yield 0, header
+    for number, record in enumerate(records, 1):
+        yield number, [_cell(record.get(key)) for key in header]
+
+
+def _load(path: Path) -> list[dict[str, Any]]:
+    try:
+        text = path.read_text("utf-8-sig")
+        lines = path.suffix.lower() != ".json"
+        content = [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{path}: no valid JSON ({error})") from error
+    if isinstance(content, dict):
+        tool = next((name for name, keys in _OF_FRAMES.items() if keys <= content.keys()), None)
+        if tool is not None:
+            raise DataError(f"{path}: {tool}'s form, of single frames; take 'CVAT for video 1.1' from CVAT, or {_SAY}")
+    if not isinstance(content, list) or not content or not all(isinstance(record, dict) for record in content):
+        known = "a list of records with path and label, or Label Studio's export as JSON or CSV"
+        raise DataError(f"{path}: expected {known}; else {_SAY}")
+    return content
+
+
+def _task(where: str, task: dict[str, Any]) -> Iterator[list[str]]:
+    """The clips of a task of Label Studio: the whole video by its choice, or its labelled ranges in seconds."""
+    results = [
+        result for one in task["annotations"] if not one.get("was_cancelled") for result in one.get("result", ())
+    ]
+    videos = [
+        value for value in task.get("data", {}).values() if isinstance(value, str) and re.search(r"\.\w+$", value)
+    ]
+    if not videos:
+        raise DataError(f"{where}: its data name no file")
+    labelled = set()
+    for result in results:
+        value = result.get("value", {})
+        _refuse_frames(where, value)
+        names = value.get("choices") or value.get("labels") or ()
+        start, end = (_cell(value.get(name)) for name in ("start", "end"))
+        for name in names:
+            labelled.add((name, start, end))
+            if len({label for label, *span in labelled if span == [start, end]}) > 1:
+                raise DataError(f"{where}: two labels of one clip, {' and '.join(sorted({x for x, *_ in labelled}))}")
+    for name, start, end in sorted(labelled, key=lambda clip: (clip[1], clip[0])):
+        yield [videos[0], name, start, end]
+
+
+def _refuse_frames(where: str, value: dict[str, Any]) -> None:
+    for key, content in value.items():
+        ranges = content if isinstance(content, list) else []
+        if key in ("timelinelabels", "sequence") or any(isinstance(r, dict) and "ranges" in r for r in ranges):
+            raise DataError(
+                f"{where}: Label Studio marks these ranges by numbers of frames, at a frame rate that the export does "
+                f"not have; {_SAY}"
+            )
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+# ---------------------------------------------------------------- CVAT
+
+
+def _cvat(path: Path) -> Iterator[Row]:
+    """'CVAT for video 1.1': a clip is what a track, or a tag of frames that follow each other, is seen in.
+
+    Frames become seconds by the file's frame rate, which is looked up beside the table.
+    """
+    try:
+        root = ET.parse(path).getroot()
+    except ET.ParseError as error:
+        raise DataError(f"{path}: no valid XML ({error})") from error
+    if root.tag != "annotations" or root.find("meta") is None:
+        raise DataError(f"{path}: an XML of {root.tag!r}; understood is 'CVAT for video 1.1'; else {_SAY}")
+    if root.find("image") is not None:
+        raise DataError(f"{path}: 'CVAT for images 1.1', of single pictures; take 'CVAT for video 1.1', or {_SAY}")
+    sources = {task.findtext("id", ""): task.findtext("source", "") for task in root.iter("task")}
+    only = root.findtext("meta/source") or next(iter(sources.values()), "")
+    yield 0, ["path", "label", "start_frame", "end_frame"]
+    for number, track in enumerate(root.iter("track"), 1):
+        frames = [int(shape.get("frame", 0)) for shape in track if shape.get("outside", "0") == "0"]
+        if frames:
+            source = sources.get(track.get("task_id", ""), only) or only
+            yield number, [source, track.get("label", ""), str(min(frames)), str(max(frames) + 1)]
+    tagged: dict[tuple[str, str], list[int]] = {}
+    for tag in root.iter("tag"):
+        source = sources.get(tag.get("task_id", ""), only) or only
+        tagged.setdefault((source, tag.get("label", "")), []).append(int(tag.get("frame", 0)))
+    for number, ((source, label), frames) in enumerate(tagged.items(), 1):
+        frames.sort()
+        starts = [f for f, before in zip(frames, [-2, *frames], strict=False) if f > before + 1]
+        for start in starts:
+            end = next(f for f in frames if f >= start and f + 1 not in frames) + 1
+            yield number, [source, label, str(start), str(end)]

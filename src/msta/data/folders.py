@@ -1,0 +1,126 @@
+"""Folders of videos: one walk for every command, which says what it leaves out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from msta.data.video_file import VIDEO_EXTENSIONS
+from msta.errors import DataError
+from msta.notices import notice
+
+SYSTEM_FOLDERS = frozenset(
+    "__macosx __pycache__ @eadir @recycle @recently-snapshot #recycle #snapshot $recycle.bin recycler found.000 "  # noqa: SIM905
+    "lost+found lost.dir".split()
+) | {"system volume information"}
+"""Folders that systems and servers put among a user's, in lower case."""
+
+
+def is_system_folder(name: str) -> bool:
+    """Whether a folder is hidden, or a system's own: no class of anybody's."""
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
+
+
+def is_video(name: str) -> bool:
+    """By its extension; hidden files are none."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_EXTENSIONS
+
+
+class Walk:
+    """A walk through folders and their sub-folders; whoever walks calls :meth:`tell` in the end.
+
+    Hidden and system folders are left out. Links to folders are followed, after what is no link; a folder is read once.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], on_error: Callable[[OSError], None] | None = None) -> None:
+        self.root = os.fspath(root)
+        self.on_error = on_error or self._refuse  # about a folder that may not be read
+        self.skipped: list[str] = []
+        self.circles: list[str] = []
+
+    def folders(self, folder: str | os.PathLike[str] | None = None) -> list[str]:
+        """The names of the folders in the root, or in another folder, sorted."""
+        found = [entry for entry in self._entries(os.fspath(folder or self.root)) if self._is_open(entry)]
+        self.circles += [entry.path for entry in found if self._leads_back(entry.path)]
+        return [entry.name for entry in found if entry.path not in self.circles]
+
+    def files(self, folder: str | os.PathLike[str] | None = None) -> Iterator[str]:
+        """The files below the root, or below another folder: those of a folder sorted, and before its sub-folders'."""
+        start = os.fspath(folder or self.root)
+        folders, links, seen = [start], list[str](), set[str]()
+        while folders or links:
+            directory = folders.pop() if folders else links.pop(0)
+            real = os.path.realpath(directory)
+            if real in seen or (directory != start and self._leads_back(directory)):
+                self.circles.append(directory)
+                continue
+            seen.add(real)
+            below: list[str] = []
+            for entry in self._entries(directory):
+                if self._is_open(entry):
+                    (links if entry.is_symlink() else below).append(entry.path)
+                elif entry.name.startswith("."):
+                    self.skipped += [entry.name] if is_video(entry.name.lstrip(".")) else []
+                elif not _is_folder(entry):
+                    yield entry.path
+            folders += reversed(below)
+
+    def videos(self, folder: str | os.PathLike[str] | None = None) -> Iterator[str]:
+        """Those of :meth:`files` that are videos by their extension."""
+        return (file for file in self.files(folder) if is_video(os.path.basename(file)))
+
+    def tell(self) -> None:
+        """Say what was left out."""
+        if names := list(dict.fromkeys(self.skipped)):
+            notice(f"{self.root}: skips {_few(names)}, the system's own or hidden.")
+        if circles := list(dict.fromkeys(self.circles)):
+            notice(f"{self.root}: {_few(circles)}: links to folders that are read anyway are not followed.")
+
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(folder) as entries:
+                return sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            error.filename = error.filename or folder
+            self.on_error(error)
+            return []
+
+    def _is_open(self, entry: os.DirEntry[str]) -> bool:
+        if not _is_folder(entry):
+            return False
+        if is_system_folder(entry.name):
+            self.skipped.append(entry.name)
+            return False
+        return True
+
+    def _leads_back(self, folder: str) -> bool:
+        """Whether a folder is a link to the root, or to one above it."""
+        return Path(os.path.realpath(self.root)).is_relative_to(os.path.realpath(folder))
+
+    @staticmethod
+    def _refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename}: {error.strerror}") from error
+
+
+def videos_in(folder: str | os.PathLike[str]) -> list[str]:
+    """The videos in a folder and its sub-folders, sorted, and the sub-folders that may not be read.
+
+    Whoever reads those as videos meets the error.
+    """
+    closed: list[str] = []
+    walk = Walk(folder, lambda error: closed.append(str(Path(error.filename))))
+    found = sorted([str(Path(file)) for file in walk.videos()] + closed)
+    walk.tell()
+    return found
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

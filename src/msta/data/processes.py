@@ -1,0 +1,34 @@
+"""Before processes are started: whether the script that asks for them could be imported by them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from pathlib import Path
+
+from msta.errors import MSTAError
+
+
+def check_main_guard(method: str | None = None) -> None:
+    """Refuse to start processes that would run the user's script again from its first line.
+
+    Args:
+        method: how they are started; None: as the system does by default. A forked process does not read the script.
+
+    Raises:
+        MSTAError: the script has no ``if __name__ == "__main__":``.
+    """
+    default = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+    main = sys.modules["__main__"]
+    script = getattr(main, "__file__", None)
+    if (method or default) == "fork" or script is None or main.__spec__ is not None or hasattr(sys, "ps1"):
+        return
+    try:
+        guarded = b"__name__" in Path(script).read_bytes()
+    except OSError:  # no file, as in frozen programs
+        return
+    if not guarded:
+        raise MSTAError(
+            f"{script}: processes that help would run this script again from its first line; "
+            'put what it does under if __name__ == "__main__":'
+        )
