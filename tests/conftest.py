@@ -23,7 +23,14 @@ settings.register_profile("msta", deadline=None)  # another job on the machine i
 settings.load_profile("msta")
 
 DATA = Path(__file__).parent / "data"
-SHARED = Path(os.environ.get("MSTA_SHARED") or Path(__file__).parents[2] / "shared")
+OUTSIDE = Path(os.environ.get("MSTA_TEST_DATA") or Path(__file__).parents[2] / "shared")
+"""Data of others, which the repository does not hold: real clips, published lists. CONTRIBUTING says what is where."""
+
+
+def needs(*folders: str) -> pytest.MarkDecorator:
+    """Skip a test unless these folders of OUTSIDE are there."""
+    missing = [folder for folder in folders if not (OUTSIDE / folder).exists()]
+    return pytest.mark.skipif(bool(missing), reason=f"MSTA_TEST_DATA ({OUTSIDE}) lacks {', '.join(missing)}")
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:

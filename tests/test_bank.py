@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import SHARED
+from conftest import OUTSIDE, needs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,9 +19,9 @@ from msta.descriptions.exchange import export_official, import_official
 from msta.descriptions.labels import read_labels
 from msta.errors import ConfigError, DataError, MSTAError
 
-OFFICIAL = SHARED / "reference" / "official_descriptions"
-LABELS = SHARED / "reference" / "labels"
-needs_official = pytest.mark.skipif(not OFFICIAL.exists(), reason="the authors' files are not at ../shared/reference")
+OFFICIAL = OUTSIDE / "reference" / "official_descriptions"
+LABELS = OUTSIDE / "reference" / "labels"
+needs_official = needs("reference/official_descriptions", "reference/labels")
 
 sentence = st.text(st.characters(exclude_categories=("Cs",)), min_size=1).filter(str.strip)
 sentences = st.lists(sentence, max_size=3).map(tuple)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, SHARED, tiny
+from conftest import DATA, OUTSIDE, needs, tiny
 from launch import run_msta
 from video_files import write_video
 
@@ -272,13 +272,13 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_adapter(world, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (SHARED / "clips").exists(), reason="the real clips are not at ../shared/clips")
+@needs("clips")
 def test_the_real_clips_end_to_end(tmp_path):
     msta.random_backbone(tiny()).save(tmp_path / "backbone")
-    done = run_msta("train", "--data", SHARED / "clips" / "ut_interaction", "--backbone", tmp_path / "backbone", "--shots", 4,
+    done = run_msta("train", "--data", OUTSIDE / "clips" / "ut_interaction", "--backbone", tmp_path / "backbone", "--shots", 4,
                "--preset", "small", "--out", tmp_path / "run")  # fmt: skip
     assert done.returncode == 0, done.stderr
-    videos = sorted(p for p in (SHARED / "clips").rglob("*.*") if p.suffix in (".mp4", ".avi"))
+    videos = sorted(p for p in (OUTSIDE / "clips").rglob("*.*") if p.suffix in (".mp4", ".avi"))
     predicted = run_msta("predict", *videos, "--adapter", tmp_path / "run" / "adapter", "--json")
     assert predicted.returncode == 0, predicted.stderr
     assert len(json.loads(predicted.stdout)) == len(videos) == 169

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
+from conftest import OUTSIDE, needs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from video_files import frame_number, numbered_frames, write_video
@@ -299,10 +299,10 @@ def test_splits_that_cannot_be_made_say_why(catalog, shots, message):
         split(catalog, shots)
 
 
-@pytest.mark.skipif(not (SHARED / "clips").exists(), reason="the real clips are not at ../shared/clips")
+@needs("clips")
 @pytest.mark.parametrize(("name", "classes", "clips"), [("egogestar", 10, 109), ("ut_interaction", 6, 60)])
 def test_the_real_sets(name, classes, clips):
-    catalog = read_catalog(SHARED / "clips" / name)
+    catalog = read_catalog(OUTSIDE / "clips" / name)
     assert (len(catalog.classes), len(catalog.clips)) == (classes, clips)
     assert all(len({c.label for c in getattr(split(catalog, 4), s)}) == classes for s in ("train", "val", "test"))
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from conftest import OUTSIDE, needs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from video_files import (
@@ -38,7 +39,6 @@ from msta.data.video_file import VIDEO_EXTENSIONS, DecodeError
 WRITES_ROTATION = pytest.mark.skipif(
     not hasattr(av.VideoStream, "set_display_rotation"), reason="PyAV before 18 can read a rotation, not write one"
 )
-SHARED_CLIPS = Path(__file__).parents[2] / "shared" / "clips"
 
 
 def numbers(path: Path | str, times: object, **kwargs: int) -> list[int]:
@@ -697,9 +697,9 @@ def test_memory_does_not_grow_with_the_length_of_the_video(tmp_path: Path) -> No
 # -- real clips -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not SHARED_CLIPS.is_dir(), reason="the clips of ../shared/clips are not here")
+@needs("clips")
 def test_every_shared_clip_can_be_read() -> None:
-    paths = sorted(p for p in SHARED_CLIPS.rglob("*") if p.suffix in VIDEO_EXTENSIONS)
+    paths = sorted(p for p in (OUTSIDE / "clips").rglob("*") if p.suffix in VIDEO_EXTENSIONS)
     assert paths
     for path in paths:
         info = probe(path)

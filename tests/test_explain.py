@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED, stir, tiny
+from conftest import OUTSIDE, needs, stir, tiny
 from video_files import write_video
 
 import msta
@@ -18,7 +18,7 @@ from msta.inference import Predictor
 from msta.inference.explain import blank, delete, explain, log_odds, patch_relevance
 from msta.inference.heatmap import write_explanation
 
-CLIPS = SHARED / "clips" / "egogestar"
+CLIPS = OUTSIDE / "clips" / "egogestar"
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_files_that_it_writes(clip, tmp_path):
         write_explanation(explain(p, clip, steps=2), str(clip), tmp_path / "why")
 
 
-@pytest.mark.skipif(not CLIPS.exists(), reason=f"no clips in {CLIPS}")
+@needs("clips")
 def test_deleting_what_it_points_at_costs_more_than_deleting_anything_else():
     classes = ("swipe left", "swipe right", "swipe up", "swipe down")
     p = Predictor(msta.attach(msta.load_backbone("toy"), "zero-shot"), classes)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from conftest import SHARED, tiny
-from hypothesis import given, settings
+from conftest import OUTSIDE, needs, tiny
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from video_files import frame_number, write_video
@@ -30,9 +30,9 @@ from msta.errors import ConfigError, DataError
 from msta.evaluation.evaluate import evaluate_on
 from msta.training.loop import train
 
-LISTS = SHARED / "reference" / "splits"
-LABELS = SHARED / "reference" / "labels"
-needs_lists = pytest.mark.skipif(not LISTS.exists(), reason="needs the published lists of ../shared, or of MSTA_SHARED")
+LISTS = OUTSIDE / "reference" / "splits"
+LABELS = OUTSIDE / "reference" / "labels"
+needs_lists = needs("reference/splits", "reference/labels")
 
 
 @pytest.fixture(scope="session")
@@ -427,6 +427,7 @@ names = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=1,
 times = st.floats(0, 1e5, allow_subnormal=False)
 
 
+@example(classes=["{"], spans=[], suffix=".csv")
 @settings(max_examples=30, deadline=None)
 @given(
     classes=st.lists(names, min_size=1, max_size=4, unique_by=str.casefold),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import SHARED, tiny
+from conftest import OUTSIDE, needs, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +25,7 @@ from msta.errors import DataError
 from msta.notices import notice
 from msta.training.losses import consistency, distances, objective
 
-OFFICIAL = SHARED / "reference" / "official_descriptions"
+OFFICIAL = OUTSIDE / "reference" / "official_descriptions"
 
 
 @given(b=st.integers(1, 4), k=st.integers(1, 5), alpha=st.floats(0, 10))
@@ -214,7 +214,7 @@ def test_unreadable_files_are_named(tmp_path):
         load_descriptions(tmp_path / "bad.json", None, ["a"])
 
 
-@pytest.mark.skipif(not OFFICIAL.exists(), reason="the authors' files are not at ../shared/reference")
+@needs("reference/official_descriptions")
 def test_every_official_file_is_read(caplog):
     notice.cache_clear()
     files = sorted(OFFICIAL.glob("*.json"))

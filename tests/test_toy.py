@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
+from conftest import OUTSIDE, needs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from launch import run_msta
@@ -112,9 +112,9 @@ def test_no_text_is_unknown(text):
     assert as_read(text) == unicodedata.normalize("NFC", text).lower().strip()
 
 
-@pytest.mark.skipif(not (SHARED / "reference").exists(), reason="needs the official descriptions of ../shared")
+@needs("reference/official_descriptions")
 def test_the_official_descriptions_are_read_whole():
-    files = sorted((SHARED / "reference" / "official_descriptions").glob("*.json"))
+    files = sorted((OUTSIDE / "reference" / "official_descriptions").glob("*.json"))
     assert files
     for file in files[:4]:
         for sentences in json.loads(file.read_text()).values():

@@ -130,6 +130,16 @@ def _is_a_clip(row: Sequence[str]) -> bool:
     return not cell or os.path.splitext(cell)[1] != "" or "/" in cell or "\\" in cell or os.path.exists(cell)
 
 
+def _is_json(text: str) -> bool:
+    """Whether a cell holds a list or a record with something in it, as labelling tools export several labels."""
+    if not text.startswith(("{", "[")):
+        return False
+    try:
+        return bool(json.loads(text))
+    except ValueError:
+        return False
+
+
 def _csv_clip(
     files: _Files, line: int, row: dict[str, str], labels: dict[str, int], known: str, splits: _Splits
 ) -> Clip:
@@ -140,7 +150,7 @@ def _csv_clip(
     label = labels.get(text)
     if label is None and is_number(text):  # 0.0, as spreadsheets write 0
         label = labels.get(f"{float(text):g}")
-    if text.startswith(("{", "[{", '["')):
+    if _is_json(text):
         raise DataError(f"{where}: expected one label, got {in_short(text)!r}; a clip is of one class")
     if label is None:
         raise DataError(f"{where}: the label {in_short(text)!r} is not among the {known}")
