@@ -19,7 +19,7 @@ from msta.data.decode import read_frames
 from msta.errors import ConfigError, DataError
 from msta.inference import Windows
 from msta.inference import search as module
-from msta.inference.search import Index, index_key, query_embedding, read_index, update_index
+from msta.inference.search import INDEX, Index, index_file, index_key, query_embedding, read_index, update_index
 from msta.inference.windows import window_at
 
 WINDOWS = Windows(1.0, 0.5)
@@ -94,16 +94,31 @@ def test_what_was_read_is_kept_when_it_is_interrupted(folder, model, reads, monk
     assert reads == ["a.mp4", "b.mp4"]
 
 
-def test_another_model_or_other_windows_make_it_again(folder, model, reads, caplog):
+def test_another_model_or_other_windows_have_an_index_of_their_own(folder, model, reads):
     file = folder / "i.parquet"
     update_index(model, folder, file, WINDOWS)
     other = stir(msta.attach(msta.random_backbone(tiny()), msta.MSTAConfig(dim=8)), 0.1).eval()
     keys = {index_key(model, WINDOWS), index_key(model, Windows(1.0, 0.25)), index_key(other, WINDOWS)}
     assert len(keys) == 3
     assert read_index(file).key in keys
-    update_index(other, folder, file, WINDOWS)
-    assert len(reads) == 4
-    assert "made again" in caplog.text
+    with pytest.raises(DataError, match=r"i\.parquet: was made by another model .* name another --index"):
+        update_index(other, folder, file, WINDOWS)
+    assert len(reads) == 2
+    places = [index_file(m, folder, WINDOWS) for m in (model, other)]
+    assert places == [folder / INDEX] * 2  # the first that comes has it
+    update_index(model, folder, places[0], WINDOWS)
+    places = [index_file(m, folder, w) for m in (model, other) for w in (WINDOWS, Windows(1.0, 0.25))]
+    assert places[0] == folder / INDEX
+    assert len(set(places)) == 4
+    for m in (model, other, model, other):
+        update_index(m, folder, index_file(m, folder, WINDOWS), WINDOWS)
+    assert len(reads) == 6  # each model read each video once
+
+
+def test_an_empty_sentence_ranks_nothing(model):
+    for text in ("", "  "):
+        with pytest.raises(ConfigError, match="the sentence is empty"):
+            query_embedding(model, text)
 
 
 def test_errors_name_the_file(tmp_path, model):

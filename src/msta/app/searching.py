@@ -7,11 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from msta.adapters.model import AdaptedModel
 from msta.app.models import Models
 from msta.errors import MSTAError
 from msta.files import typed_path
-from msta.inference.search import INDEX, Moment, index_key, query_embedding, read_index, strips, update_index
+from msta.inference.search import Moment, index_file, query_embedding, strips, update_index
 from msta.inference.timeline import Windows
 
 
@@ -55,14 +54,6 @@ def search(
         raise MSTAError(
             f"{where}: cannot be written to, but the index goes there; msta search --index writes it elsewhere."
         )
-    index = update_index(model, where, _index_file(model, where, windows), windows, tell)
+    index = update_index(model, where, index_file(model, where, windows), windows, tell)
     moments = index.nearest(asked, top)
     return SearchResult(query, where, moments, list(strips(where, moments)), len(index.files), len(index.paths))
-
-
-def _index_file(model: AdaptedModel, folder: Path, windows: Windows) -> Path:
-    """The index of ``msta search`` if it fits, else one for this model and these windows, which the app may change."""
-    key, shared = index_key(model, windows), folder / INDEX
-    if shared.exists() and read_index(shared).key == key:
-        return shared
-    return folder / f".msta-index-{key[:12]}.parquet"

@@ -162,7 +162,7 @@ def search(
     backbone: Backbone = None,
     base: Base = None,
     index: Annotated[
-        Path | None, typer.Option(help="The index; made, or completed. Default: .msta-index.parquet in the folder.")
+        Path | None, typer.Option(help="The index; made, or completed. Default: in the folder, one per model.")
     ] = None,
     window: Annotated[str, typer.Option(help="How long a moment is.")] = "4s",
     stride: Annotated[str | None, typer.Option(help="From one to the next. Default: half.")] = None,
@@ -174,7 +174,7 @@ def search(
     from msta.files import check_writable
     from msta.inference.arguments import parse_seconds
     from msta.inference.output import clock
-    from msta.inference.search import INDEX, query_embedding, update_index, write_found
+    from msta.inference.search import index_file, query_embedding, update_index, write_found
     from msta.inference.timeline import Windows
 
     length = parse_seconds(window, "--window")
@@ -185,7 +185,7 @@ def search(
     asked = query_embedding(model, query)
     with console.status("reading the folder") as status:
         made = update_index(
-            model, folder, index or folder / INDEX, windows,
+            model, folder, index or index_file(model, folder, windows), windows,
             lambda number, count, path: status.update(one_line(f"indexing {number} of {count}: {path}")),
         )  # fmt: skip
     found = made.nearest(asked, top)

@@ -11,7 +11,7 @@ import numpy as np
 
 from msta.errors import DataError
 from msta.evaluation.metrics import Array, fit_temperature, scaled
-from msta.evaluation.predictions import read_predictions
+from msta.evaluation.predictions import Predictions, read_predictions
 
 KEEP = 0.95
 """Share of the validation clips that the threshold lets pass."""
@@ -21,16 +21,24 @@ def calibrated(validation: Path) -> dict[str, float | None]:
     """What goes into an adapter's metrics.json, chosen on the predictions in a file; None without the file.
 
     Returns:
-        "temperature" (Guo et al. 2017), which makes the probabilities of its classes as high as they are right, and
-        "unknown_below", the probability, at that temperature, which 95 % of the clips reach. Few clips, of which none
-        may be wrong, prove little: the temperature is fitted as if of n clips one in n + 2 were wrong (Laplace).
+        "temperature", see :func:`temperature_of`, and "unknown_below", the probability, at that temperature, which
+        95 % of the clips reach.
     """
     if not validation.exists():
         return {"temperature": None, "unknown_below": None}
     found = read_predictions(validation)
-    temperature = fit_temperature(found.probabilities, found.labels, doubt=1 / (len(found.labels) + 2))
+    temperature = temperature_of(found)
     confidence = scaled(found.probabilities, temperature).max(1)
     return {"temperature": temperature, "unknown_below": choose_threshold(confidence)}
+
+
+def temperature_of(validation: Predictions) -> float:
+    """The temperature (Guo et al. 2017) that makes the probabilities of the classes as high as they are right.
+
+    Few clips, of which none may be wrong, prove little: the temperature is fitted as if of n clips one in n + 2 were
+    wrong (Laplace).
+    """
+    return fit_temperature(validation.probabilities, validation.labels, doubt=1 / (len(validation.labels) + 2))
 
 
 def choose_threshold(known: Array) -> float:

@@ -82,7 +82,9 @@ def index_key(model: AdaptedModel, windows: Windows) -> str:
 
 @torch.no_grad()
 def query_embedding(model: AdaptedModel, text: str) -> NDArray[np.float32]:
-    """A sentence -> [D], of length 1. Raises ConfigError if the method does not use text."""
+    """A sentence -> [D], of length 1. Raises ConfigError if it is empty, or the method does not use text."""
+    if not text.strip():
+        raise ConfigError("search: the sentence is empty; say what to look for")
     if model.config.closed_set:
         raise ConfigError(f"{model.config.name} reads no words; search with another method's adapter, or without one")
     ids = model.tokenize([text]).to(model.backbone.logit_scale.device)
@@ -90,6 +92,14 @@ def query_embedding(model: AdaptedModel, text: str) -> NDArray[np.float32]:
 
 
 # ---------------------------------------------------------------- the index
+
+
+def index_file(model: AdaptedModel, folder: Path, windows: Windows) -> Path:
+    """The folder's index of this model and these windows: the first one made has the plain name, others their key."""
+    key, plain = index_key(model, windows), folder / INDEX
+    if not plain.exists() or read_index(plain).key == key:
+        return plain
+    return folder / f".msta-index-{key[:12]}.parquet"
 
 
 def update_index(
@@ -105,7 +115,7 @@ def update_index(
     index keeps what was read. A video or a sub-folder that cannot be read is reported and left out.
 
     Raises:
-        DataError: there are no videos, or the index cannot be read.
+        DataError: there are no videos, or the index cannot be read, or is of another model or other windows.
         MSTAError: the index cannot be written.
     """
     if not folder.is_dir():
@@ -121,8 +131,7 @@ def update_index(
     key = index_key(model, windows)
     index = read_index(file) if file.exists() else None
     if index is not None and index.key != key:
-        notice(f"{file}: was made by another model or with other windows, so it is made again")
-        index = None
+        raise DataError(f"{file}: was made by another model or with other windows; name another --index, or remove it")
     width = model.backbone.architecture.embed_dim
     index = _without_outdated(index or _empty(key, width), current)
     index.closed = closed

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from msta.errors import DataError, MSTAError
-from msta.evaluation.calibration import choose_threshold, rejection
+from msta.evaluation.calibration import choose_threshold, rejection, temperature_of
 from msta.evaluation.intervals import Answers, interval, paired_test
-from msta.evaluation.metrics import accuracy, calibration, fit_temperature, harmonic_mean, scaled
+from msta.evaluation.metrics import accuracy, calibration, harmonic_mean, scaled
 from msta.evaluation.predictions import Predictions, read_predictions
 from msta.files import read_json
 from msta.studies.protocols import FROZEN
@@ -49,8 +49,8 @@ class Run:
 
     @cached_property
     def temperature(self) -> float | None:
-        """Fitted on the validation clips."""
-        return fit_temperature(self.validation.probabilities, self.validation.labels) if self.validation else None
+        """Fitted on the validation clips, as in a training's own metrics."""
+        return temperature_of(self.validation) if self.validation else None
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
