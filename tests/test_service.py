@@ -531,9 +531,21 @@ def test_what_is_no_http(process):
     assert ask(process.port, "GET", "/healthz")[0] == 200
 
 
-@pytest.mark.parametrize("path", ["/docs", "/openapi.json"])
-def test_the_document_is_there(client, path):
-    assert client.get(path).status_code == 200
+def test_a_run_is_served_as_its_adapter_and_none_is_said(folder, backbone, tmp_path):
+    name = sorted(p.name for p in (folder / "adapters").iterdir() if (p / "adapter_config.json").exists())[0]
+    shutil.copytree(folder / "adapters" / name, tmp_path / "runs" / "first" / "adapter")
+    (tmp_path / "runs" / "no_adapter").mkdir()
+    with TestClient(create_app(backbone, tmp_path / "runs")) as served:
+        assert [each["name"] for each in served.get("/v1/adapters").json()] == ["first"]
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json"])
+def test_the_document_is_there_and_needs_nothing_from_elsewhere(client, path):
+    answer = client.get(path)
+    assert answer.status_code == 200
+    assert "/v1/classify" in answer.text
+    assert "adapter" in answer.text
+    assert not re.search(r"(src|href)=[^>]*//|<script|url\(", answer.text)
 
 
 VIDEOS = """

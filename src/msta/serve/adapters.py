@@ -23,7 +23,8 @@ class Adapters:
 
     Args:
         shared: the backbone to load the adapters onto.
-        folder: has one sub-folder per adapter. Sub-folders may come and go while the service runs.
+        folder: has one sub-folder per adapter, or per run of ``msta train``, whose adapter it then is. Sub-folders may
+            come and go while the service runs.
         memory: bytes that all loaded adapters may take together. The last one used is always kept.
     """
 
@@ -35,7 +36,7 @@ class Adapters:
 
     def names(self) -> list[str]:
         """All adapters, loaded or not."""
-        return sorted(path.parent.name for path in self.folder.glob(f"*/{CONFIG}") if self._usable(path.parent.name))
+        return sorted(path.name for path in self.folder.iterdir() if self._place(path.name) is not None)
 
     def loaded(self, name: str) -> tuple[LoadedAdapter, int] | None:
         """A loaded adapter and its bytes, or None. This does not count as use."""
@@ -54,7 +55,7 @@ class Adapters:
         Raises Refusal if there is no such adapter (404), or it cannot be loaded onto this backbone (409).
         """
         if name not in self._loaded:
-            if not self._usable(name):
+            if self._place(name) is None:
                 raise Refusal(404, f"adapter: no {name[:100]!r}; GET /v1/adapters lists them")
             async with self._loading.setdefault(name, asyncio.Lock()):
                 if name not in self._loaded:
@@ -69,7 +70,7 @@ class Adapters:
 
     async def _load(self, name: str) -> tuple[LoadedAdapter, int]:
         try:
-            adapter = await asyncio.to_thread(self.shared.load, self.folder / name)
+            adapter = await asyncio.to_thread(self.shared.load, self._place(name) or self.folder / name)
         except MSTAError as error:
             reason = str(error).replace(f"{self.folder}/", "")  # callers need not know the folder
             raise Refusal(409, f"adapter: {reason}") from None
@@ -80,8 +81,11 @@ class Adapters:
             self._loaded.popitem(last=False)
             self.evictions += 1
 
-    def _usable(self, name: str) -> bool:
+    def _place(self, name: str) -> Path | None:
+        """Where the adapter is; None if there is none of that name inside the folder."""
         if not _NAME.fullmatch(name):
-            return False
-        inside = (self.folder / name).resolve().is_relative_to(self.folder)
-        return inside and (self.folder / name / CONFIG).is_file()
+            return None
+        for place in (self.folder / name, self.folder / name / "adapter"):
+            if place.resolve().is_relative_to(self.folder) and (place / CONFIG).is_file():
+                return place
+        return None

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from fastapi import APIRouter, Depends, FastAPI, File, Form, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 
@@ -32,6 +32,7 @@ from msta.serve.batching import Answer, Batcher
 from msta.serve.gate import Gate
 from msta.serve.limits import Limits, Refusal, path_under, refuse_archives
 from msta.serve.metrics import Metrics
+from msta.serve.page import page
 from msta.serve.workers import Workers
 
 _log = logging.getLogger("msta.serve")
@@ -147,9 +148,7 @@ def create_app(
             await service.batcher.stop()
             await service.workers.stop()
 
-    app = FastAPI(
-        title="msta", version=__version__, lifespan=lifespan, redoc_url=None, swagger_ui_oauth2_redirect_url=None
-    )
+    app = FastAPI(title="msta", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
     app.add_middleware(Gate, limits=limits, keys=tuple(keys))
     app.middleware("http")(_count)
@@ -157,6 +156,8 @@ def create_app(
     app.add_exception_handler(Exception, _unexpected_error)
     app.include_router(_router)
     app.include_router(_public)
+    for path in ("/", "/docs"):
+        app.add_api_route(path, lambda: HTMLResponse(page(app.openapi())), include_in_schema=False)
     _document(app)
     return app
 

@@ -13,6 +13,7 @@ import uvicorn
 from msta.backbone.dual_encoder import DualEncoder
 from msta.errors import ConfigError, MSTAError
 from msta.inference.serving import is_loopback, listen
+from msta.notices import notice
 from msta.serve.app import create_app
 from msta.serve.gate import HEADER_BYTES
 from msta.serve.limits import Limits
@@ -78,6 +79,11 @@ def serve(
         raise ConfigError(f"--host {host}: others can reach it; give --keys, or --allow-anyone")
     workers = workers or max(1, (os.cpu_count() or 2) - 1)
     app = create_app(backbone, adapters, limits=limits, root=root, keys=keys, workers=workers)
+    if not app.state.service.adapters.names():
+        notice(
+            f"--adapters: no adapter is in {adapters} yet; until a sub-folder has one (a run of msta train will do), "
+            "the service can only embed"
+        )
     listening = listen(host, port)
     print(f"Serving on http://{host}:{listening.getsockname()[1]} (documentation: /docs)", file=sys.stderr, flush=True)
     config = uvicorn.Config(
