@@ -27,7 +27,7 @@ from msta.adapters.model import AdaptedModel
 from msta.config import make_config, read_config
 from msta.data.catalog import Clip
 from msta.data.clips import ClipDataset, ClipFormat, Failures, make_loader
-from msta.errors import CheckpointError, Interrupted, MSTAError
+from msta.errors import CheckpointError, ConfigError, Interrupted, MSTAError
 from msta.training import loop as loop_module
 from msta.training import state as state_module
 from msta.training import step as step_module
@@ -292,6 +292,13 @@ def test_without_memory_the_run_says_what_to_lower_or_lowers_it(clips, backbone,
     assert losses(tmp_path / "auto") == pytest.approx(losses(whole), abs=1e-5)
     progress = read_progress(tmp_path / "auto" / "checkpoints")[1]
     assert (progress.batch_size, progress.step_clips) == (1, 4)
+
+
+def test_a_finished_run_is_not_taken_for_one_with_other_settings(clips, backbone, tmp_path):
+    first = train(config(clips, backbone), tmp_path / "run", QUIET, or_resume=True)
+    assert train(config(clips, backbone), tmp_path / "run", QUIET, or_resume=True)["top1"] == first["top1"]
+    with pytest.raises(ConfigError, match="its run has other settings"):
+        train(config(clips, backbone, "train.epochs=1"), tmp_path / "run", QUIET, or_resume=True)
 
 
 def test_a_step_that_lacked_memory_holds_nothing_when_it_is_tried_again(clips, backbone, tmp_path, monkeypatch):

@@ -190,7 +190,7 @@ def _document(app: FastAPI) -> None:
     An empty field counts as missing, because browsers send it for empty forms.
     """
     file = {"type": "string", "format": "binary", "description": "A video."}
-    path = {"type": "string", "maxLength": 1000, "description": "Of a video under the service's --root."}
+    path = {"type": "string", "maxLength": 1000, "description": "The path of a video under the service's --root."}
     adapter = {"type": "string", "maxLength": 100, "description": "Its name."}
     top = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 5, "description": "Classes to answer with."}
     paths = app.openapi()["paths"]

@@ -12,7 +12,8 @@ _TEMPLATE = """<!doctype html>
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 h2 { margin: 2rem 0 .2rem; font-size: 1.05rem } code, pre { font-family: ui-monospace, monospace; font-size: .9rem }
-pre { background: #f3f5f7; padding: .6rem; overflow-x: auto } td { padding: .1rem .8rem .1rem 0; vertical-align: top }
+pre { background: #f3f5f7; padding: .6rem; white-space: pre-wrap }
+td { padding: .1rem .8rem .1rem 0; vertical-align: top }
 </style>
 <h1>{{ info.title }} {{ info.version }}</h1>
 <p>Which action does a video show? An example, if the service has an API key and an adapter called gestures:</p>

@@ -26,6 +26,7 @@ from msta.training.prepare import prepared
 from msta.training.processes import Processes
 from msta.training.report import print_result
 from msta.training.run import Run
+from msta.training.run_folder import check_same_settings
 from msta.training.saving import save, save_and_stop, stop_if_asked
 from msta.training.step import OutOfMemory, StepResult
 from msta.training.trackers import tracker_names
@@ -66,6 +67,8 @@ def train(
     if or_resume:  # the main process looks: another one might see the folder that it has just made
         resume = processes.any_rank(processes.main and (out / "config.yaml").exists())
     if resume and processes.any_rank(processes.main and (out / "metrics.json").exists()):
+        if or_resume:
+            check_same_settings(out, config)
         console.print(f"{out} is finished already.")
         return read_json(out / "metrics.json", MSTAError)
 
