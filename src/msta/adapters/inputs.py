@@ -30,7 +30,7 @@ def clip_format(model: AdaptedModel) -> ClipFormat:
 
 def views_of(batch: dict[str, Any], model: AdaptedModel, device: torch.device) -> list[Tensor | Tokens] | None:
     """A loader's batch as ``model.encode_video`` takes it, view by view; None if none of its files could be read."""
-    if (tokens := on_device(batch, "tokens", device)) is not None:  # [B, views, parts, sequences a clip, s, d]
+    if (tokens := on_device(batch, "tokens", device)) is not None:  # [B, views, parts, sequences per clip, s, d]
         frames = clip_format(model).frames
         return [unpack_tokens(model.backbone.video, view, frames) for view in tokens.unbind(1)]
     if (video := on_device(batch, "video", device)) is None:

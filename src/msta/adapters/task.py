@@ -18,8 +18,8 @@ class Task:
     Attributes:
         classes: names as text.
         template: the prompt, or several, whose embeddings are averaged.
-        frames: frames a clip it was trained with; None: as many as the backbone was.
-        size: pixels a side it was trained with; None: as the backbone was.
+        frames: frames per clip it was trained with; None: as many as the backbone was.
+        size: pixels per side it was trained with; None: as the backbone was.
         fit: "crop" or "squash", how it was shown frames that are no squares; None: as the backbone was.
         descriptions: where the anchors of the consistency term came from; None if it was off.
     """
@@ -43,7 +43,7 @@ def prompts(classes: Sequence[str], template: str | Sequence[str] = DEFAULT_TEMP
 
 
 def per_class(text: Tensor, classes: int) -> Tensor:
-    """Embeddings of :func:`prompts` -> one a class.
+    """Embeddings of :func:`prompts` -> one per class.
 
     With several templates: the mean of their embeddings, each scaled to length 1 before (CLIP's prompt ensemble).
 

@@ -71,7 +71,7 @@ class Catalog:
         return any(clip.split for clip in self.clips)
 
     def counts(self, split: str | None = None) -> list[int]:
-        """Clips a class, of all splits or of one."""
+        """Clips per class, of all splits or of one."""
         counter = Counter(clip.label for clip in self.clips if split in (None, clip.split))
         return [counter[i] for i in range(len(self.classes))]
 

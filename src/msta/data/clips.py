@@ -176,7 +176,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         augmentation: for training; None gives test views.
         views: test views.
         seed: of the order and the augmentation.
-        repeat: augmented views a clip; epoch e shows view e mod ``repeat``. None: a new one every epoch.
+        repeat: augmented views per clip; epoch e shows view e mod ``repeat``. None: a new one every epoch.
         keep: (n, N): a training clip comes with n of its N patches, drawn at random, to go on with. None: with all.
 
     Attributes:

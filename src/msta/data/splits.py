@@ -37,7 +37,7 @@ def make_split(catalog: Catalog, *, shots: int | None, val_fraction: float, test
     Splits that the data brings are kept: ``val`` or ``test`` that it lacks are taken from its training clips. With
     ``shots`` K every class trains on K clips, the same first K of a seeded order, so that the 2-shot set lies inside
     the 4-shot set; of the clips left over a third validates and the rest tests. If the data has a test set, up to K of
-    the left-over clips a class validate. Without ``shots`` the fractions decide. No clip validates if
+    the left-over clips per class validate. Without ``shots`` the fractions decide. No clip validates if
     ``val_fraction`` is 0. Time ranges of one video never lie on both sides of a division made here: those that would
     are left out of the validation or test clips, with a notice.
 
@@ -182,7 +182,7 @@ def base_novel(classes: Sequence[str], counts: Sequence[int] | None = None) -> t
 
     Args:
         classes: names, in catalog order. Base is their first half, as in CoOp (Zhou et al. 2022).
-        counts: training clips a class. Given, base is the half with more of them, as in ViFi-CLIP (Rasheed et al.
+        counts: training clips per class. Given, base is the half with more of them, as in ViFi-CLIP (Rasheed et al.
             2023), and both halves are ordered by them, the rarest first. So are the halves of HMDB-51 and UCF-101 that
             the authors use; those of Kinetics-400 and SSv2 come with lists of their own.
 

@@ -43,7 +43,7 @@ def anchors(
         sentences: by class name.
         classes: names, in the order of the anchors.
         batch: sentences encoded at a time.
-        average: "sentences" for an anchor a sentence instead: [K, most sentences, D], zero where a class has fewer.
+        average: "sentences" for an anchor per sentence instead: [K, most sentences, D], zero where a class has fewer.
         exact_reference: every sentence padded to the context length, in the order given.
         cache: a folder for embeddings that took long, None for none.
     """

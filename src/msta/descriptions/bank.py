@@ -1,8 +1,8 @@
 """DescriptionBank: for every class, sentences on what is seen (spatial) and on what happens (temporal), in one file.
 
-Read by the frozen text tower they become the anchors that the consistency term holds the adapted one to, see
-:mod:`msta.descriptions.anchors`. The file is JSON, a sentence a line; the authors' format, two files from class index
-to sentences, is read and written as well.
+The frozen text tower reads them, and their embeddings are the anchors that the consistency term holds the adapted text
+tower to, see :mod:`msta.descriptions.anchors`. The file is JSON with one sentence per line. The authors' format, two
+files from class index to sentences, is read and written as well.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class DescriptionBank:
             return None
         ((usual, _),) = Counter(numbers.values()).most_common(1)
         odd = [f"{name!r} has {count}" for name, count in numbers.items() if count != usual]
-        return f"{usual} sentences a class, but {', '.join(odd[:3])}{' …' if len(odd) > 3 else ''}"
+        return f"{usual} sentences per class, but {', '.join(odd[:3])}{' …' if len(odd) > 3 else ''}"
 
     def put(self, name: str, described: Described) -> DescriptionBank:
         """This bank with a class added or replaced."""

@@ -86,7 +86,7 @@ def check(
     Args:
         bank: with at least one sentence of one kind for each class.
         backbone: the frozen one.
-        prompts: one a class, in the bank's order.
+        prompts: one per class, in the bank's order.
         batch: sentences encoded at a time.
         cache: a folder for embeddings that took long, None for none. A training then finds them there.
 

@@ -108,7 +108,7 @@ def _write(out: Path, found: Check, result: dict[str, Any]) -> None:
 
 
 def _draw(found: Check, shown: Sequence[int]) -> bytes:
-    """A heat map a kind: anchors down, prompts across, of the shown classes."""
+    """One heat map per kind: anchors down, prompts across, of the shown classes."""
     side = 1.6 + 0.24 * len(shown)
     names = [_short(found.classes[label]) for label in shown]
     kinds = len(found.distances)

@@ -44,7 +44,7 @@ def evaluate_on(
         model: an adapter, or a backbone with "zero-shot" attached.
         data: see :func:`read_catalog`.
         split: "train", "val", "test" or "all"; None: "test" if the data has one, else all clips.
-        views: test views a video.
+        views: test views per video.
         new_classes: choose among the data's classes even if the adapter was trained for others.
         console: where progress is shown; None: nowhere.
         template: of the prompts, or several, whose embeddings are averaged; None: the adapter's.

@@ -49,7 +49,7 @@ def case(row: dict[str, Any]) -> str:
 
 
 def accuracy_by_shots(rows: Sequence[dict[str, Any]]) -> bytes:
-    """Top-1 against shots, a line a method, with intervals; what trains nothing is a level."""
+    """Top-1 against shots, one line per method, with intervals; what trains nothing is a level."""
     figure, (axes,) = blank(3.2)
     shots = sorted({row["shots"] for row in rows if row["shots"]})
     for colour, method in zip(_cycle(), dict.fromkeys(row["label"] for row in rows), strict=False):
@@ -64,7 +64,7 @@ def accuracy_by_shots(rows: Sequence[dict[str, Any]]) -> bytes:
             [shots.index(r["shots"]) for r in own], mean, error, color=colour, marker="o", capsize=3, label=method
         )
     axes.set_xticks(range(len(shots)), [str(s) for s in shots])
-    axes.set_xlabel("clips a class", fontsize=9)
+    axes.set_xlabel("clips per class", fontsize=9)
     axes.set_ylabel("top-1, %", fontsize=9)
     axes.legend(frameon=False, fontsize=9)
     return png(figure)

@@ -1,6 +1,6 @@
 """Every prediction, kept as Parquet, so that any table can be made again.
 
-A row a clip: its name, file and time range, its label, the five likeliest labels with their probabilities, the
+One row per clip: its name, file and time range, its label, the five likeliest labels with their probabilities, the
 probabilities of all classes and, if wanted, the embedding, all averaged over the test views; ``view`` is then null.
 With several views a row a view follows, without the long columns. The class names are in the file's metadata.
 """

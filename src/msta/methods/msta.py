@@ -218,8 +218,9 @@ class SpatioTemporalBottleneck(nn.Module):
         self.temporal_up = nn.Conv3d(dim, width, (kernel, 1, 1), padding=(kernel // 2, 0, 0), groups=dim)
 
     def forward(self, x: Tensor, projection: nn.Module, layout: VideoLayout) -> Tensor:
-        """x [b, s, d], layer-normed -> y [b, s, d]. Class tokens that exist once a frame are frames like any patch's; a
-        class token that all frames share takes SpatialUp alone.
+        """x [b, s, d], layer-normed -> y [b, s, d].
+
+        A class token per frame is treated like a patch. A class token that all frames share takes SpatialUp alone.
         """
         h = F.relu(projection(F.relu(self.down(x))))
         if layout.patches == 0 and layout.class_token == "shared":  # no frame to mix: the gradient is zero, not none

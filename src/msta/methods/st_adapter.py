@@ -101,7 +101,7 @@ class STAdapter(nn.Module):
             ValueError: taps along rows and columns, and patches that make no square.
         """
         tokens = layout.over_time(x)  # [b, t, m, d]
-        alone = tokens.shape[2] - layout.patches  # class tokens that exist once a frame: 0 or 1
+        alone = tokens.shape[2] - layout.patches  # class tokens that exist once per frame: 0 or 1
         z = self.down(tokens[:, :, alone:])
         rows, columns = self._grid(layout)
         z = z.unflatten(2, (rows, columns)).permute(0, 4, 1, 2, 3)  # [b, r, t, h, w]

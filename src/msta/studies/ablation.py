@@ -59,7 +59,7 @@ class Ablation(Study):
         data: ``[NAME=]PATH[?setting=value&…]``, see :func:`msta.studies.datasets.parse_datasets`.
         novel: train on the first half of the classes and measure the other half as well.
         axes: names out of :data:`AXES`; None: all that the data allow.
-        shots: training clips a class; None: all.
+        shots: training clips per class; None: all.
     """
 
     data: str
@@ -269,7 +269,7 @@ def _measured(result: dict[str, Any]) -> dict[str, str]:
 
 
 def _of(result: dict[str, Any], axis: str) -> dict[str, list[dict[str, Any]]]:
-    """Point -> its cells, a seed each."""
+    """Point -> its cells, one per seed."""
     points: dict[str, list[dict[str, Any]]] = {}
     for cell in result["cells"]:
         if cell["axis"] == axis:

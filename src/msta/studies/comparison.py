@@ -40,7 +40,7 @@ class Comparison(Study):
         data: ``[NAME=]PATH[?setting=value&…]`` each, see :func:`msta.studies.datasets.parse_datasets`.
         methods: names; zero-shot is added in front, since all are measured against it.
         cases: of :data:`CASES`.
-        shots: training clips a class.
+        shots: training clips per class.
         second: a data set all models are tested on as well: what they forget.
         trials: of the search, for each method; 0: none, each method's defaults.
         schedule: "equal": the preset's epochs for all; "own": each method's own, as its authors trained it, as far as

@@ -223,7 +223,7 @@ def notes(content: dict[str, Any]) -> list[str]:
     asked = content["asked"]
     to = reference(asked["methods"])
     said = [
-        f"Top-1 in percent, mean of the seeds {', '.join(map(str, asked['seeds']))}, {asked['shots']} clips a class; "
+        f"Top-1 in percent, mean of the seeds {', '.join(map(str, asked['seeds']))}, {asked['shots']} clips per class; "
         "95 %: bootstrap over clips of that mean.",
         f"“− {to}” is the difference to {to} in points; p is two-sided, paired on the same clips (of harmonic means by "
         "drawing clips anew).",

@@ -22,7 +22,7 @@ from msta.studies.published import PACKAGED, Published, read_published
 from msta.studies.results import Group, Results, Run
 
 MISTAKES, STRIP, FRAME = 6, 6, 96
-"""How many mistakes are shown, in how many frames of how many pixels a side."""
+"""How many mistakes are shown, in how many frames of how many pixels per side."""
 
 TITLES = {
     "zero-shot": "Zero-shot transfer",
@@ -210,7 +210,7 @@ def _section(
             shown.append((f"{name}{number}", caption))
 
     if results.protocol == "few-shot":
-        add("accuracy", "Top-1 by clips a class; 95 % intervals over clips", figures.accuracy_by_shots(own))
+        add("accuracy", "Top-1 by clips per class; 95 % intervals over clips", figures.accuracy_by_shots(own))
     else:
         add("accuracy", "Top-1; 95 % intervals over clips", figures.accuracy_bars(own))
     logs = {f"seed {run.seed}" + (f", part {run.part}" if run.part else ""): run.log() for run in runs}

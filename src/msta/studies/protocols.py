@@ -64,7 +64,7 @@ class Request(Study):
         source: the same, what zero-shot trains on.
         target: the same, what zero-shot (and base-to-novel, if the classes are halved already) is measured on.
         methods: names, the baseline first.
-        shots: training clips a class, None among them for all; without any, the protocol's own.
+        shots: training clips per class, None among them for all; without any, the protocol's own.
         adapter: a trained one, which zero-shot measures instead of training.
         second: data sets, of the same form, that finished models are measured on as well, among all of their classes:
             what training took from what the backbone knew. (Not for closed methods, which know no other classes.)
@@ -118,7 +118,7 @@ class Cell:
         folder: below OUT/runs.
         method: its name; an adapter's if one is given.
         dataset: with ``part``, what it trains on.
-        shots: training clips a class; None: all, or none at all.
+        shots: training clips per class; None: all, or none at all.
         seed: of split and training.
         config: of the run.
         trains: whether there is a run; else a model is measured as it is: ``adapter``, or the backbone.
@@ -157,7 +157,7 @@ class Cell:
 
 
 def few_shot(request: Request, out: Path) -> Iterator[Cell]:
-    """K clips a class, for several K. One split a seed: the test clips are the same for every K."""
+    """K clips per class, for several K. One split per seed: the test clips are the same for every K."""
     shots = request.shots or FEW_SHOT
     most = None if None in shots else max(k for k in shots if k)
     second = _tests(request.second, "second", out, "second")

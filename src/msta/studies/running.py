@@ -38,7 +38,7 @@ def run_protocol(
 
     Args:
         request: what is asked for.
-        out: data/ (the splits), runs/ (a folder a cell), protocol.json (what was asked for, and every cell).
+        out: data/ (the splits), runs/ (one folder per cell), protocol.json (what was asked for, and every cell).
         console: where the runs tell what they do.
         vary: makes of the protocol's cells those that run.
 

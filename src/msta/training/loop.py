@@ -83,6 +83,7 @@ def train(
             share_failures(run)
             validate(run)
             progress.epoch, progress.clips = progress.epoch + 1, 0
+            run.status.tell(epoch=progress.epoch)
             if progress.epoch == run.epochs or processes.any_rank(run.pace.due() and processes.main):
                 save(run)
 

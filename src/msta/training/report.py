@@ -62,7 +62,7 @@ def print_plan(
 
 
 def _prompt(template: str | tuple[str, ...]) -> str:
-    return f'"{template}"' if isinstance(template, str) else f'{len(template)} a class, "{template[0]}" and others'
+    return f'"{template}"' if isinstance(template, str) else f'{len(template)} per class, "{template[0]}" and others'
 
 
 def _consistency(settings: DescriptionSettings) -> str:
@@ -142,7 +142,7 @@ class Clock:
 
     @property
     def pace(self) -> float | None:
-        """Seconds a step, of late; the first step, which pays for warming up, is soon forgotten."""
+        """Seconds per step, lately; the first step, which pays for warming up, is soon forgotten."""
         if len(self.late) < 2:
             return None
         return (self.late[-1] - self.late[0]) / (len(self.late) - 1)
@@ -157,13 +157,13 @@ class Clock:
             memory = sum(p.memory_info().rss for p in (here, *here.children(recursive=True)))
         left = timedelta(seconds=round(pace * steps_left))
         return (
-            f"{pace:.2f} s a step: about {left} to go, plus validation; {memory / 2**30:.1f} GB of memory in use; "
+            f"{pace:.2f} s per step: about {left} to go, plus validation; {memory / 2**30:.1f} GB of memory in use; "
             f"stopping takes up to {pace + saving:.2g} s"
         )
 
 
 class RunLog:
-    """log.jsonl, a line a step and one a validation; the same figures for TensorBoard and Accelerate's trackers.
+    """log.jsonl, one line per step and one per validation; the same figures for TensorBoard and Accelerate's trackers.
 
     Args:
         out: the run's directory; None: nothing is written.

@@ -80,9 +80,8 @@ def describe(status: dict[str, Any]) -> list[str]:
     lines = [f"{status['run']}: {state}"]
     if status.get("steps"):
         share = 100 * status["step"] / status["steps"]
-        line = (
-            f"step {status['step']} of {status['steps']} ({share:.0f} %), epoch {status['epoch']} of {status['epochs']}"
-        )
+        line = f"step {status['step']} of {status['steps']} ({share:.0f} %)"
+        line += f", {status['epoch']} of {status['epochs']} epochs done"
         if status.get("clips_per_second"):
             line += f", {status['clips_per_second']:.3g} clips/s"
         if status["state"] == "running" and status.get("seconds_left") is not None:

@@ -1,10 +1,11 @@
 """One optimizer step, of a batch that may be cut into micro-batches and shared out over processes.
 
 The loss of a micro-batch is :func:`msta.training.losses.objective`, weighted by its share of the readable clips. The
-sum is the objective of the whole batch, however it is cut. The class prompts are encoded once a step: their embeddings
-are a leaf of every micro-batch's loss, collect its gradient, and hand it down the text tower at the end. With many
-classes each process encodes some of them and the embeddings are gathered. All communication comes after the
-micro-batches, so that a process may compute its own again, or smaller ones, without the others noticing.
+sum is the objective of the whole batch, however it is cut. The class prompts are encoded once per step. Their
+embeddings are a leaf of every micro-batch's loss and collect its gradient; at the end of the step this gradient goes
+through the text tower. With many classes, each process encodes some of them and the embeddings are gathered. All
+communication comes after the micro-batches, so a process may compute its own again, or smaller ones, without the others
+noticing.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def choose_classes(catalog: Catalog, labels: Path | None) -> Catalog:
     """Only the classes that a CSV of ``id,name`` lists, in its order and spelling; all of them without one.
 
     Raises:
-        DataError: it names a class that the data have not.
+        DataError: it names a class that the data do not have.
     """
     if labels is None:
         return catalog
