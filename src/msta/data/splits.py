@@ -165,10 +165,10 @@ def _share(count: int, fraction: float) -> int:
 
 
 def restrict(catalog: Catalog, labels: Sequence[int]) -> Catalog:
-    """Only these classes, numbered anew in this order, and their clips, in the catalog's.
+    """Only these classes, renumbered in this order, and their clips, in the catalog's order.
 
     Raises:
-        DataError: a label twice, or one that the catalog has not.
+        DataError: a label occurs twice, or the catalog does not have it.
     """
     new = {label: i for i, label in enumerate(labels)}
     if len(new) < len(labels) or not new.keys() <= set(range(len(catalog.classes))):
@@ -202,7 +202,7 @@ def base_novel(classes: Sequence[str], counts: Sequence[int] | None = None) -> t
 
 
 def unseen(classes: Sequence[str], known: Sequence[str]) -> tuple[int, ...]:
-    """Labels of the classes that are not among ``known`` ones: those of Kinetics-600 that Kinetics-400 has not."""
+    """Labels of the classes that are not in ``known``, such as the classes of Kinetics-600 not in Kinetics-400."""
     names = {name.casefold() for name in known}
     return tuple(label for label, name in enumerate(classes) if name.casefold() not in names)
 
@@ -213,7 +213,7 @@ def class_sets(labels: Sequence[int], size: int, sets: int, seed: int) -> tuple[
     The published three (Chen and Huang 2021) are lists: read their CSVs as ``data.labels``.
 
     Raises:
-        DataError: there are not so many.
+        DataError: there are too few classes.
     """
     if not 1 <= size <= len(labels):
         raise DataError(f"class sets: {size} classes asked for, there are {len(labels)}")
