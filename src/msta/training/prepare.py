@@ -1,4 +1,4 @@
-"""Before the first step: everything that a run works with, made once."""
+"""Before the first step: everything that a run works with is made here, once."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from msta.notices import notice
 
 @dataclass(frozen=True)
 class Setup:
-    """What a config says, read. ``backbone`` is the frozen one, whose weights ``model`` shares."""
+    """The data, backbone and model of a config. ``backbone`` is frozen, and ``model`` shares its weights."""
 
     catalog: Catalog
     split: Split
@@ -37,9 +37,9 @@ class Setup:
 
 
 def set_up(config: RunConfig, step_clips: int) -> Setup:
-    """Read the data, load the backbone, attach the method, with ``train.seed`` for what it draws.
+    """Read the data, load the backbone, attach the method (its random start depends on ``train.seed``).
 
-    ``step_clips``: of a step, in all processes together.
+    ``step_clips``: clips of a step, in all processes together.
 
     Raises:
         MSTAError: wrong data, files or settings.
