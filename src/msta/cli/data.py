@@ -74,7 +74,8 @@ def index_(
         print_json(done)
         return
     hours = f"{done['seconds'] / 3600:.2f} h of video"
-    print(f"{done['clips']} clips of {done['classes']} classes in {done['files']} files, {hours}, in {out}")
+    classes = "1 class" if done["classes"] == 1 else f"{done['classes']} classes"
+    print(f"{done['clips']} clips of {classes} in {done['files']} files, {hours}, in {out}")
 
 
 @data_app.command(epilog="Example: msta data verify --data clips/ --out verified/")

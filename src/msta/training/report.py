@@ -46,9 +46,9 @@ def print_plan(
         ("trained", f"{trained:,} parameters ({100 * trained / total:.2f} %): {model.trains}"),
         ("clips", f"{len(split.train)} train, {len(split.val)} val, {len(split.test)} test; "
                   f"{len(catalog.classes)} classes of {catalog.source}"),
-        ("prompts", f"{_prompt(config.data.template)}, consistency with descriptions "
+        ("prompts", f"{_prompt(config.data.template)}, consistency term "
                     + (_consistency(config.descriptions) if consistent else "off")),
-        ("steps", f"{epochs} epochs x {steps} = {epochs * steps}, "
+        ("steps", f"{epochs} {'epoch' if epochs == 1 else 'epochs'} x {steps} = {epochs * steps}, "
                   f"{step_clips} clips each, {config.train.precision}"
                   + (f", shared by {processes} processes" if processes > 1 else "")),
         ("cache", cached),
@@ -71,7 +71,7 @@ def _consistency(settings: DescriptionSettings) -> str:
     if settings.alpha_warmup:
         words.append(f"rising for {settings.alpha_warmup:g} epochs")
     if settings.kinds != "both":
-        words.append(f"{settings.kinds} ones alone")
+        words.append(f"{settings.kinds} sentences only")
     if settings.distance != "cosine":
         words.append(settings.distance)
     if settings.average == "sentences":

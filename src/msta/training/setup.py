@@ -48,12 +48,17 @@ def set_up(config: RunConfig, step_clips: int) -> Setup:
     catalog = data.read()
     require_files(catalog)
     if len(catalog.classes) < 2:
-        raise DataError(f"{catalog.source}: one class alone, {catalog.classes[0]!r}: there is nothing to tell it from")
+        raise DataError(
+            f"{catalog.source}: there is only one class, {catalog.classes[0]!r}, and training needs two; if a table "
+            "or JSON file names the classes, give that file as the data"
+        )
     split = data.split(catalog)
     _require_readable(catalog, split)
     bank = config.descriptions.load(catalog.classes)
     if bank is None:
-        notice("No descriptions are given: the consistency term is off.")
+        notice(
+            "No descriptions are given (descriptions.bank=FILE; msta describe writes one): the consistency term is off."
+        )
     torch.manual_seed(settings.seed)
     backbone = load_backbone(config.backbone, base=config.base)
     patch = backbone.architecture.patch_size
