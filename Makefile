@@ -17,7 +17,7 @@ demo: .venv/.ready ## from nothing to an adapter, a prediction and a report; min
 app: .venv/.ready ## the web page, on http://127.0.0.1:7860
 	$(BIN)/msta app
 
-test: .venv/.ready ## the test suite, a process a core
+test: .venv/.ready ## the test suite, one process per core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: .venv/.ready ## the tests that take minutes

@@ -141,7 +141,7 @@ def test_every_official_file_goes_into_a_bank_and_comes_out_the_same(tmp_path, c
         again = tmp_path / file.name
         export_official(bank, *((again, None) if kind == "s" else (None, again)), csv_file)
         assert json.loads(again.read_text()) == json.loads(file.read_text())
-    assert "8_s_description_k400.json: 8 sentences a class" in caplog.text
+    assert "8_s_description_k400.json: 8 sentences per class" in caplog.text
 
 
 @needs_official

@@ -54,7 +54,7 @@ def test_bad_sentences_are_found_and_the_worst_comes_first(joint_backbone):
     assert ("hug", prompt("hug").upper(), "is there before, for 'push'") in whys
     cut = [why for name, sentence, why in whys if sentence == long and "cut" in why]
     assert re.fullmatch(r"cut: \d+ tokens, and the backbone reads 16", cut[0])
-    assert found.irregular == ["spatial: 2 sentences a class, but 'hug' has 3, 'swipe left' has 1"]
+    assert found.irregular == ["spatial: 2 sentences per class, but 'hug' has 3, 'swipe left' has 1"]
 
 
 def test_a_kind_that_only_some_classes_have_is_an_error(joint_backbone):

@@ -115,7 +115,7 @@ def test_a_class_is_astray_if_any_of_its_anchors_lies_nearer_to_another():
     assert mismatched([near, swapped], home) == {1: 2, 2: 1}
     between = F.normalize(torch.eye(3, 4) + torch.tensor([[0, 1.02, 0, 0]]), dim=-1)
     assert mismatched([between], home) == {}  # a little nearer to another
-    sentences = torch.stack((swapped, torch.zeros(3, 4)), dim=1)  # one a class, and places without any
+    sentences = torch.stack((swapped, torch.zeros(3, 4)), dim=1)  # one per class, and places without any
     assert mismatched([sentences], home) == {1: 2, 2: 1}
 
 
@@ -188,7 +188,7 @@ def test_an_odd_count_is_accepted_and_said(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "msta"):
         bank = load_descriptions(file, None, ["push", "hug", "kick"])
     assert len(bank.spatial["hug"]) == 1
-    assert "8 sentences a class, but 'hug' has 1" in caplog.text
+    assert "8 sentences per class, but 'hug' has 1" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -224,4 +224,4 @@ def test_every_official_file_is_read(caplog):
         classes = [f"class {i}" for i in range(len(content))]
         bank = load_descriptions(file, None, classes)
         assert [len(s) for s in bank.spatial.values()] == [len(content[str(i)]) for i in range(len(content))]
-    assert "8_s_description_k400.json: 8 sentences a class" in caplog.text
+    assert "8_s_description_k400.json: 8 sentences per class" in caplog.text

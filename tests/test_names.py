@@ -78,7 +78,7 @@ def test_labels_on_the_command_line_are_words(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("push", "one class alone"), ("push,", "empty"), ("a b,a_b", "read the same")]
+    ("text", "says"), [("push", "only one class"), ("push,", "empty"), ("a b,a_b", "read the same")]
 )
 def test_labels_that_cannot_be(text, says):
     with pytest.raises(MSTAError, match=says):

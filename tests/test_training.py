@@ -351,7 +351,7 @@ def test_the_plan_says_what_is_frozen_and_trained(clips, backbone, tmp_path):
     assert "blocks 1..3 of the video tower" in text
     assert "8 train, 2 val, 8 test; 2 classes" in text
     assert "3 epochs x 2 = 6" in text
-    assert "s a step: about 0:00:" in text
+    assert "s per step: about 0:00:" in text
     assert "GB of memory" in text
 
 

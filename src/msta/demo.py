@@ -48,7 +48,7 @@ def demo(out: Path, console: Console, *, seed: int = 0, shots: int = 8) -> dict[
         out: a folder that is not there yet.
         console: where it tells what it does.
         seed: of clips, splits and training.
-        shots: training clips a class.
+        shots: training clips per class.
 
     Returns:
         What is written to ``out``/results.json; the same for one seed. Accuracies in percent.
@@ -64,13 +64,17 @@ def demo(out: Path, console: Console, *, seed: int = 0, shots: int = 8) -> dict[
         console.print(f"\n[bold]{text}[/bold]", highlight=False, soft_wrap=True)
 
     refuse_existing(out)
-    step(f"1. Clips: {len(BASE + NOVEL)} kinds of motion, as you would have them: a folder a class, MP4 files in it")
+    step(
+        f"1. Clips: {len(BASE + NOVEL)} kinds of motion, as you would have them: one folder per class, MP4 files in it"
+    )
     with console.status("drawing"):
         with new_directory(out):
             pass
         write_dataset(out / "clips", sorted(BASE + NOVEL), CLIPS_PER_CLASS, seed=seed)
     data = Data(out, seed, shots)
-    say(f"{data.catalogs['all'].source}: {CLIPS_PER_CLASS} clips a class; {shots} train, some validate, the rest test")
+    say(
+        f"{data.catalogs['all'].source}: {CLIPS_PER_CLASS} clips per class; {shots} train, some validate, the rest test"
+    )
 
     step("2. Zero-shot: the backbone compares each clip with the classes' names; nothing is trained")
     toy = load_backbone(TOY)
@@ -78,7 +82,7 @@ def demo(out: Path, console: Console, *, seed: int = 0, shots: int = 8) -> dict[
     before = {name: data.measure(zero_shot, name, console) for name in ("all", "base", "novel")}
     say(f"right on {before['all']['top1']:.1f} % of {before['all']['clips']} test clips")
 
-    step(f"3. Few-shot: small adapters learn from {shots} clips a class; the backbone stays as it is")
+    step(f"3. Few-shot: small adapters learn from {shots} clips per class; the backbone stays as it is")
     few_shot = train(data.config("all"), out / "few-shot", console)
 
     step("4. Base to novel: trained on half of the classes, asked about the other half, which it was never shown")

@@ -39,7 +39,7 @@ class DataSettings(Section):
     - names: "words": class names are read as words (swipe_left as "swipe left"); "given": as they are written.
     - split_folders, fold, split_number, annotations, labels, train_list, val_list, test_list: where such a layout's
       parts are, see ``msta.data.layouts.options.Options``.
-    - shots: training clips a class; None for all.
+    - shots: training clips per class; None for all.
     - val_fraction, test_fraction: of the clips, where the data has no such split and no shots are set. With shots, a
       val_fraction of 0 keeps all left-over clips for testing.
     - seed: of the split, apart from the training's, so that several trainings can share one test set.
@@ -147,7 +147,7 @@ class DescriptionSettings(Section):
     - alpha_warmup: epochs in which it rises from 0, in a straight line.
     - distance: between a class's embedding and its anchor, both of length 1: 1 - cosine (the paper), or the sum over
       dimensions of absolute (l1) or squared (mse) differences. mse is twice the cosine's.
-    - average: of the sentences, for one anchor (the paper), or of the term, with an anchor a sentence.
+    - average: of the sentences, for one anchor (the paper), or of the term, with an anchor per sentence.
     """
 
     bank: TypedPath | None = None
@@ -195,7 +195,7 @@ class TrainSettings(Section):
     """The optimisation.
 
     - batch_size: clips that a process reads and computes at a time.
-    - accumulate: such batches a step. A step has batch_size * accumulate * processes clips,
+    - accumulate: such batches per step. A step has batch_size * accumulate * processes clips,
     - global_batch: or, if this is set, exactly so many, however many processes there are: each takes its share, in
       parts of batch_size. The same global batch gives the same run.
     - auto_batch: when memory runs out, go on with half the batch_size and the same global batch.
@@ -271,7 +271,7 @@ class CacheSettings(Section):
 
 
 class EvalSettings(Section):
-    """Test views a video: ``clips`` in time x ``crops`` in space.
+    """Test views per video: ``clips`` in time x ``crops`` in space.
 
     - keep: what is kept of every validation and test clip in RUN/predictions: nothing, its predictions, or also its
       embedding.

@@ -1,1 +1,1 @@
-"""What every adapted model is: its interface, its task, its scores, and how it is saved and shared."""
+"""What all adapted models share: their interface, task and scores, and how they are saved and shared."""

@@ -37,14 +37,14 @@ class Artefact:
 
     Attributes:
         method: name of the method.
-        label: the same with what decides its size, see :class:`AdaptedModel`.
+        label: the method and its size, see :class:`AdaptedModel`.
         settings: of the method's config.
         backbone: "source", "fingerprint" and perhaps "base" of the frozen backbone.
-        state: what trained, by name, on the CPU.
+        state: the trained tensors, by name, on the CPU.
         trained: number of trained parameters.
         total: number of all parameters, the backbone's included.
         task: classes and template; None if it was not trained for any.
-        temperature: of the metrics; 1 if none was fitted.
+        temperature: from the metrics; 1 if none was fitted.
     """
 
     method: str
@@ -87,7 +87,7 @@ class Artefact:
         """Read a directory.
 
         Raises:
-            CheckpointError: no adapter, or damaged; the message names the file.
+            CheckpointError: there is no adapter, or it is damaged; the message names the file.
         """
         folder = Path(directory)
         if not (folder / CONFIG).exists():

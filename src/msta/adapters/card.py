@@ -1,4 +1,4 @@
-"""The model card of an adapter: what a reader of its page on the Hub wants to know."""
+"""The model card of an adapter, for its page on the Hub."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def model_card(artefact: Artefact, metrics: dict[str, Any], where: str = "THIS_D
     """README.md.
 
     Args:
-        artefact: what is described.
-        metrics: what was measured.
+        artefact: the adapter.
+        metrics: its measured figures.
         where: its directory or Hub id, for the lines on how to use it.
     """
     source, fingerprint = artefact.backbone["source"], artefact.backbone["fingerprint"][:12]
@@ -59,7 +59,7 @@ def model_card(artefact: Artefact, metrics: dict[str, Any], where: str = "THIS_D
 
 
 def licence_of(source: str) -> str:
-    """What a backbone's source is known to say of its licence."""
+    """The licence that a backbone's source is known to state."""
     for start, licence in _LICENCES.items():
         if source == start or (start.endswith("/") and source.startswith(start) and HUB_ID.fullmatch(source)):
             return licence

@@ -1,4 +1,4 @@
-"""Adapters on the Hugging Face Hub: safetensors and JSON, nothing that runs."""
+"""Adapters on the Hugging Face Hub: safetensors and JSON, no code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def adapter_folder(name: str | os.PathLike[str], revision: str | None = None) ->
         revision: a branch, tag or commit there.
 
     Raises:
-        CheckpointError: neither, or the Hub does not give it.
+        CheckpointError: there is no such directory, and the Hub does not give one.
     """
     folder = Path(name)
     if folder.exists() or not HUB_ID.fullmatch(os.fspath(name)):
@@ -49,9 +49,9 @@ def push_adapter(
 
     Args:
         directory: what :meth:`AdaptedModel.save` wrote.
-        repo_id: ``owner/name``; made if it is not there.
+        repo_id: ``owner/name``; made if it does not exist.
         private: whether it is made private.
-        revision: a branch that is there; None: the main one.
+        revision: an existing branch; None: the main one.
         token: None: the one ``hf auth login`` keeps, or HF_TOKEN.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a model is shown: the format of its clips, and a loader's batch as its video tower takes it."""
+"""The inputs of a model: the format of its clips, and a loader's batch in the form that its video tower takes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from msta.data.clips import ClipFormat, on_device
 
 
 def backbone_format(backbone: DualEncoder) -> ClipFormat:
-    """What the backbone was trained with: frames, size, pixel statistics and fit."""
+    """The format that the backbone was trained with: frames, size, pixel statistics and fit."""
     a = backbone.architecture
     return ClipFormat(a.frames, a.image_size, a.pixel_mean, a.pixel_std, a.fit)
 
 
 def clip_format(model: AdaptedModel) -> ClipFormat:
-    """What the model wants to see: frames, size and fit of its task, else of its backbone."""
+    """The format that the model takes: frames, size and fit of its task, or else of its backbone."""
     task, usual = model.task, backbone_format(model.backbone)
     if task is None:
         return usual
@@ -29,8 +29,8 @@ def clip_format(model: AdaptedModel) -> ClipFormat:
 
 
 def views_of(batch: dict[str, Any], model: AdaptedModel, device: torch.device) -> list[Tensor | Tokens] | None:
-    """A loader's batch as ``model.encode_video`` takes it, view by view; None if none of its files could be read."""
-    if (tokens := on_device(batch, "tokens", device)) is not None:  # [B, views, parts, sequences a clip, s, d]
+    """A loader's batch, view by view, in the form that ``model.encode_video`` takes; None if no file could be read."""
+    if (tokens := on_device(batch, "tokens", device)) is not None:  # [B, views, parts, sequences per clip, s, d]
         frames = clip_format(model).frames
         return [unpack_tokens(model.backbone.video, view, frames) for view in tokens.unbind(1)]
     if (video := on_device(batch, "video", device)) is None:

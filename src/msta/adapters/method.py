@@ -1,4 +1,4 @@
-"""What every method is: a config that says how to adapt a backbone, and does it."""
+"""The interface of a method: a config with the settings, whose ``attach`` adapts a backbone."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class MethodConfig(BaseModel, ABC):
     """The settings of one way to adapt a backbone. Subclasses add fields and build the model.
 
-    - closed_set: it scores the classes it was trained on and no others, because its scores do not come from names.
-    - default_overrides: settings of a run (dotted name -> value) that replace the preset's, which are MSTA's.
-    - paper_overrides: its authors' schedule, in the same form, as far as these settings can express it.
+    - closed_set: whether it can only score the classes it was trained on, because its scores do not come from names.
+    - default_overrides: settings of a run (dotted name -> value) that replace those of the preset, which suit MSTA.
+    - paper_overrides: its authors' schedule in the same form, as far as settings can express it.
     - search_space: settings worth tuning, each with its lowest and highest value; both are sampled log-uniformly.
     """
 
@@ -33,16 +33,16 @@ class MethodConfig(BaseModel, ABC):
 
     @property
     def needs_grid(self) -> bool:
-        """Whether it must know which patches are neighbours, so that none may be dropped."""
+        """Whether it must know which patches are neighbours. Then no patches may be dropped."""
         return False
 
     def check_state(self, state: Mapping[str, Tensor]) -> None:
-        """Refuse saved weights that fit by name but were made for another function; most methods have none such.
+        """Refuse saved weights whose names fit but which were trained for another function. Few methods need this.
 
         Raises:
-            CheckpointError: why, and what to do; the caller puts the file's name before it.
+            CheckpointError: the message says why, and what to do. The caller puts the file's name before it.
         """
 
     @abstractmethod
     def attach(self, backbone: DualEncoder) -> AdaptedModel:
-        """Build the adapted model. ``backbone`` itself stays frozen and as it was."""
+        """Build the adapted model. ``backbone`` itself stays frozen and unchanged: change a view of it."""

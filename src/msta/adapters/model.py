@@ -1,4 +1,4 @@
-"""AdaptedModel: a backbone with something trainable in it."""
+"""AdaptedModel: a backbone with trainable parts."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from msta.errors import ConfigError
 
 
 class AdaptedModel(nn.Module):
-    """A backbone with something trainable in it.
+    """A backbone with trainable parts.
 
     Attributes:
-        adapter: all that trains and is saved, and nothing else.
+        adapter: everything that trains and is saved, and nothing else.
         backbone: the dual encoder the adapter acts in. It shares the frozen weights with the one it was made from.
         config: the method's settings.
         origin: source, fingerprint and, if it had one, base of the backbone it was made from.
         trains: what trains, in words.
-        label: the method's name and, for MSTA, what decides its size, for tables and legends.
-        frozen: what does not, in words.
+        label: for tables and legends: the method's name and, for MSTA, its size.
+        frozen: what does not train, in words.
         support_views: how many augmented views of each training clip the method wants as support features.
-        task: classes and template, once trained.
-        temperature: that makes the probabilities of its classes as high as they are right, fitted on validation clips.
-        metrics: what was measured when it was saved.
-        exact_reference: compute everything, every time, as it is written in the papers: the oracle that the shortcuts
-            of :mod:`msta.backbone.prefix`, of blocks and of adapters are tested against.
+        task: classes and template; None before training.
+        temperature: fitted on validation clips, so that the probabilities match the share of right answers.
+        metrics: the figures measured when it was saved.
+        exact_reference: compute everything, every time, as the papers write it. The shortcuts of
+            :mod:`msta.backbone.prefix`, of blocks and of adapters are tested against this.
     """
 
     def __init__(
@@ -84,10 +84,12 @@ class AdaptedModel(nn.Module):
             return self.backbone.text(token_ids)
 
     def video_prefix(self, video: Tensor, kept: Tensor | None = None) -> Tokens:
-        """The frozen part of :meth:`encode_video`, which is the same whatever was trained. ``kept``: see there.
+        """The frozen part of :meth:`encode_video`, which training does not change.
+
+        ``kept``: see :func:`msta.backbone.prefix.video_prefix`.
 
         Raises:
-            ConfigError: patches are dropped that are needed, see :meth:`check_dropping`.
+            ConfigError: patches may not be dropped, see :meth:`check_dropping`.
         """
         if kept is not None:
             self.check_dropping()
@@ -104,26 +106,26 @@ class AdaptedModel(nn.Module):
             raise ConfigError(f"train.keep_tokens: {who} needs the grid of patches whole; set it to 1")
 
     def text_prefix(self, token_ids: Tensor) -> Tokens:
-        """The frozen part of :meth:`encode_text`, which is the same whatever was trained."""
+        """The frozen part of :meth:`encode_text`, which training does not change."""
         return text_prefix(self.backbone.text, token_ids)
 
     def prepare_prompts(self, token_ids: Tensor) -> Tensor | Tokens:
-        """int64 [K, L] in the form that costs least to encode in every step of a training.
+        """int64 [K, L] -> the form that is cheapest to encode in every training step.
 
-        That is the prefix's output, where there is a prefix: nothing trains before it, and shortcuts are allowed.
+        This is the prefix's output, if there is a prefix and shortcuts are allowed.
         """
         if self.exact_reference or prefix_length(self.backbone.text) is None:
             return token_ids
         return self.text_prefix(token_ids)
 
     def cast_frozen(self, dtype: torch.dtype) -> None:
-        """Keep the frozen layers in the dtype that autocast would turn them into, time and again, in every step."""
+        """Cast the frozen layers once to the dtype that autocast would otherwise cast them to in every step."""
         for module in self.backbone.modules():
             if isinstance(module, (nn.Linear, nn.Conv2d)) and not any(p.requires_grad for p in module.parameters()):
                 module.to(dtype)
 
     def forward(self, video: Tensor | Tokens, token_ids: Tensor | Tokens) -> tuple[Tensor, Tensor]:
-        """Both encodings at once: one call for wrappers (mixed precision, many devices) that act on ``forward``."""
+        """Both encodings in one call, for wrappers (mixed precision, several devices) that act on ``forward``."""
         return self.encode_video(video), self.encode_text(token_ids)
 
     def logits(self, video: Tensor, text: Tensor) -> Tensor:
@@ -131,10 +133,10 @@ class AdaptedModel(nn.Module):
         return class_logits(video, text, self.backbone.logit_scale)
 
     def prepare(self, classes: int, clips: int) -> None:
-        """Told once, before training, how many classes and training clips there are: some methods are as large."""
+        """Called once, before training, with the numbers of classes and training clips, on which some sizes depend."""
 
     def add_support(self, embeddings: Tensor, labels: Tensor) -> None:
-        """Shown once, before training, if ``support_views``: the training clips.
+        """Called once, before training, with the training clips' embeddings, if ``support_views`` is not 0.
 
         Args:
             embeddings: [N, D], each the mean over ``support_views`` views.
@@ -145,14 +147,14 @@ class AdaptedModel(nn.Module):
         """Raise unless the model can choose among ``classes``, in this order.
 
         Raises:
-            ConfigError: a method whose scores do not come from names is asked for other classes than its own.
+            ConfigError: the method is closed-set, and the classes are not its own.
         """
         if self.config.closed_set and (self.task is None or tuple(classes) != self.task.classes):
             own = "it was trained for none" if self.task is None else f"these are not its {len(self.task.classes)}"
             raise ConfigError(f"{self.config.name} chooses among the classes it was trained on alone, and {own}")
 
     def temperature_for(self, classes: Sequence[str]) -> float:
-        """The fitted one for the classes it was fitted on, in any order; 1 for others, of which nothing is known."""
+        """The fitted temperature for the classes it was fitted on, in any order; 1 for other classes."""
         return self.temperature if self.task and set(classes) == set(self.task.classes) else 1.0
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
@@ -164,7 +166,7 @@ class AdaptedModel(nn.Module):
         return [p for p in self.adapter.parameters() if p.requires_grad]
 
     def num_trainable(self) -> int:
-        """How many numbers train."""
+        """The number of trainable parameters."""
         return sum(p.numel() for p in self.trainable_parameters())
 
     def adapter_state(self) -> dict[str, Tensor]:
@@ -175,8 +177,8 @@ class AdaptedModel(nn.Module):
         """The inverse of :meth:`adapter_state`.
 
         Raises:
-            CheckpointError: weights of an adapter that the method no longer is.
-            RuntimeError: names or sizes that do not fit, listed.
+            CheckpointError: the weights belong to a former form of the method.
+            RuntimeError: names or sizes do not fit; the message lists them.
         """
         self.config.check_state(state)
         self.adapter.load_state_dict({name.removeprefix("adapter."): tensor for name, tensor in state.items()})
@@ -184,7 +186,7 @@ class AdaptedModel(nn.Module):
     def save(self, directory: str | os.PathLike[str], metrics: dict[str, Any] | None = None) -> None:
         """Write the adapter's directory, see :mod:`msta.adapters.artefact`.
 
-        ``metrics``: None for its own; if it has no temperature, the model's is written.
+        ``metrics``: None: the model's own. If it has no temperature, the model's is added.
 
         Raises:
             MSTAError: the directory exists with other contents.

@@ -1,4 +1,4 @@
-"""The task of an adapter: its classes, and how they are put to the model."""
+"""The task of an adapter: its classes, and the prompts for them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Task:
     Attributes:
         classes: names as text.
         template: the prompt, or several, whose embeddings are averaged.
-        frames: frames a clip it was trained with; None: as many as the backbone was.
-        size: pixels a side it was trained with; None: as the backbone was.
-        fit: "crop" or "squash", how it was shown frames that are no squares; None: as the backbone was.
+        frames: frames per clip in training; None: as many as for the backbone.
+        size: height and width in training, in pixels; None: as for the backbone.
+        fit: "crop" or "squash", how frames in training were made square; None: as for the backbone.
         descriptions: where the anchors of the consistency term came from; None if it was off.
     """
 
@@ -32,20 +32,20 @@ class Task:
     descriptions: str | None = None
 
     def prompts(self) -> list[str]:
-        """One sentence a class; with several templates as many, class by class: see :func:`per_class`."""
+        """One prompt per class; with several templates, one per class and template, see :func:`per_class`."""
         return prompts(self.classes, self.template)
 
 
 def prompts(classes: Sequence[str], template: str | Sequence[str] = DEFAULT_TEMPLATE) -> list[str]:
-    """The template, or each of several, filled with each class name; other braces in it stay as they are."""
+    """The template, or each of several, filled with each class name. Other braces in it are kept."""
     templates = (template,) if isinstance(template, str) else template
     return [each.replace("{}", name) for name in classes for each in templates]
 
 
 def per_class(text: Tensor, classes: int) -> Tensor:
-    """Embeddings of :func:`prompts` -> one a class.
+    """Embeddings of :func:`prompts` -> one per class.
 
-    With several templates: the mean of their embeddings, each scaled to length 1 before (CLIP's prompt ensemble).
+    With several templates: the mean of their embeddings, each first scaled to length 1 (CLIP's prompt ensemble).
 
     Args:
         text: [K * templates, D].

@@ -31,11 +31,15 @@ def demo(
 @command(epilog="Example: msta train --data clips/ --shots 8 --out runs/first train.lr=5e-4")
 def train(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder with a sub-folder a class; CSV of path,label.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with a sub-folder for each class; CSV of path,label.")
+    ] = None,
     backbone: Backbone = None,
     base: Base = None,
     method: Annotated[str | None, typer.Option(help="msta, zero-shot, full, lora, …: docs/methods.md.")] = None,
-    shots: Annotated[int | None, typer.Option(help="Training clips a class. Default: all but those held out.")] = None,
+    shots: Annotated[
+        int | None, typer.Option(help="Training clips per class. Default: all but those held out.")
+    ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
@@ -115,7 +119,7 @@ def eval_(
     adapter: Annotated[Path | None, typer.Option(help="An adapter's directory. Without: zero-shot.")] = None,
     split: Annotated[str | None, typer.Option(help="train, val, test or all. Default: test if there is one.")] = None,
     clips: Annotated[int, typer.Option(min=1, help="Test clips a video.")] = 1,
-    crops: Annotated[int, typer.Option(help="Test crops a clip: 1 or 3.")] = 1,
+    crops: Annotated[int, typer.Option(help="Test crops per clip: 1 or 3.")] = 1,
     new_classes: Annotated[bool, typer.Option(help="Measure on the data's classes, not the adapter's.")] = False,
     template: Annotated[
         list[str] | None, typer.Option(help='"a video of {}."; again: several, averaged. Else the adapter\'s.')

@@ -27,16 +27,16 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Files at a time. Defau
     epilog='Example: msta data motionworld --out clips/ --motions "swipe left,swipe right,circle" --clips 16'
 )
 def motionworld(
-    out: Annotated[Path, typer.Option(help="A folder that is not there yet.")],
-    motions: Annotated[str | None, typer.Option(help="Names, separated by commas. Default: a few.")] = None,
-    clips: Annotated[int, typer.Option(help="Clips a class.")] = 16,
-    size: Annotated[int, typer.Option(help="Pixels a side, even.")] = 128,
-    frames: Annotated[int, typer.Option(help="Frames a clip.")] = 32,
+    out: Annotated[Path | None, typer.Option(help="A folder that does not exist yet. Needed unless --list.")] = None,
+    motions: Annotated[str | None, typer.Option(help="Names, separated by commas. Default: ten of them.")] = None,
+    clips: Annotated[int, typer.Option(help="Clips per class.")] = 16,
+    size: Annotated[int, typer.Option(help="Height and width in pixels, even.")] = 128,
+    frames: Annotated[int, typer.Option(help="Frames per clip.")] = 32,
     domain: Annotated[
-        str, typer.Option(help="train, held-out, or shifted: things and patterns the others lack.")
+        str, typer.Option(help="train, held-out or shifted. Shifted has things and patterns that the others lack.")
     ] = "shifted",
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
-    names: Annotated[bool, typer.Option("--list", help="List the motions, and write nothing.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Determines everything that is random.")] = 0,
+    names: Annotated[bool, typer.Option("--list", help="Print the names of all motions, and write nothing.")] = False,
 ) -> None:
     """Write labelled MP4 clips of synthetic motion in class folders, with descriptions of the classes."""
     from msta.motionworld import ALL_MOTIONS, DEMO_MOTIONS, write_dataset
@@ -44,6 +44,8 @@ def motionworld(
     if names:
         print("\n".join(ALL_MOTIONS))
         return
+    if out is None:
+        raise ConfigError("--out: name a folder that does not exist yet; --list needs none")
     chosen = DEMO_MOTIONS if motions is None else [name.strip() for name in motions.split(",")]
     write_dataset(out, chosen, clips, size=size, frames_per_clip=frames, domain=domain, seed=seed)
     print(f"{len(chosen)} classes of {clips} clips in {out}")
@@ -72,7 +74,8 @@ def index_(
         print_json(done)
         return
     hours = f"{done['seconds'] / 3600:.2f} h of video"
-    print(f"{done['clips']} clips of {done['classes']} classes in {done['files']} files, {hours}, in {out}")
+    classes = "1 class" if done["classes"] == 1 else f"{done['classes']} classes"
+    print(f"{done['clips']} clips of {classes} in {done['files']} files, {hours}, in {out}")
 
 
 @data_app.command(epilog="Example: msta data verify --data clips/ --out verified/")

@@ -20,7 +20,7 @@ app.add_typer(descriptions_app, name="descriptions", rich_help_panel="Data and d
 def describe(
     out: Annotated[Path, typer.Option(help="The bank: made, or completed. Given again, it goes on.")],
     labels: Annotated[
-        Path | None, typer.Option(help="Class names: classes.csv, a text file of one a line, a data set's folder.")
+        Path | None, typer.Option(help="Class names: classes.csv, a text file of one per line, a data set's folder.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="The language model, as the server calls it.")] = None,
     endpoint: Annotated[

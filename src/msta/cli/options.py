@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Adapt video-language models (CLIP, ViCLIP) to your own actions with a few labelled clips.",
-    epilog="Start with: msta demo. Then: msta train --data FOLDER --out RUN, where FOLDER has a sub-folder a class.",
+    epilog="Start with: msta demo. Then: msta train --data FOLDER --out RUN. FOLDER has one sub-folder per class.",
 )
 console = Console(stderr=True)
 

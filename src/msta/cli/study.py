@@ -43,7 +43,8 @@ def protocol(
     adapter: Annotated[Path | None, typer.Option(help="A trained one for zero-shot, in place of --source.")] = None,
     method: Annotated[str, typer.Option(help="Names, separated by commas, the baseline first.")] = "zero-shot,msta",
     shots: Annotated[
-        str | None, typer.Option(help="Clips a class. Default: 2,4,8,16 for few-shot, 16 for base-to-novel, else all.")
+        str | None,
+        typer.Option(help="Clips per class. Default: 2,4,8,16 for few-shot, 16 for base-to-novel, else all."),
     ] = None,
     seeds: Annotated[str, typer.Option(help="Of splits and training, separated by commas.")] = "0,1,2",
     preset: Annotated[str, typer.Option(help="As for train; paper has a recipe for each protocol.")] = "small",
@@ -89,7 +90,7 @@ def ablate(
     ] = None,
     axes: Annotated[str | None, typer.Option(help="Choices to vary, separated by commas. Default: all.")] = None,
     novel: Annotated[bool, typer.Option("--novel", help="Train on half of the classes, measure both halves.")] = False,
-    shots: Annotated[int | None, typer.Option(min=1, help="Training clips a class. Default: as train.")] = None,
+    shots: Annotated[int | None, typer.Option(min=1, help="Training clips per class. Default: as train.")] = None,
     seeds: Annotated[str, typer.Option(help="Of splits and training, separated by commas.")] = "0,1,2",
     backbone: Backbone = None,
     base: Base = None,
@@ -131,7 +132,7 @@ def compare(
         str, typer.Option(help="Names, separated by commas. zero-shot is always there.")
     ] = "linear-probe,full,lora,mma,msta",
     cases: Annotated[str, typer.Option(help="few-shot, base-to-novel, or both.")] = "few-shot",
-    shots: Annotated[int, typer.Option(min=1, help="Training clips a class.")] = 8,
+    shots: Annotated[int, typer.Option(min=1, help="Training clips per class.")] = 8,
     seeds: Annotated[str, typer.Option(help="Of splits and training, separated by commas.")] = "0,1,2",
     second: Annotated[
         list[str] | None, typer.Option(help="[NAME=]PATH: also tested on, to see what training made a model forget.")

@@ -1,4 +1,4 @@
-"""Catalog: which clips there are, of which class, in which split. ``reading.py`` reads one."""
+"""Catalog: the clips of a data set, each with its class and split. ``reading.py`` reads one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WHOLE: Span = (None, None)
 class Clip:
     """One labelled clip: a video file, or the time from ``start`` to ``end`` [s] of one.
 
-    ``label`` indexes the catalog's classes; ``split`` is None where none is given.
+    ``label`` is an index into the catalog's classes; ``split`` is None if the data gives none.
     """
 
     path: str
@@ -39,12 +39,12 @@ class Clip:
 
     @property
     def span(self) -> Span:
-        """What part of the file it is."""
+        """The part of the file that the clip is."""
         return self.start, self.end
 
     @property
     def name(self) -> str:
-        """What tells it from every other clip: its path, and its time range if it has one."""
+        """A unique name: its path, and its time range if it has one."""
         path = shown(self.path)
         if not self.start and self.end is None:
             return path
@@ -55,8 +55,8 @@ class Clip:
 class Catalog:
     """A data set: class names as text, and clips.
 
-    ``missing`` names what its lists have and its folder has not. ``spelled``: somebody chose the spelling of the class
-    names, so that it stays.
+    ``missing`` names the clips that the data's lists have but its folder does not. If ``spelled``, the user chose the
+    spelling of the class names, and it is kept.
     """
 
     source: str
@@ -71,16 +71,16 @@ class Catalog:
         return any(clip.split for clip in self.clips)
 
     def counts(self, split: str | None = None) -> list[int]:
-        """Clips a class, of all splits or of one."""
+        """Clips per class, of all splits or of one."""
         counter = Counter(clip.label for clip in self.clips if split in (None, clip.split))
         return [counter[i] for i in range(len(self.classes))]
 
 
 def require_files(catalog: Catalog, sample: int = 32) -> None:
-    """Refuse a catalog whose files have moved; one that lacks some is met file by file, when they are read.
+    """Refuse a catalog whose files have moved. If only some files are missing, reading reports each of them.
 
     Raises:
-        DataError: not one of ``sample`` clips' files, from all over the catalog, exists.
+        DataError: of ``sample`` clips from all over the catalog, no file exists.
     """
     clips = catalog.clips
     chosen = clips[:: max(1, len(clips) // sample)]
@@ -92,7 +92,7 @@ def require_files(catalog: Catalog, sample: int = 32) -> None:
 
 
 def write_catalog(path: Path, classes: Sequence[str], clips: Sequence[Clip]) -> None:
-    """Write what :func:`msta.data.reading.read_catalog` takes back: a CSV of absolute paths, and ``classes.csv``."""
+    """Write what :func:`msta.data.reading.read_catalog` reads: a CSV of absolute paths, and ``classes.csv``."""
     columns = ["path", "label", "split"]
     rows: Iterable[list[object]] = ([absolute(c.path), c.label, c.split or ""] for c in clips)
     if any(clip.span != WHOLE for clip in clips):
@@ -109,7 +109,7 @@ def write_classes(file: Path, names: Mapping[Any, str]) -> None:
 
 
 def fingerprint(classes: Sequence[str], clips: Iterable[Clip]) -> str:
-    """What tells a list of clips from any other: a SHA-256 of names, paths, labels, splits and time ranges."""
+    """Identifies a list of clips: a SHA-256 of names, paths, labels, splits and time ranges."""
     digest = hashlib.sha256(json.dumps(list(classes)).encode())
     for clip in clips:
         digest.update(repr((absolute(clip.path), clip.label, clip.split, clip.span)).encode(errors="backslashreplace"))
@@ -117,6 +117,6 @@ def fingerprint(classes: Sequence[str], clips: Iterable[Clip]) -> str:
 
 
 def write_rows(file: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV; paths that are no UTF-8 keep their bytes."""
+    """Write a CSV. Paths that are not UTF-8 keep their bytes."""
     with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
         csv.writer(stream).writerows(rows)

@@ -1,7 +1,7 @@
 """Catalog rows -> batches of clips: frame sampling, clip-consistent augmentation, the data loader.
 
-Everything random is a function of (seed, epoch, clip), whatever the number of workers: runs repeat, and an
-interrupted one goes on as if it had not been.
+Everything random is a function of (seed, epoch, clip) and does not depend on the number of workers. So a run can be
+repeated, and an interrupted run continues as if it had not been interrupted.
 """
 
 from __future__ import annotations
@@ -85,15 +85,15 @@ def _pipeline(augmentation: Augmentation, size: int) -> Callable[[Tensor], Tenso
 
 @dataclass(frozen=True)
 class ClipFormat:
-    """What a backbone wants to see.
+    """The form in which a backbone takes clips.
 
     Attributes:
-        frames: T.
-        size: of a side, in pixels.
-        mean: of pixels in 0..1, three numbers; with ``std`` they normalise.
-        std: three numbers.
-        fit: how a frame that is no square becomes one: "crop" keeps its proportions and loses its ends (CLIP),
-            "squash" keeps all of it (ViCLIP).
+        frames: T, the number of frames.
+        size: height and width in pixels.
+        mean: mean of pixels in 0..1, per channel; used with ``std`` to normalise.
+        std: standard deviation of pixels, per channel.
+        fit: how a frame that is not square becomes square: "crop" keeps its proportions and cuts off its ends
+            (CLIP), "squash" keeps all of it (ViCLIP).
     """
 
     frames: int
@@ -168,19 +168,19 @@ def _to_float(frames: np.ndarray) -> Tensor:
 
 
 class ClipDataset(Dataset[dict[str, Any]]):
-    """Labelled clips, decoded on demand. A file that cannot be read becomes a failure in its batch, no exception.
+    """Labelled clips, decoded on demand. A file that cannot be read is a failure in its batch, not an exception.
 
     Args:
-        clips: what is in it.
-        form: what the backbone wants to see.
+        clips: the clips.
+        form: the form in which the backbone takes them.
         augmentation: for training; None gives test views.
         views: test views.
         seed: of the order and the augmentation.
-        repeat: augmented views a clip; epoch e shows view e mod ``repeat``. None: a new one every epoch.
+        repeat: augmented views per clip; epoch e shows view e mod ``repeat``. None: a new one every epoch.
         keep: (n, N): a training clip comes with n of its N patches, drawn at random, to go on with. None: with all.
 
     Attributes:
-        given_up: clips that are not tried any more, by number, and why: the decoder hung or died.
+        given_up: clips that are not tried again, number -> reason (the decoder hung or died).
     """
 
     def __init__(
@@ -244,8 +244,8 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Samples -> {"video": [B, views, T, 3, H, W], "label": [B], "index": [B], "failures": [(clip, why)], …}.
 
     Also "kept" [B, n], the patches to go on with, and "tokens" in place of "video" if they come from the prefix cache.
-    What no sample has is None. Arrays are NumPy's, so that a worker sends them through its pipe: tensors go by way of
-    shared memory, of which containers have little (64 MB by Docker's default), and a worker that finds it full hangs.
+    An entry that no sample has is None. Arrays are NumPy's, so that a worker sends them through its pipe. Tensors would
+    go through shared memory; containers have little of it (64 MB in Docker), and a worker that finds it full hangs.
     """
     read = [s for s in samples if "failure" not in s]
     return {
@@ -261,12 +261,12 @@ def _stack(parts: Sequence[Any]) -> np.ndarray | None:
 
 
 def on_device(batch: dict[str, Any], name: str, device: torch.device) -> Tensor | None:
-    """A batch's "video", "tokens" or "kept"; None if it has none, as when none of its files could be read."""
+    """A batch's "video", "tokens" or "kept"; None if it has none, for instance if no file could be read."""
     return None if batch[name] is None else torch.from_numpy(batch[name]).to(device)
 
 
 class EpochSampler(Sampler[Key]):
-    """Keys of one epoch: in order, or in that of :func:`epoch_order`. ``skip`` clips at the start were seen already."""
+    """Keys of one epoch, in order or in that of :func:`epoch_order`. The first ``skip`` clips were seen already."""
 
     def __init__(self, count: int, shuffle: bool, seed: int = 0, shards: NDArray[np.int64] | None = None) -> None:
         self.count = count
@@ -305,15 +305,15 @@ def make_loader(
 
 
 class Outage(str):
-    """Why a clip could not be read, where the server is to blame. Leaving it out would hide what may pass."""
+    """Why a clip could not be read, if the server is to blame. Such a clip is not left out: the fault may pass."""
 
     __slots__ = ()
 
 
 class Failures:
-    """Clips that could not be read, by name: each is reported once when met, and all are listed at the end.
+    """Clips that could not be read, by name. Each is reported once when it occurs, and all are listed at the end.
 
-    A server that does not answer is always an error: a run goes on from its state once it does.
+    A server that does not answer is always an error; when it answers again, the run can be resumed.
 
     Args:
         on_error: "skip" goes on without the file, "fail" raises a :class:`DataError`.

@@ -1,4 +1,4 @@
-"""The field's data sets under one name each, however a folder or a table spells them."""
+"""One name for each of the field's data sets, whatever the spelling in a folder or a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A video file -> uint8 frames at chosen times. PyAV only: its wheels carry FFmpeg, there is nothing to install.
+"""A video file -> uint8 frames at chosen times. Only PyAV is used; its wheels contain FFmpeg.
 
 Frames are chosen by time, never by number, so that constant and variable frame rates are one case: the frame on
 display at time t is the last one whose presentation time, counted from the first frame's, is <= t. The wanted times
@@ -25,12 +25,12 @@ from msta.data.video_file import LATEST, SAME_TIME, BadIndex, DecodeError, Frame
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What a video file says of itself.
+    """What a video file states about itself.
 
     ``duration`` is in seconds, from the first frame's appearance to the end of the last: sound does not count.
-    ``frames`` is the number of frames the header states (unchecked), None where it states none; ``fps`` the average,
-    None if unknown. ``width`` and ``height`` are pixels as displayed, after sample aspect ratio and rotation;
-    ``rotation`` is 0, 90, 180 or 270 degrees counter-clockwise, from the stored picture to the displayed one.
+    ``frames`` is the number of frames that the header states (unchecked), or None; ``fps`` is the average, or None.
+    ``width`` and ``height`` are pixels as displayed, after sample aspect ratio and rotation; ``rotation`` is 0, 90, 180
+    or 270 degrees counter-clockwise, from the stored picture to the displayed one.
     """
 
     path: str
@@ -44,7 +44,7 @@ class VideoInfo:
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
-    """Open a video, decode its first frame, and say what it is.
+    """Open a video, decode its first frame, and return what is known about the video.
 
     Raises:
         DecodeError: the file cannot be read, has no video stream, or not one frame of it can be decoded.
@@ -74,7 +74,7 @@ def read_frames(
     """The frames of a video that are on display at chosen times.
 
     Args:
-        path: any name the system allows: it is never taken for a URL or a pattern.
+        path: any name that the system allows. It is never read as a URL or a pattern.
         choose: T times in seconds after the first frame, in any order, or a function from the video's duration in
             seconds to such times. Earlier times give the first frame, times past the end the last.
         short_side: the shorter displayed side in pixels; the aspect ratio is kept. None: the size as displayed.
@@ -179,7 +179,7 @@ class Shown:
     picture: Callable[[], NDArray[np.uint8]]
 
     def outlasts(self, time: float) -> bool:
-        """Whether it is still on display at ``time`` [s], or that has passed before it appeared."""
+        """Whether ``time`` [s] is before the end of its display."""
         return time + SAME_TIME < self.end
 
 
@@ -196,7 +196,7 @@ def play(
 
 
 def play_video(video: Video, short_side: int | None, squash: bool) -> Iterator[Shown]:
-    """The same of a file or stream that is open already."""
+    """Like :func:`play`, for a file or stream that is already open."""
     frames = FramePass(video, seeking=False)
     shown: VideoFrame | None = frames.first
     renderer = video.renderer(frames.first, short_side, squash)
@@ -212,7 +212,7 @@ def play_video(video: Video, short_side: int | None, squash: bool) -> Iterator[S
 
 @dataclass(frozen=True)
 class Decoded:
-    """What a whole file gave: frames, the seconds they last, and how many packets or frames of it are damaged."""
+    """The result of decoding a whole file: frames, seconds, and the number of damaged packets or frames."""
 
     frames: int
     duration: float

@@ -45,7 +45,7 @@ def file_of(name: str) -> str:
 
 
 def _records(path: Path) -> Iterator[Row]:
-    """A list of objects, or one a line: Label Studio's tasks, or rows of a table whose columns the keys are."""
+    """A list of objects, or one per line: Label Studio's tasks, or rows of a table whose columns the keys are."""
     records = _load(path)
     if any(isinstance(record.get("annotations"), list) for record in records):
         yield 0, _CLIP

@@ -1,4 +1,4 @@
-"""Folders of videos: one walk for every command, which says what it leaves out."""
+"""Folders of videos: every command walks them in the same way, and says what is left out."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ SYSTEM_FOLDERS = frozenset(
 
 
 def is_system_folder(name: str) -> bool:
-    """Whether a folder is hidden, or a system's own: no class of anybody's."""
+    """Whether a folder is hidden or belongs to the system, so that it is not a class."""
     return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
 def is_video(name: str) -> bool:
-    """By its extension; hidden files are none."""
+    """Whether the extension is a video's; hidden files do not count."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_EXTENSIONS
 
 
 class Walk:
-    """A walk through folders and their sub-folders; whoever walks calls :meth:`tell` in the end.
+    """A walk through folders and their sub-folders. Call :meth:`tell` at the end.
 
-    Hidden and system folders are left out. Links to folders are followed, after what is no link; a folder is read once.
+    Hidden and system folders are left out. Links to folders are followed last, and each folder is read once.
     """
 
     def __init__(self, root: str | os.PathLike[str], on_error: Callable[[OSError], None] | None = None) -> None:
@@ -67,11 +67,11 @@ class Walk:
             folders += reversed(below)
 
     def videos(self, folder: str | os.PathLike[str] | None = None) -> Iterator[str]:
-        """Those of :meth:`files` that are videos by their extension."""
+        """The files of :meth:`files` that are videos by their extension."""
         return (file for file in self.files(folder) if is_video(os.path.basename(file)))
 
     def tell(self) -> None:
-        """Say what was left out."""
+        """Give a notice of what was left out."""
         if names := list(dict.fromkeys(self.skipped)):
             notice(f"{self.root}: skips {_few(names)}, the system's own or hidden.")
         if circles := list(dict.fromkeys(self.circles)):

@@ -1,7 +1,7 @@
 """Ranges of files over HTTP, from servers that drop, delay and truncate: nothing is lost in silence, nothing hangs.
 
-An answer that breaks off is gone on with where it stopped. A request is given up when several attempts in a row bring
-not a byte, or when it takes too long all in all.
+An answer that breaks off is continued where it stopped. A request is given up if several attempts in a row bring no
+byte, or if it takes too long in total.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def fetch(url: str, part: Slice | None = None) -> bytes:
     Raises:
         Unreachable: the server did not give it in time.
         Damaged: the file ends before the part does.
-        OSError: it is not there, or not for us.
-        DataError: the server knows no ranges.
+        OSError: the file does not exist, or access is denied.
+        DataError: the server does not support ranges.
     """
     patience = PATIENCE
     deadline = time.monotonic() + patience.total

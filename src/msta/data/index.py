@@ -1,4 +1,4 @@
-"""``msta data index``: a catalog with each clip's duration and frames, so that no folder need be searched again."""
+"""``msta data index``: a catalog with each clip's duration and frames, so that no folder has to be searched again."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def index(
     workers: int | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Open every file once, and write what :func:`read_catalog` takes back.
+    """Open every file once, and write a table that :func:`read_catalog` reads.
 
     A Parquet file, or a CSV with a ``classes.csv`` beside it. Columns: path (absolute), class, split, start, end,
-    duration [s], frames; the latter two are the clip's own, by what the file's header states, and empty where it
-    cannot be opened. What the data's lists have and its folder has not is written beside, to NAME.missing.txt.
+    duration [s], frames; the last two are the clip's own, from the file's header, and empty if the file cannot be
+    opened. Clips that the data's lists have but its folder does not are written to NAME.missing.txt, beside it.
 
     Args:
         catalog: what to write.

@@ -1,4 +1,4 @@
-"""Class names: from whatever somebody wrote to the words that a text tower reads."""
+"""Class names: from any spelling to the words that a text tower reads."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def read_as_words(names: Iterable[str], source: str, remedy: str = "") -> tuple[
 
 
 def told_by_side(names: Iterable[str]) -> list[str]:
-    """The names that a mirrored video would belie: left, right, clockwise, cw, ccw, L2R, l/r and the like."""
+    """The names that would be wrong for a mirrored video: left, right, clockwise, cw, ccw, L2R, l/r and the like."""
     return [name for name in names if _SIDES.search(class_words(name).lower())]
 
 
@@ -57,7 +57,7 @@ def is_number(name: str) -> bool:
 
 
 def notice_numbers(source: str, names: Iterable[str], remedy: str) -> None:
-    """Say so if all names are numbers, which say nothing to a text tower."""
+    """Give a notice if all names are numbers, which mean nothing to a text tower."""
     every = list(names)
     if every and all(map(is_number, every)):
         notice(f"{source}: the class names are numbers, which say nothing to the model; {remedy}")

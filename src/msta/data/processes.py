@@ -1,4 +1,4 @@
-"""Before processes are started: whether the script that asks for them could be imported by them."""
+"""A check before processes are started: new processes must be able to import the user's script."""
 
 from __future__ import annotations
 

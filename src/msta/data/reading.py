@@ -27,7 +27,7 @@ def read_catalog(
     """Read a data set.
 
     Args:
-        path: a folder with a sub-folder a class, itself or inside ``train/``, ``val/``, ``test/``; a CSV or Parquet
+        path: a folder with one sub-folder per class, itself or inside ``train/``, ``val/``, ``test/``; a CSV or Parquet
             file with the columns path, label (or class) and, if there are any, split, start, end (paths relative to
             it); shards that ``msta data shard`` wrote, also by URL; the folder of a known data set; or a list of "path
             label". A ``classes.csv`` with ``id,name`` beside

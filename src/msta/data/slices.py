@@ -1,4 +1,4 @@
-"""A part of a file or URL, and what may be wrong with it."""
+"""A part of a file or URL, and the errors of reading one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 
 class Unreachable(OSError):
-    """A server that does not answer, or only with errors: no fault of the clip that is there."""
+    """A server does not answer, or answers only with errors. The clip itself may be fine."""
 
 
 class Damaged(OSError):
-    """Bytes that are missing, or not those that were written."""
+    """Bytes are missing, or differ from those that were written."""
 
 
 class Slice(NamedTuple):

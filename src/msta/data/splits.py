@@ -37,7 +37,7 @@ def make_split(catalog: Catalog, *, shots: int | None, val_fraction: float, test
     Splits that the data brings are kept: ``val`` or ``test`` that it lacks are taken from its training clips. With
     ``shots`` K every class trains on K clips, the same first K of a seeded order, so that the 2-shot set lies inside
     the 4-shot set; of the clips left over a third validates and the rest tests. If the data has a test set, up to K of
-    the left-over clips a class validate. Without ``shots`` the fractions decide. No clip validates if
+    the left-over clips per class validate. Without ``shots`` the fractions decide. No clip validates if
     ``val_fraction`` is 0. Time ranges of one video never lie on both sides of a division made here: those that would
     are left out of the validation or test clips, with a notice.
 
@@ -165,10 +165,10 @@ def _share(count: int, fraction: float) -> int:
 
 
 def restrict(catalog: Catalog, labels: Sequence[int]) -> Catalog:
-    """Only these classes, numbered anew in this order, and their clips, in the catalog's.
+    """Only these classes, renumbered in this order, and their clips, in the catalog's order.
 
     Raises:
-        DataError: a label twice, or one that the catalog has not.
+        DataError: a label occurs twice, or the catalog does not have it.
     """
     new = {label: i for i, label in enumerate(labels)}
     if len(new) < len(labels) or not new.keys() <= set(range(len(catalog.classes))):
@@ -182,7 +182,7 @@ def base_novel(classes: Sequence[str], counts: Sequence[int] | None = None) -> t
 
     Args:
         classes: names, in catalog order. Base is their first half, as in CoOp (Zhou et al. 2022).
-        counts: training clips a class. Given, base is the half with more of them, as in ViFi-CLIP (Rasheed et al.
+        counts: training clips per class. Given, base is the half with more of them, as in ViFi-CLIP (Rasheed et al.
             2023), and both halves are ordered by them, the rarest first. So are the halves of HMDB-51 and UCF-101 that
             the authors use; those of Kinetics-400 and SSv2 come with lists of their own.
 
@@ -202,7 +202,7 @@ def base_novel(classes: Sequence[str], counts: Sequence[int] | None = None) -> t
 
 
 def unseen(classes: Sequence[str], known: Sequence[str]) -> tuple[int, ...]:
-    """Labels of the classes that are not among ``known`` ones: those of Kinetics-600 that Kinetics-400 has not."""
+    """Labels of the classes that are not in ``known``, such as the classes of Kinetics-600 not in Kinetics-400."""
     names = {name.casefold() for name in known}
     return tuple(label for label, name in enumerate(classes) if name.casefold() not in names)
 
@@ -213,7 +213,7 @@ def class_sets(labels: Sequence[int], size: int, sets: int, seed: int) -> tuple[
     The published three (Chen and Huang 2021) are lists: read their CSVs as ``data.labels``.
 
     Raises:
-        DataError: there are not so many.
+        DataError: there are too few classes.
     """
     if not 1 <= size <= len(labels):
         raise DataError(f"class sets: {size} classes asked for, there are {len(labels)}")

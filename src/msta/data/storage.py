@@ -1,7 +1,7 @@
-"""Where bytes lie: a file, a member of a shard, a URL. A clip's path says it all, so that any process can read it.
+"""Where bytes are: in a file, a member of a shard, or at a URL. A clip's path is enough for any process to read it.
 
 A member of a shard is called ``SHARD::NAME#OFFSET+SIZE+DIGEST``: which tar file, what it is called there, where its
-bytes are, and the first 16 hexadecimal digits of their SHA-256. Whoever reads it compares.
+bytes are, and the first 16 hexadecimal digits of their SHA-256. Reading compares it.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def is_member(path: str) -> bool:
 
 
 def member_of(path: str) -> Member | None:
-    """What a path says of a member; None if it is another kind of path."""
+    """The member that a path names; None if the path names none."""
     found = _MEMBER.fullmatch(path) if "::" in path else None
     if found is None:
         return None
@@ -84,7 +84,7 @@ def member_of(path: str) -> Member | None:
 
 
 def digest_of(content: bytes) -> str:
-    """What a member's path says of its bytes."""
+    """The digest in a member's path."""
     return hashlib.sha256(content).hexdigest()[:DIGITS]
 
 

@@ -40,7 +40,7 @@ def verify(
 ) -> dict[str, Any]:
     """Decode all of a data set's files, and write a table of the clips that are broken, and why.
 
-    ``out/files.jsonl`` gets a line a file as soon as it is done; a second call with the same ``out`` goes on from
+    ``out/files.jsonl`` gets one line per file as soon as it is done; a second call with the same ``out`` goes on from
     there, and decodes again only what has changed since (size or time), or timed out when given less time.
     ``out/broken.csv`` has the columns path, start, end, class, split, problem, reason. Problems: "unreadable",
     "damaged" (parts of it cannot be decoded; training shows the frame before), "timeout", "crash" (of the decoder),

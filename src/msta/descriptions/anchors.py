@@ -1,4 +1,4 @@
-"""Anchors: what the frozen text tower makes of a class's sentences, once, before training."""
+"""Anchors: the frozen text tower's embeddings of each class's sentences, computed once, before training."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def anchors(
     exact_reference: bool = False,
     cache: Path | None = None,
 ) -> Tensor:
-    """One anchor a class: the mean of its sentences' normalised embeddings, normalised again. [K, D], float32.
+    """One anchor per class: the mean of its sentences' normalised embeddings, normalised again. [K, D], float32.
 
     Args:
         backbone: the frozen one, without adapters.
         sentences: by class name.
         classes: names, in the order of the anchors.
         batch: sentences encoded at a time.
-        average: "sentences" for an anchor a sentence instead: [K, most sentences, D], zero where a class has fewer.
+        average: "sentences" for an anchor per sentence instead: [K, most sentences, D], zero where a class has fewer.
         exact_reference: every sentence padded to the context length, in the order given.
-        cache: a folder for embeddings that took long, None for none.
+        cache: a folder for embeddings that took long; None: no cache.
     """
     flat = [sentence for name in classes for sentence in sentences[name]]
     each = embed(backbone, flat, batch, exact_reference=exact_reference, cache=cache)
@@ -84,9 +84,9 @@ def embed(
 ) -> Tensor:
     """Normalised embeddings of texts, float32 [M, D].
 
-    Each text is read once, however often it occurs. Texts of a length are read together: the short ones then cost what
-    they are, not what the longest is. What takes longer than WORTH_KEEPING is announced with how long it will take, and
-    kept in ``cache`` for the next run of the same backbone with the same texts.
+    Each text is read once, however often it occurs. Texts of the same length are read together, so that short ones are
+    not padded to the longest. If this takes longer than WORTH_KEEPING, the expected time is announced, and the result
+    is kept in ``cache`` for the next run of the same backbone with the same texts.
     """
     every = backbone.tokenize(texts)
     device = backbone.logit_scale.device

@@ -1,6 +1,6 @@
-"""What a language model answered: parsed strictly, and sentence by sentence held against what an anchor needs.
+"""A language model's answers: parsed strictly, then checked sentence by sentence.
 
-An answer is data. Nothing in it is followed, and what reads as an instruction or a refusal is not kept.
+An answer is data. Nothing in it is followed, and a sentence that reads as an instruction or a refusal is not kept.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SMALL = {"a", "an", "the", "of", "to", "in", "on", "with", "and", "or", "someth
 
 
 class Unusable(Exception):
-    """An answer that is no answer; the message says why, in our words."""
+    """An answer that cannot be used; the message says why, in our words."""
 
 
 def read_body(text: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """DescriptionBank: for every class, sentences on what is seen (spatial) and on what happens (temporal), in one file.
 
-Read by the frozen text tower they become the anchors that the consistency term holds the adapted one to, see
-:mod:`msta.descriptions.anchors`. The file is JSON, a sentence a line; the authors' format, two files from class index
-to sentences, is read and written as well.
+The frozen text tower reads them, and their embeddings are the anchors that the consistency term holds the adapted text
+tower to, see :mod:`msta.descriptions.anchors`. The file is JSON with one sentence per line. The authors' format, two
+files from class index to sentences, is read and written as well.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class Described:
     Attributes:
         spatial: on what is seen.
         temporal: on what happens, in order.
-        model: who wrote them: a language model's name, "template", None if nobody knows.
-        prompt: version of the prompts they were asked for with; None if not by ours.
-        date: when, as 2025-12-31.
-        edited: whether a hand has changed them since.
+        model: who wrote them: a language model's name or "template"; None if unknown.
+        prompt: version of our prompts that asked for them; None for other prompts.
+        date: when they were written, as 2025-12-31.
+        edited: whether somebody has changed them by hand since.
     """
 
     spatial: tuple[str, ...] = ()
@@ -113,7 +113,7 @@ class DescriptionBank:
         """This bank, if each of its classes has a sentence of each of the kinds.
 
         Raises:
-            DataError: a class that lacks them.
+            DataError: a class lacks some.
         """
         for kind in kinds:
             lacking = [name for name, each in self.classes.items() if not each.of(kind)]
@@ -133,20 +133,20 @@ class DescriptionBank:
         return replace(self, classes=shorter)
 
     def counts(self, kind: Kind) -> str | None:
-        """What is irregular about the numbers of sentences, in words; None if nothing is."""
+        """How the numbers of sentences differ between classes, in words; None if they do not."""
         numbers = {name: len(each.of(kind)) for name, each in self.classes.items()}
         if len(set(numbers.values())) <= 1:
             return None
         ((usual, _),) = Counter(numbers.values()).most_common(1)
         odd = [f"{name!r} has {count}" for name, count in numbers.items() if count != usual]
-        return f"{usual} sentences a class, but {', '.join(odd[:3])}{' …' if len(odd) > 3 else ''}"
+        return f"{usual} sentences per class, but {', '.join(odd[:3])}{' …' if len(odd) > 3 else ''}"
 
     def put(self, name: str, described: Described) -> DescriptionBank:
         """This bank with a class added or replaced."""
         return replace(self, classes={**self.classes, name: described})
 
     def with_places(self, classes: Iterable[str]) -> DescriptionBank:
-        """This bank with an empty place for each class that it lacks, in their order."""
+        """This bank with an empty entry for each class that it lacks, in their order."""
         lacking = {name: Described() for name in classes if self.find(name) is None}
         return replace(self, classes={**self.classes, **lacking})
 
@@ -182,7 +182,7 @@ class DescriptionBank:
         """Read one or two files in the authors' format: a JSON object, class index (or name) -> list of sentences.
 
         Classes may have different numbers of sentences (in the authors' K400 file one has a single sentence, the
-        others eight): accepted, and said.
+        others eight): this is accepted, with a notice.
 
         Args:
             spatial: file of sentences on what is seen, or None.
@@ -223,14 +223,14 @@ def load_descriptions(
     bank: Path | None = None,
     kinds: Iterable[Kind] = KINDS,
 ) -> DescriptionBank | None:
-    """What a run holds its text to: the sentences of its classes, from a bank or from files in the authors' format.
+    """The sentences of a run's classes, from a bank or from files in the authors' format.
 
     Args:
         spatial: see :meth:`DescriptionBank.read_official`.
         temporal: likewise.
         classes: names, in the order of the authors' indices; a bank is asked for them by name.
-        bank: a file of ours instead; it may hold more classes.
-        kinds: the kinds that are wanted; others are left out.
+        bank: a bank instead of such files; it may have more classes.
+        kinds: the kinds to load.
 
     Returns:
         None if no file is given.
@@ -263,19 +263,19 @@ def load_descriptions(
 
 @functools.lru_cache(1 << 16)
 def key(name: str) -> str:
-    """What two spellings of a class share: "swipe_left" and "Swipe Left", "ApplyEyeMakeup" and "apply eye makeup"."""
+    """A key for all spellings of a class name: "swipe_left" or "Swipe Left", "ApplyEyeMakeup" or "apply eye makeup"."""
     name = unicodedata.normalize("NFC", name)  # a mark that stands by itself is no part of a word
     words = re.sub(r"[\W_]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)).strip()
     return (words or name).casefold()
 
 
 def same_text(sentence: str) -> str:
-    """What two sentences share that differ in case, spaces and punctuation alone."""
+    """A key that sentences share if they differ only in case, spaces and punctuation."""
     return re.sub(r"[\W_]+", " ", sentence).strip().casefold() or sentence
 
 
 def today() -> str:
-    """The date, as provenance has it."""
+    """Today's date, in the form that a bank has it."""
     return date.today().isoformat()
 
 

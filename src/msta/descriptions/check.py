@@ -1,4 +1,4 @@
-"""What a backbone's text tower makes of a bank: which sentences are bad, how far the anchors are from home."""
+"""How a text tower reads a bank: which sentences it misreads, and how near anchors are to their classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from msta.descriptions.anchors import embed
 from msta.descriptions.bank import KINDS, DescriptionBank, Kind, same_text
 
 CLEARLY = 0.05
-"""By how much of a cosine an anchor is nearer to another class's prompt before a training says so."""
+"""If an anchor's cosine to another class's prompt is higher by this much, a training gives a notice."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Bad:
         kind: spatial or temporal.
         sentence: as it is in the bank.
         why: in words.
-        by: how bad, the worst first: cosine to another class less that to its own; 0 if nothing was compared.
+        by: how bad: its cosine to another class minus that to its own; 0 if nothing was compared.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Bad:
 
 @dataclass(frozen=True)
 class Distances:
-    """How the anchors of a kind lie to the classes' prompts.
+    """The cosines of one kind's anchors to the classes' prompts.
 
     Attributes:
         kind: spatial or temporal.
@@ -55,19 +55,19 @@ class Distances:
         return self.cosines.diagonal()
 
     def nearest(self) -> tuple[Tensor, Tensor]:
-        """The nearest other prompt of each anchor: cosine [K] and class int64 [K]; of one class, -1 and itself."""
+        """The nearest other prompt of each anchor: cosine [K], class int64 [K]. With one class: -1 and that class."""
         return _nearest_other(self.cosines)
 
 
 @dataclass(frozen=True)
 class Check:
-    """All of it.
+    """The result of :func:`check`.
 
     Attributes:
         classes: names.
         bad: sentences, the worst first.
         distances: of each kind the bank has.
-        irregular: what is odd about the numbers of sentences, in words.
+        irregular: how the numbers of sentences differ between classes, in words.
         sentences: how many were read.
     """
 
@@ -81,17 +81,17 @@ class Check:
 def check(
     bank: DescriptionBank, backbone: DualEncoder, prompts: Sequence[str], batch: int = 256, *, cache: Path | None = None
 ) -> Check:
-    """Hold every sentence against the prompts of all classes.
+    """Compare every sentence with the prompts of all classes.
 
     Args:
         bank: with at least one sentence of one kind for each class.
         backbone: the frozen one.
-        prompts: one a class, in the bank's order.
+        prompts: one per class, in the bank's order.
         batch: sentences encoded at a time.
-        cache: a folder for embeddings that took long, None for none. A training then finds them there.
+        cache: a folder for embeddings that took long, where a training then finds them; None: no cache.
 
     Raises:
-        DataError: a kind that some classes have and others lack.
+        DataError: some classes have sentences of a kind and others do not.
     """
     classes = tuple(bank.classes)
     kinds = [kind for kind in KINDS if bank.sentences(kind) is not None]

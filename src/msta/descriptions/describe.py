@@ -28,7 +28,7 @@ TEMPLATE = "template"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it.
+    """The outcome of :func:`describe`.
 
     Attributes:
         bank: as it is on disk.
@@ -45,16 +45,16 @@ def describe(
     classes: Sequence[str], out: Path, to: Endpoint, console: Console, *,
     sentences: int = 4, jobs: int = 8, patience: Patience | None = None,
 ) -> Outcome:  # fmt: skip
-    """Ask a language model for what the bank lacks. Run again, it goes on where it stopped.
+    """Ask a language model for the sentences that the bank lacks. A second call continues where the first stopped.
 
     Args:
         classes: names.
         out: the bank; made, or completed. It is written after every answer.
-        to: whom to ask.
+        to: the endpoint to ask.
         console: for the progress bar and the cost line.
-        sentences: of either kind for each class.
-        jobs: classes in flight.
-        patience: how long to try.
+        sentences: how many of each kind per class.
+        jobs: how many classes are asked for at a time.
+        patience: how often and how long to try.
 
     Raises:
         MSTAError: see :meth:`msta.descriptions.generate.Asking.run`.
@@ -77,7 +77,7 @@ def describe(
 
 
 def describe_by_template(classes: Sequence[str], out: Path, *, sentences: int = 4) -> Outcome:
-    """Fill templates with the names of the classes that lack sentences, so that the consistency term works offline.
+    """Fill templates with the names of the classes that lack sentences. The consistency term then works offline.
 
     Raises:
         ConfigError: more sentences than there are templates.
@@ -108,7 +108,7 @@ def edit(classes: Sequence[str], out: Path) -> Outcome:
         out: the bank; made if it is not there.
 
     Raises:
-        MSTAError: no editor, or what it left is no bank.
+        MSTAError: there is no editor, or the edited file is not a valid bank.
     """
     command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "") or ["vi"]
     if shutil.which(command[0]) is None:

@@ -18,12 +18,12 @@ KEY = "OPENAI_API_KEY"
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Whom to ask.
+    """A server to ask, with model and key.
 
     Attributes:
         url: the base, which ends in /v1 for most; see :func:`endpoint`.
         model: as the server calls it.
-        key: None for a server that wants none. It is sent to the server and goes nowhere else.
+        key: None if the server needs none. It is sent to the server and nowhere else.
         key_from: the environment variable the key is from, for messages.
     """
 
@@ -34,7 +34,7 @@ class Endpoint:
 
     @property
     def secret(self) -> str:
-        """The key, if it is one: some servers are given a word like "EMPTY", which a sentence may hold."""
+        """The key if it is a real one. Some servers get a word like "EMPTY", which a sentence may contain."""
         return self.key if self.key is not None and len(self.key) >= 12 else ""
 
     @property
@@ -77,7 +77,7 @@ def endpoint(url: str | None, model: str | None, key_from: str = KEY) -> Endpoin
 
 
 def import_openai() -> Any:
-    """The client, an extra.
+    """The openai client, which is an extra.
 
     Raises:
         ConfigError: it is not installed.
@@ -117,22 +117,22 @@ def code_of(error: Any) -> str:
 
 
 def message_of(error: Any) -> str:
-    """What the server says is wrong. Whatever it likes, perhaps even the key it was sent."""
+    """The server's error message. It may contain anything, even the key that was sent."""
     detail = _detail(error)
     return str(detail.get("message") or detail.get("detail") or detail.get("error") or "no reason given")
 
 
 def about_format(error: Any) -> bool:
-    """Whether what the server refuses is structured output."""
+    """Whether the server refuses structured output."""
     said = f"{message_of(error)} {_detail(error).get('param')}".lower()
     return any(word in said for word in ("response_format", "json_schema", "json_object", "schema", "structured"))
 
 
 def cause_of(error: Any) -> str:
-    """What lies under a failed connection, by the name of its class: its text might quote a header."""
+    """The class name of the error behind a failed connection. Its text is not used: it might quote a header."""
     return type(error.__cause__ or error).__name__
 
 
 def nobody_there(error: Any) -> bool:
-    """Whether nobody listens, or no such host is known."""
+    """Whether no server listens, or the host is unknown."""
     return cause_of(error) in ("ConnectError", "UnsupportedProtocol", "ProxyError")

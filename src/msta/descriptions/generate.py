@@ -1,7 +1,7 @@
 """Ask a language model, through any endpoint of OpenAI's protocol, for the sentences of each class.
 
-Every usable sentence is written to the bank the moment it arrives, so that a run that ends early, in whatever way, is
-gone on with by the same command, and only what is missing is asked for. Nothing here imports torch.
+Every usable sentence is written to the bank as soon as it arrives. If a run ends early for any reason, the same command
+continues it and asks only for what is missing. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ _LONGEST_ORDERED_PAUSE = 900.0
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to try.
+    """How often and how long to try.
 
     Attributes:
-        answers: times a class is asked about before it is reported.
+        answers: how often a class is asked for before it is reported as incomplete.
         failures: times that the server may fail a request (429, 5xx, lost or late answers) while it answers no other.
         pause: seconds before the first retry; it doubles from one to the next.
         timeout: seconds an answer may take.
@@ -61,7 +61,7 @@ class Patience:
 
 @dataclass
 class Tally:
-    """What a run did.
+    """What a run has done so far.
 
     Attributes:
         incomplete: class -> why it lacks sentences.
@@ -96,16 +96,16 @@ class _Fatal(Exception):
 
 
 class Asking:
-    """One run: completes a bank. The first Ctrl-C waits for the answers under way, a second one does not.
+    """A run that completes a bank. The first Ctrl-C waits for the answers under way; a second one does not wait.
 
     Args:
-        bank: what there is already.
-        classes: those that shall have ``sentences`` of either kind.
-        sentences: of either kind.
-        to: whom to ask.
+        bank: the sentences so far.
+        classes: the classes to complete.
+        sentences: how many of each kind per class.
+        to: the endpoint to ask.
         save: keeps a bank; called after every usable answer.
-        jobs: classes in flight.
-        patience: how long to try.
+        jobs: how many classes are asked for at a time.
+        patience: how often and how long to try.
         progress: told how many classes are done.
 
     Attributes:

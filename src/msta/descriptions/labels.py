@@ -1,4 +1,4 @@
-"""Class names from whatever file has them."""
+"""Class names, read from any file that has them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from msta.files import read_json
 
 
 def given_names(names: Iterable[str], source: str) -> tuple[str, ...]:
-    """Class names as somebody typed them, as words (see :func:`msta.data.names.class_words`).
+    """Class names that a user typed, as words (see :func:`msta.data.names.class_words`).
 
     Args:
         names: in order.

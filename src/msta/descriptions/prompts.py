@@ -1,6 +1,6 @@
-"""Every wording of ours: what a language model is asked, what --template writes, the ensemble of class prompts.
+"""All of our wordings: the prompt for a language model, the sentences of --template, and the ensemble of class prompts.
 
-Change a wording, change VERSION: a bank says which version its sentences were asked for with.
+If you change SYSTEM or :func:`request`, change VERSION too: a bank has the version of the prompt for each class.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ SCHEMA: dict[str, Any] = {
     "required": ["spatial", "temporal"],
     "additionalProperties": False,
 }
-"""Of the answer. Numbers of sentences are no part of it: not every server with structured output counts."""
+"""The form of the answer. It does not fix the number of sentences, since not every server can count."""
 
 
 def request(name: str, spatial: int, temporal: int, kept: Sequence[str] = (), complaint: str | None = None) -> str:
-    """What is asked about a class.
+    """The request for one class.
 
     Args:
         name: the class.
-        spatial: sentences wanted.
-        temporal: likewise.
-        kept: sentences there are already, not to be repeated.
+        spatial: how many spatial sentences to ask for.
+        temporal: how many temporal ones.
+        kept: sentences that exist already and must not be repeated.
         complaint: what was wrong with the last answer, in our words.
     """
     lines = [

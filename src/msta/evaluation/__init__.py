@@ -1,1 +1,1 @@
-"""Measuring: metrics and how they are computed over a data set."""
+"""Measuring: metrics, and their computation over a data set."""

@@ -1,6 +1,6 @@
-"""What the validation clips teach about confidence: a temperature, and when to say "unknown".
+"""Two numbers fitted on the validation clips: a temperature, and the confidence below which an answer is "unknown".
 
-A clip of no known class should be refused, not forced into the likeliest one.
+A clip of no known class should be refused, not assigned to the likeliest class.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ KEEP = 0.95
 
 
 def calibrated(validation: Path) -> dict[str, float | None]:
-    """What goes into an adapter's metrics.json, chosen on the predictions in a file; None without the file.
+    """Both numbers for an adapter's metrics.json, fitted on the predictions in a file; None without the file.
 
     Returns:
         "temperature", see :func:`temperature_of`, and "unknown_below", the probability, at that temperature, which
@@ -33,22 +33,22 @@ def calibrated(validation: Path) -> dict[str, float | None]:
 
 
 def temperature_of(validation: Predictions) -> float:
-    """The temperature (Guo et al. 2017) that makes the probabilities of the classes as high as they are right.
+    """The temperature (Guo et al. 2017) at which the probabilities match the share of right answers.
 
-    Few clips, of which none may be wrong, prove little: the temperature is fitted as if of n clips one in n + 2 were
-    wrong (Laplace).
+    A few clips that are all right prove little, so the temperature is fitted as if one of n + 2 clips were wrong, for n
+    clips (Laplace).
     """
     return fit_temperature(validation.probabilities, validation.labels, doubt=1 / (len(validation.labels) + 2))
 
 
 def choose_threshold(known: Array) -> float:
-    """The confidence below which a clip is called unknown: the highest that keeps a share KEEP of the known ones.
+    """The confidence below which a clip is called unknown: the highest that still keeps a share KEEP of known clips.
 
     Args:
-        known: confidences, each the highest probability, of validation clips whose class is among those chosen from.
+        known: confidences (highest probabilities) of validation clips whose class is one of the known ones.
 
     Raises:
-        DataError: no known clips.
+        DataError: there are no known clips.
     """
     if not len(known):
         raise DataError("a threshold for unknown clips is chosen on validation clips, and there are none")
@@ -56,11 +56,11 @@ def choose_threshold(known: Array) -> float:
 
 
 def rejection(below: float, known: Array, unknown: Array) -> dict[str, float]:
-    """What a threshold does to test clips, in percent.
+    """How a threshold treats test clips, in percent.
 
     Returns:
-        "kept" of the known, "refused" of the unknown, and "auroc", how well confidence parts them at any threshold
-        (50: not at all).
+        "kept": share of known clips kept; "refused": share of unknown clips refused; "auroc": how well the confidence
+        separates them over all thresholds (50: not at all).
     """
     from sklearn.metrics import roc_auc_score
 

@@ -31,9 +31,9 @@ def check_bank(
     Args:
         path: of the bank.
         backbone: the frozen one.
-        classes: which; None for all.
+        classes: the classes to check; None: all.
         template: the classes' own prompt.
-        out: the page, which is not there yet; None for none.
+        out: the page to write, which must not exist; None: no page.
 
     Returns:
         "bad": sentences, the worst first; "classes": for each its anchors' cosines; "irregular"; "sentences": how many;
@@ -67,7 +67,7 @@ def check_bank(
 
 
 def print_check(result: dict[str, Any]) -> None:
-    """Bad sentences, then the classes, the one that is least at home first."""
+    """Bad sentences, then the classes, the one whose anchors fit worst first."""
     bad, classes = result["bad"], result["classes"]
     print(f"{len(bad) or 'no'} faults in {result['sentences']} sentences" + (":" if bad else ""))
     for each in bad[:_SHOWN]:
@@ -108,7 +108,7 @@ def _write(out: Path, found: Check, result: dict[str, Any]) -> None:
 
 
 def _draw(found: Check, shown: Sequence[int]) -> bytes:
-    """A heat map a kind: anchors down, prompts across, of the shown classes."""
+    """One heat map per kind: anchors down, prompts across, of the shown classes."""
     side = 1.6 + 0.24 * len(shown)
     names = [_short(found.classes[label]) for label in shown]
     kinds = len(found.distances)

@@ -1,4 +1,4 @@
-"""Measure a model: on batches, on clips, or on a data set, which is what ``msta eval`` does."""
+"""Measure a model on batches, on clips, or on a data set (``msta eval``)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def evaluate_on(
         model: an adapter, or a backbone with "zero-shot" attached.
         data: see :func:`read_catalog`.
         split: "train", "val", "test" or "all"; None: "test" if the data has one, else all clips.
-        views: test views a video.
+        views: test views per video.
         new_classes: choose among the data's classes even if the adapter was trained for others.
         console: where progress is shown; None: nowhere.
         template: of the prompts, or several, whose embeddings are averaged; None: the adapter's.
@@ -129,8 +129,8 @@ def class_embeddings(model: AdaptedModel, classes: Sequence[str], template: str 
     """[K, D]: the prompts of the classes, read by the adapted text tower.
 
     Raises:
-        ConfigError: a template without a place for the name; or the method answers for the classes it was trained on
-            alone, and these are others.
+        ConfigError: a template without a place for the name; or the method knows only the classes it was trained on,
+            and these are others.
     """
     for each in (template,) if isinstance(template, str) else template:
         if "{}" not in each:
@@ -171,12 +171,12 @@ def evaluate(
         model: adapted or zero-shot.
         batches: from a loader of test views.
         text: class embeddings [K, D].
-        failures: collects the others.
+        failures: collects the clips that cannot be read.
         autocast: context for mixed precision.
-        progress: called once a batch.
+        progress: called once per batch.
         recorder: collects the predictions.
-        gather: something of this process -> that of each process, where several have a share of the clips each. All
-            of them get the figures of all clips.
+        gather: an object of this process -> the objects of all processes, if several processes share the clips. Every
+            process then gets the figures of all clips.
 
     Returns:
         See :func:`accuracy`, and "clips", how many were measured. Empty if none could be read.

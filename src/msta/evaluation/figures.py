@@ -1,4 +1,4 @@
-"""The pictures of a protocol's report, each as PNG or JPEG bytes: drawn so that a telephone shows them legibly."""
+"""The pictures of a protocol's report, each as PNG or JPEG bytes: legible on a telephone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BEFORE, AFTER = "#9aa5b1", "#2266aa"
 """Colours of the backbone as it is, and of the adapted one."""
 COLOURS = (BEFORE, AFTER, "#d97706", "#047857", "#9333ea", "#be123c", "#0891b2", "#4d7c0f")
 LABELLED = 40
-"""Up to so many classes are named on an axis."""
+"""With more classes than this, an axis does not name them."""
 
 
 def blank(
@@ -43,13 +43,13 @@ def blank(
 
 
 def case(row: dict[str, Any]) -> str:
-    """What of a data set a row is about."""
+    """The data set and set that a row is about, in words."""
     shots = f"{row['shots']} shots" if row["shots"] and not row["set"] else ""
     return str(row["set"] or shots)
 
 
 def accuracy_by_shots(rows: Sequence[dict[str, Any]]) -> bytes:
-    """Top-1 against shots, a line a method, with intervals; what trains nothing is a level."""
+    """Top-1 against shots, one line per method, with intervals; a method without training is a horizontal line."""
     figure, (axes,) = blank(3.2)
     shots = sorted({row["shots"] for row in rows if row["shots"]})
     for colour, method in zip(_cycle(), dict.fromkeys(row["label"] for row in rows), strict=False):
@@ -64,7 +64,7 @@ def accuracy_by_shots(rows: Sequence[dict[str, Any]]) -> bytes:
             [shots.index(r["shots"]) for r in own], mean, error, color=colour, marker="o", capsize=3, label=method
         )
     axes.set_xticks(range(len(shots)), [str(s) for s in shots])
-    axes.set_xlabel("clips a class", fontsize=9)
+    axes.set_xlabel("clips per class", fontsize=9)
     axes.set_ylabel("top-1, %", fontsize=9)
     axes.legend(frameon=False, fontsize=9)
     return png(figure)
@@ -102,7 +102,7 @@ def trainable_share(rows: Sequence[dict[str, Any]]) -> bytes:
 
 
 def pareto_front(at: Mapping[str, tuple[float, float]], x: str, y: str, *, logarithmic: bool) -> bytes:
-    """Names at (cost, accuracy); a line joins those that no other beats in both."""
+    """Names at (cost, accuracy). A line joins those that no other beats in both."""
     figure, (axes,) = blank(3.6)
     if logarithmic:
         axes.set_xscale("symlog", linthresh=0.01)
@@ -143,7 +143,7 @@ def _name_points(axes: Axes, at: Mapping[str, tuple[float, float]]) -> None:
 def learning_curves(logs: Mapping[str, Sequence[dict[str, Any]]]) -> bytes:
     """Mean loss of each epoch above; below top-1 on the validation and, if they were watched, the test clips.
 
-    Where nothing was validated there is nothing below.
+    Without validation there is no lower part.
     """
     validated = any("loss" not in line for log in logs.values() for line in log)
     figure, panels = blank(4.2 if validated else 2.4, rows=2 if validated else 1)
@@ -172,7 +172,7 @@ def learning_curves(logs: Mapping[str, Sequence[dict[str, Any]]]) -> bytes:
 
 
 def confusion_matrix(counts: Integers, classes: Sequence[str]) -> bytes:
-    """Rows are true classes, each in shares of its clips."""
+    """One row per true class, in shares of its clips."""
     many = len(classes) > LABELLED
     side = 4.6 if many else max(WIDTH, 0.27 * len(classes) + 1.9)
     figure, (axes,) = blank(side, side)
@@ -190,7 +190,7 @@ def confusion_matrix(counts: Integers, classes: Sequence[str]) -> bytes:
 
 
 def class_bars(values: Mapping[str, Array], classes: Sequence[str]) -> bytes:
-    """Accuracy of each class, a bar a method; of many classes the worst ones of the last method."""
+    """Accuracy of each class, one bar per method. If there are many classes: those that the last method is worst at."""
     last = list(values.values())[-1]
     order = np.argsort(last, kind="stable")
     order = order[~np.isnan(last[order])][:LABELLED]
@@ -222,7 +222,7 @@ def reliability_diagram(curves: Mapping[str, tuple[Array, Integers]]) -> bytes:
 
 
 def embedding_map(predictions: Predictions, most: int = 2000) -> bytes | None:
-    """Clips as t-SNE lays their embeddings out; filled: right, open: wrong. None without embeddings, or too few."""
+    """t-SNE of the clips' embeddings; filled: right, open: wrong. None if there are no embeddings, or too few."""
     embeddings = predictions.embeddings
     if embeddings is None or len(embeddings) < 5:
         return None
@@ -282,7 +282,7 @@ def prediction(
         before: class -> probability 0..1, by the backbone as it is.
         after: the same by the adapted model; its most likely classes are shown, and the true one.
         names: of the two models.
-        classes: how many are shown.
+        classes: how many classes are shown.
     """
     shown = sorted(after, key=lambda name: -after[name])[:classes]
     if truth not in shown:

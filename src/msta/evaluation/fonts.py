@@ -1,4 +1,4 @@
-"""Class names of any script in pictures: each character in a font that has it, or a notice that there is none."""
+"""Class names of any script in pictures: each character in a font that has it, or a notice if no font has it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _told: set[str] = set()
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as PNG. Its texts get the fonts that have their characters; a dollar sign is one, not mathematics."""
+    """A figure as PNG. Each text gets fonts that have its characters; a dollar sign is not mathematics."""
     from matplotlib.text import Text
 
     for axes in figure.axes:
@@ -42,7 +42,7 @@ def png(figure: Figure) -> bytes:
 def font_files(text: str) -> tuple[str, ...]:
     """Files of fonts that together have the characters of a text: matplotlib's own, then those of the system it needs.
 
-    A notice names characters that no font has, each once a process.
+    A notice names characters that no font has, each once per process.
     """
     return (own_font(), *_others(frozenset(c for c in text if not _has(own_font(), c))))
 

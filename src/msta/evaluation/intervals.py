@@ -1,7 +1,7 @@
 """How sure a figure is: bootstrap intervals over clips, and a paired test of two models on the same clips.
 
-A figure is a mean over runs (seeds, splits) of accuracies. Clips, not answers, are drawn anew, each with all that was
-answered about it: three seeds on one test set are not three times as many clips.
+A figure is the mean accuracy over runs (seeds, splits). The bootstrap draws clips, not answers: each clip comes with
+all of its answers, because three seeds on one test set are not three times as many clips.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ RESAMPLES, SIGNS = 2000, 9999
 
 
 class Answers:
-    """Which clips several runs of one model had right.
+    """The clips that several runs of one model answered, and which were right.
 
     Args:
         runs: for each run its clips' names, and whether each was answered rightly.
@@ -39,7 +39,7 @@ class Answers:
         return float(100 * self.right.sum() / self.weight.sum())
 
     def share(self) -> dict[str, float]:
-        """Clip -> in which share of its runs it was right."""
+        """Clip -> the share of its runs in which it was right."""
         return dict(zip(self.clips, (self.right / self.weight).tolist(), strict=True))
 
     def resampled(self, seed: int = 0, resamples: int = RESAMPLES) -> Array:
@@ -61,11 +61,12 @@ def interval(resampled: Array) -> tuple[float, float]:
 def paired_test(one: Answers, other: Answers) -> dict[str, float]:
     """Is ``one`` better than ``other`` on the clips that both answered, or is it chance?
 
-    Were they equal, each clip's difference could as well have the other sign. For one run each that is McNemar's exact
-    test; with several, a clip's difference is of shares, and signs are drawn SIGNS times.
+    If they were equal, each clip's difference could as well have the other sign. For one run each, this is McNemar's
+    exact test. For several runs, a clip's difference is one of shares, and signs are drawn SIGNS times.
 
     Returns:
-        "clips"; "difference", in points of percent; "p", two-sided, 1 if they never differ. Empty without common clips.
+        "clips"; "difference", in points of percent; "p", two-sided, 1 if they never differ. Empty if they have no
+        common clips.
     """
     a, b = one.share(), other.share()
     common = sorted(a.keys() & b.keys())

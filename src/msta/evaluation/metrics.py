@@ -1,4 +1,4 @@
-"""Accuracy and calibration, as the field reports them: in percent. scikit-learn's where it has them."""
+"""Accuracy and calibration, as the field reports them: in percent. scikit-learn computes those that it has."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def accuracy(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def harmonic_mean(base: float, novel: float) -> float:
-    """Of two accuracies, 0 if both are (Xian et al. 2017): high only if both are."""
+    """Harmonic mean of two accuracies, 0 if both are 0 (Xian et al. 2017). It is high only if both are high."""
     return 2 * base * novel / (base + novel) if base + novel else 0.0
 
 
 def confusion(labels: Integers, predicted: Integers, classes: int) -> Integers:
-    """[K, K] counts: a row a true class, a column a predicted one."""
+    """[K, K] counts: one row per true class, one column per predicted class."""
     from sklearn.metrics import confusion_matrix  # a second to import
 
     matrix: Integers = confusion_matrix(labels, predicted, labels=np.arange(classes))
@@ -74,7 +74,7 @@ def calibration(probabilities: Array, labels: Integers, bins: int = BINS) -> flo
 
 
 def reliability(probabilities: Array, labels: Integers, bins: int = BINS) -> tuple[Array, Array, Array]:
-    """For each bin of confidence: its mean, the share of right answers, and the share of clips. NaN where none is."""
+    """For each bin of confidence: mean, share of right answers, share of clips. NaN if a bin is empty."""
     confidence = probabilities.max(1)
     hits = probabilities.argmax(1) == labels
     which = np.minimum((confidence * bins).astype(int), bins - 1)
@@ -87,9 +87,9 @@ def reliability(probabilities: Array, labels: Integers, bins: int = BINS) -> tup
 def fit_temperature(probabilities: Array, labels: Integers, *, doubt: float = 0.0) -> float:
     """The temperature of the lowest negative log likelihood on these (validation) clips, between 1/100 and 100.
 
-    The likelihood is convex in the inverse temperature, so its derivative is bisected. Clips that are all right ask
-    for no temperature above zero, and get the lowest; with ``doubt``, the share of each label that is given to all
-    classes alike, they get one at which they are that sure.
+    The likelihood is convex in the inverse temperature, so its derivative is bisected. If all clips are right, the best
+    temperature is 0, and the lowest allowed one is returned. ``doubt`` is the share of each label that is spread evenly
+    over all classes; it bounds the confidence, and so the temperature, in this case.
     """
     logits = np.log(np.clip(probabilities, 1e-12, None))
     own = (1 - doubt) * logits[np.arange(len(labels)), labels] + doubt * logits.mean(1)

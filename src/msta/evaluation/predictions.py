@@ -1,8 +1,8 @@
-"""Every prediction, kept as Parquet, so that any table can be made again.
+"""All predictions, saved as Parquet, so that any table can be made again.
 
-A row a clip: its name, file and time range, its label, the five likeliest labels with their probabilities, the
+One row per clip: its name, file and time range, its label, the five likeliest labels with their probabilities, the
 probabilities of all classes and, if wanted, the embedding, all averaged over the test views; ``view`` is then null.
-With several views a row a view follows, without the long columns. The class names are in the file's metadata.
+With several views, one row per view follows, without the long columns. The class names are in the file's metadata.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ FORMAT = "msta-predictions-1"
 
 @dataclass(frozen=True)
 class Predictions:
-    """What was predicted of N clips, averaged over their views.
+    """The predictions for N clips, averaged over their views.
 
     Attributes:
         classes: K names.
         clips: N names: a path, and a time range if the clip is one.
-        files: N times the file and what part of it the clip is.
+        files: for each clip its file, and the part of it that the clip is.
         labels: int64 [N].
         probabilities: float64 [N, K].
         embeddings: float32 [N, D], of the video tower, or None.
@@ -54,7 +54,7 @@ class Predictions:
 
     @property
     def hits(self) -> list[bool]:
-        """[N], whether that is right."""
+        """[N], whether the likeliest label is right."""
         return list((self.predicted == self.labels).tolist())
 
     @property
@@ -67,9 +67,9 @@ class Recorder:
     """Collects predictions while a model is measured.
 
     Args:
-        clips: of the data set that is measured; batches number them.
-        classes: what is chosen among.
-        embeddings: keep them as well, all views of them.
+        clips: of the data set that is measured; the numbers in batches are positions in this list.
+        classes: the classes to choose from.
+        embeddings: whether to keep the embeddings of all views, too.
     """
 
     def __init__(self, clips: Sequence[Clip], classes: Sequence[str], *, embeddings: bool = False) -> None:
@@ -88,7 +88,7 @@ class Recorder:
             self._embeddings.append(embeddings.float().cpu())
 
     def gather(self, gather: Callable[[Any], list[Any]]) -> None:
-        """Make what every process has collected this one's, in the order of the clips. ``gather``: see evaluate."""
+        """Take over what all processes have collected, in the order of the clips. ``gather``: see evaluate."""
         shares = gather((self._indices, self._labels, self._probabilities, self._embeddings))
         whole = [[part for share in shares for part in share[i]] for i in range(4)]
         if len(shares) > 1 and whole[0]:
@@ -116,7 +116,7 @@ class Recorder:
         """What was collected.
 
         Raises:
-            ValueError: nothing was.
+            ValueError: nothing was collected.
         """
         if not self._indices:
             raise ValueError("no predictions")
@@ -165,7 +165,7 @@ def read_predictions(path: Path) -> Predictions:
     """Read a file of predictions.
 
     Raises:
-        DataError: there is none, or it is damaged, or not ours.
+        DataError: the file does not exist, is damaged, or has another format.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

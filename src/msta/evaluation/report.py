@@ -1,4 +1,4 @@
-"""An HTML page that holds its pictures itself."""
+"""An HTML page that contains its pictures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write_page(path: Path, template: str, pictures: Mapping[str, Path | bytes], 
         path: of the page.
         template: name of a file in ``evaluation/templates``.
         pictures: name -> PNG or JPEG, put into the page under ``pictures.NAME``.
-        content: what else the template names.
+        content: the other values that the template uses.
     """
     folder = resources.files("msta.evaluation") / "templates"
     loader = jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8"))

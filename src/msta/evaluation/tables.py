@@ -20,7 +20,7 @@ class Column:
 
     Attributes:
         title: its header.
-        key: of its value in a row. The cell is empty if a row has no such value, or None.
+        key: of its value in a row. If a row has no such value, or None, the cell is empty.
         format: of the value, as for :func:`format`; ">" for text that is set like numbers. Empty for words.
     """
 
@@ -40,7 +40,7 @@ class Table:
 
     Attributes:
         columns: what is shown of each row.
-        rows: values by key. A row whose "by_others" is true is set apart in HTML.
+        rows: values by key. HTML sets rows apart whose "by_others" is true.
         title: what the table is about.
     """
 
@@ -85,7 +85,7 @@ class Table:
         ])  # fmt: skip
 
     def html(self) -> Markup:
-        """For a page, see :func:`msta.evaluation.report.write_page`; it scrolls where the page is too narrow."""
+        """For a page, see :func:`msta.evaluation.report.write_page`; it scrolls if the page is too narrow."""
         header, *body = self.cells()
         rows = [("", "th", header)]
         rows += [(' class="others"' if row.get("by_others") else "", "td", cells)

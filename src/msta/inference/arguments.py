@@ -60,7 +60,7 @@ def class_names(text: str) -> list[str]:
             raise ConfigError(f"--labels: an empty one in {text!r}")
         names = given_names(written, "--labels")
     if len(names) < 2:
-        raise ConfigError(f"--labels: one class alone, {names[0]!r}: there is nothing to tell it from")
+        raise ConfigError(f"--labels: there is only one class, {names[0]!r}; give two or more")
     return list(names)
 
 

@@ -1,4 +1,4 @@
-"""Ways to adapt a frozen backbone: one file each, one interface (:mod:`msta.adapters.method`)."""
+"""Ways to adapt a frozen backbone: one file for each, with one interface (:mod:`msta.adapters.method`)."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ METHODS: dict[str, type[MethodConfig]] = {
 def attach(backbone: DualEncoder, method: MethodConfig | str, *, exact_reference: bool = False) -> AdaptedModel:
     """Adapt ``backbone``, which itself stays frozen and unchanged.
 
-    The weights are shared, not copied (but for those that train): moving the model to a device or precision moves them
-    for both.
+    The weights are shared, not copied, except for those that train. If you move the model to a device or precision, the
+    backbone's weights move too.
 
     Args:
         backbone: from :func:`msta.load_backbone` or :func:`msta.random_backbone`.
         method: a config such as ``MSTAConfig(dim=64)``, or a name for its defaults: one of METHODS.
-        exact_reference: without the shortcuts of :mod:`msta.backbone.prefix`, slow: what they are tested against.
+        exact_reference: without the shortcuts of :mod:`msta.backbone.prefix`; slow, used to test them.
 
     Raises:
-        ConfigError: no such method, or settings that do not fit the backbone.
-        TypeError: no backbone, or no method.
+        ConfigError: there is no such method, or its settings do not fit the backbone.
+        TypeError: ``backbone`` or ``method`` has the wrong type.
     """
     if not isinstance(backbone, DualEncoder):
         raise TypeError(f"attach: backbone: expected what msta.load_backbone gives, got {backbone!r:.60}")
@@ -73,12 +73,12 @@ def load_adapter(
     """Read an adapter's directory and attach it, ready to predict.
 
     Args:
-        directory: what :meth:`AdaptedModel.save` wrote, or ``owner/name``, what :meth:`AdaptedModel.push_to_hub` did.
-        backbone: the backbone it was trained on. None: loaded from where it came from then.
+        directory: a directory that :meth:`AdaptedModel.save` wrote, or ``owner/name`` on the Hub.
+        backbone: the backbone it was trained on. None: it is loaded from the source that the adapter names.
         revision: a branch, tag or commit on the Hub.
 
     Raises:
-        CheckpointError: no adapter, damaged, or trained on another backbone; or the Hub does not give it.
+        CheckpointError: there is no adapter, it is damaged or was trained on another backbone, or the Hub refuses.
     """
     folder = adapter_folder(directory, revision)
     artefact = Artefact.read(folder)

@@ -5,8 +5,8 @@ With x the tokens after the attention,
     out = x + MLP( LN2(x) ) + scale * Up( ReLU( Down(x) ) )
 
 where the adapter reads x as it is, without a layer norm. In a block of width d it trains 2 d r + r + d parameters:
-99,136 on ViT-B/16 with r = 64, 1,189,632 in its twelve blocks. Their class head is not part of it, nor their dropout of
-0.1 in the bottleneck: a training step of ours draws nothing at random.
+99,136 on ViT-B/16 with r = 64, 1,189,632 in its twelve blocks. The authors' class head is not part of it, nor is
+their dropout of 0.1 in the bottleneck: our training steps use no random numbers.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class ParallelAdapter(nn.Module):
 
 
 class AdaptFormerBlock(nn.Module):
-    """A block with an adapter beside its MLP; has a block's interface."""
+    """A block with an adapter beside its MLP. It has a block's interface."""
 
     mixes_frames = False
 

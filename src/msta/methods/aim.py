@@ -6,15 +6,15 @@ In every block, with MSA the block's own attention and A_T, A_S, A_J bottlenecks
     x <- x + y + A_S(y),  y = MSA( LN1(x) )        spatial
     x <- x + MLP( LN2(x) ) + scale * A_J( LN2(x) ) joint
 
-Every Up starts at zero: the adapted model starts as the frozen one. A bottleneck a quarter as wide as the tower makes
-295,872 parameters on ViT-B/16; three in twelve blocks 10,651,392. The layer norm after the blocks trains too (1,536),
-and the frames' positions, which CLIP lacks (8 x 768): 10,659,072. The paper says 11 M. Its class head is not part of
-it, nor its stochastic depth.
+Every Up starts at zero: the adapted model starts as the frozen one. A bottleneck a quarter as wide as the tower has
+295,872 parameters on ViT-B/16; three of them in twelve blocks have 10,651,392. The layer norm after the blocks trains
+too (1,536), and the frames' positions, which CLIP lacks (8 x 768): 10,659,072. The paper says 11 M. Its class head is
+not part of it, nor its stochastic depth.
 
-Two differences. The frames' positions, zero at the start, are added where the first adapted block begins, after the
-layer norm before the blocks rather than before it: what lies below stays a frozen prefix. And under joint attention
-(ViCLIP), where time is attended to already, patches attend along the frames once more, the class token that all frames
-share does not, and the positions are the backbone's own.
+There are two differences. The frames' positions, zero at the start, are added before the first adapted block, which is
+after the first layer norm and not before it; so the blocks below stay a frozen prefix. And a ViCLIP's joint attention
+already covers time. There, patches attend along the frames once more, the class token that all frames share does not,
+and the positions are those of the backbone.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Adapter(nn.Module):
 
 
 class AIMBlock(nn.Module):
-    """A block that attends along the frames before it attends as ever; has a block's interface."""
+    """A block that first attends along the frames and then as before. It has a block's interface."""
 
     def __init__(self, block: Block, adapters: nn.ModuleDict, scale: float, positions: nn.Parameter | None) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""BitFit (Ben Zaken et al., ACL 2022): the biases train, and nothing else.
+"""BitFit (Ben Zaken et al., ACL 2022): only the biases train.
 
-Of a block of width d that is 11 d: the two layer norms d each, queries, keys and values 3 d, the attention's output d,
-the MLP 4 d and d. With the layer norms before and after the blocks, ViT-B/16 has 102,912 in the video tower and 68,096
-in the text tower: 171,008.
+A block of width d has 11 d of them: d in each of the two layer norms, 3 d in queries, keys and values, d in the
+attention's output, 4 d and d in the MLP. With the layer norms before and after the blocks, ViT-B/16 has 102,912 in the
+video tower and 68,096 in the text tower: 171,008.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from msta.methods.wrapping import Towers, chosen_blocks, own, span, twin
 
 
 class BitFitConfig(MethodConfig):
-    """Which biases.
+    """Which biases train.
 
     Args:
         towers: "video", "text" or "both".
-        first_block: first block whose biases train, from 1. 1, as in the paper: all, the first layer norm's too, which
-            leaves no frozen prefix.
+        first_block: first block whose biases train, from 1. With 1, as in the paper, all biases train, including those
+            of the first layer norm, so there is no frozen prefix.
     """
 
     name: ClassVar[str] = "bitfit"
@@ -32,7 +32,7 @@ class BitFitConfig(MethodConfig):
     first_block: int = Field(1, ge=1)
 
     def attach(self, backbone: DualEncoder) -> AdaptedModel:
-        """Twins of the layers, with biases of their own.
+        """Replace the layers by twins that have their own biases.
 
         Raises:
             ConfigError: ``first_block`` beyond the towers.

@@ -1,7 +1,8 @@
 """Full fine-tuning, as in ViFi-CLIP (CVPR 2023): both towers and the temperature, or one tower alone.
 
-What trains is what their code names: ``image`` is the whole video tower; ``text`` leaves the token embedding as it is,
-because it reads the prompts' embeddings once, before training. ``both`` is theirs and the token embedding.
+The trained parts are those of the authors' code. Their ``image`` is the whole video tower. Their ``text`` leaves out
+the token embedding, because their code reads the prompts' embeddings once, before training. Our ``both`` trains the
+token embedding, too.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from msta.backbone.dual_encoder import DualEncoder
 from msta.methods.wrapping import Towers
 
 VIFI_CLIP = {"train.lr": 2e-6, "train.epochs": 50, "train.warmup_epochs": 5, "train.weight_decay": 1e-3}
-"""Its few-shot schedule, for CLIP ViT-B/16."""
+"""ViFi-CLIP's few-shot schedule, for CLIP ViT-B/16."""
 
 
 class FullConfig(MethodConfig):
-    """What is saved is as large as what trains. The original stays frozen, to read the descriptions.
+    """The saved adapter has all trained weights. The original backbone stays frozen, to read the descriptions.
 
     Args:
         towers: "both" (with the temperature), "video" or "text". ``full-video`` and ``full-text`` are shortcuts.
@@ -34,7 +35,7 @@ class FullConfig(MethodConfig):
     towers: Towers = "both"
 
     def attach(self, backbone: DualEncoder) -> AdaptedModel:
-        """Trainable copies of the chosen towers; the others are the backbone's own."""
+        """Make trainable copies of the chosen towers; the other tower is the backbone's own."""
         if self.towers == "both":
             twin = copy.deepcopy(backbone).requires_grad_(True)
             trains = "both towers and the temperature"

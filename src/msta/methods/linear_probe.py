@@ -1,10 +1,11 @@
-"""Linear probe: a linear classifier on the frozen video tower's embeddings. The classes' names do not matter.
+"""Linear probe: a linear classifier on the frozen video tower's embeddings. It does not use the classes' names.
 
     logits = s * ( W v / |v| + b )
 
-with v the embedding [D], s the backbone's own factor on cosine similarities, which makes a usual learning rate fit, and
-W, b zero at the start: (D + 1) K parameters for K classes, 513 K on ViT-B/16. (CLIP's paper fits a logistic regression,
-by L-BFGS, on what goes into the projection; ours is trained as every other method, on what comes out.)
+v is the embedding [D], and s is the backbone's own factor on cosine similarities, so that a usual learning rate fits. W
+and b are zero at the start: (D + 1) K parameters for K classes, 513 K on ViT-B/16. (CLIP's paper fits a logistic
+regression, by L-BFGS, on the features before the projection. Ours is trained like every other method, on the
+embeddings after it.)
 """
 
 from __future__ import annotations
@@ -28,32 +29,32 @@ class LinearProbeConfig(MethodConfig):
     closed_set: ClassVar[bool] = True
 
     def attach(self, backbone: DualEncoder) -> AdaptedModel:
-        """The backbone, and a classifier that has its size when the number of classes is known."""
+        """The backbone and a classifier, which is made when the number of classes is known."""
         return LinearProbe(self, nn.Module(), backbone, origin=backbone, trains="a linear classifier of embeddings")
 
 
 class LinearProbe(AdaptedModel):
-    """Scores clips by a classifier of its own."""
+    """A model that scores clips by its own classifier."""
 
     def prepare(self, classes: int, clips: int) -> None:
-        """Make the classifier, zero."""
+        """Make the classifier, with all weights zero."""
         a = self.backbone.architecture
         scale = self.backbone.logit_scale
         self.adapter.weight = nn.Parameter(torch.zeros(classes, a.embed_dim, device=scale.device))
         self.adapter.bias = nn.Parameter(torch.zeros(classes, device=scale.device))
 
     def load_adapter_state(self, state: dict[str, Tensor]) -> None:
-        """As ever; the number of classes is the state's."""
+        """As in the base class; the number of classes comes from the state."""
         weight = state.get("adapter.weight")
         if weight is not None and (self.num_trainable() == 0 or len(weight) != len(self._weight())):
             self.prepare(len(weight), 0)
         super().load_adapter_state(state)
 
     def logits(self, video: Tensor, text: Tensor) -> Tensor:
-        """[B, D] -> [B, K]; ``text`` is not looked at.
+        """[B, D] -> [B, K]; ``text`` is not used.
 
         Raises:
-            ConfigError: no classes are known yet.
+            ConfigError: the classes are not known yet.
         """
         weight = self._weight()
         bias: Tensor = self.adapter.bias  # type: ignore[assignment]

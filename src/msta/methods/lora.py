@@ -1,8 +1,8 @@
 """LoRA (Hu et al., ICLR 2022), by the library peft: W x + b + (alpha / r) * B (A x), with B zero at the start.
 
-A: r x inputs, B: outputs x r, for each of the chosen linear layers. Queries, keys and values are one layer here: one A
-serves the three of them and B has 3 d rows, which makes 4 d r parameters a block of width d; 491,520 in both towers of
-ViT-B/16 with r = 8. The paper's language models adapt queries and values alone.
+A: r x inputs, B: outputs x r, for each of the chosen linear layers. Queries, keys and values are one layer here. They
+share one A, and B has 3 d rows: 4 d r parameters per block of width d, 491,520 in both towers of ViT-B/16 with r = 8.
+The paper adapts only queries and values of language models.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WHERE = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.
 
 
 class LoRAConfig(MethodConfig):
-    """Which layers, and the rank.
+    """Which layers are adapted, and the rank.
 
     Args:
         rank: r.
@@ -45,7 +45,7 @@ class LoRAConfig(MethodConfig):
         return modules.split(",") if isinstance(modules, str) else modules
 
     def attach(self, backbone: DualEncoder) -> AdaptedModel:
-        """Let peft put its layers into twins of the chosen blocks.
+        """Have peft insert its layers into twins of the chosen blocks.
 
         Raises:
             ConfigError: peft is not installed, or ``first_block`` lies beyond the towers.

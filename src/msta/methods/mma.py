@@ -5,7 +5,7 @@
 
 With d_v, d_t the towers' widths and r the bottleneck's, a block trains 2 r (d_v + d_t) + 2 r + d_v + d_t parameters for
 Down and Up and r^2 + r for Shared: 84,320 on ViT-B/16 with r = 32, and 674,560 in blocks 5..12. Settings are those of
-the authors' configuration (vit_b16_ep5.yaml). They draw Up at random; ours starts at zero, as in MSTA.
+the authors' configuration (vit_b16_ep5.yaml). The authors start Up at random; here it starts at zero, as in MSTA.
 """
 
 from __future__ import annotations

@@ -6,15 +6,16 @@ In the adapted blocks of both towers, with x a block's input and LN1 the block's
     out = block(x) + scale * Up(h)                                  text
     out = block(x) + scale * ( SpatialUp(h) + TemporalUp(h) )       video
 
-Down_m belongs to one tower, Shared to both: a gradient of either modality reaches it. SpatialUp is a linear layer from
-the bottleneck of width r back to the tower's width d. TemporalUp stands beside it and is a 3-D convolution, r to d,
-that mixes neighbouring frames and nothing else. Without TemporalUp this is MMA (CVPR 2024), which the authors extended.
+Down_m belongs to one tower. Shared belongs to both, so gradients of both modalities reach it. SpatialUp is a linear
+layer from the bottleneck of width r back to the tower's width d. TemporalUp stands beside it and is a 3-D convolution,
+r to d, that mixes neighbouring frames and nothing else. Without TemporalUp this is MMA (CVPR 2024), which the authors
+extended.
 
 The formulas, the initialisation and scale = 0.005 are the paper's. That TemporalUp has a kernel of 3 frames and one
 group per hidden channel is inferred from the published parameter counts: 1,744,000 (r 128, blocks 8..12 of ViT-B/16)
-and 8.7 M (r 256, all blocks). Inferred as well, because the paper does not say it: that LN1 comes before Down (MMA's
-code has it), and that ViCLIP's class token, which belongs to no frame, takes SpatialUp alone. The authors' code would
-decide all three.
+and 8.7 M (r 256, all blocks). The paper does not say, and we infer, that LN1 comes before Down (as in MMA's
+code), and that ViCLIP's class token, which belongs to no frame, takes SpatialUp alone. The authors' code would decide
+all three.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ class MSTAConfig(MethodConfig):
     """Where the adapters sit and how large they are.
 
     Args:
-        first_block: first adapted block, from 1, inclusive. Unset: the upper five twelfths of each tower by its own
-            depth (8..12 of 12, 15..24 of 24, 4..6 of 6).
+        first_block: first adapted block, from 1, inclusive. Unset: the upper five twelfths of each tower, counted in
+            its own depth (8..12 of 12, 15..24 of 24, 4..6 of 6).
         last_block: last adapted block, inclusive. Unset: the last.
-        dim: r, the width of the bottleneck. The temporal up-projection needs a divisor of the video tower's width.
+        dim: r, the width of the bottleneck. For the temporal up-projection it must divide the video tower's width.
         scale: factor on the adapter's output, the paper's lambda.
         temporal_kernel: frames that the temporal up-projection sees, odd. 0, 1 or None: there is no temporal
             up-projection, which is MMA.
@@ -56,10 +57,11 @@ class MSTAConfig(MethodConfig):
             "zero": the same, but the up-projections start at zero, and so the adapted model starts as the frozen one,
             to the last bit. docs/methods.md has the figures of both.
 
-    Towers of unequal depth (ViCLIP-L/14: video 24, text 12) share from the top: the last text block with the last
-    video block, the one below with the one below. Block numbers, here and in saved files, then count in the deeper
+    Towers of unequal depth (ViCLIP-L/14: video 24, text 12) share from the top: the last text block shares with the
+    last video block, the block below with the block below, and so on. Block numbers, here and in saved files, then
+    count in the deeper
     tower: ``first_block=20`` adapts video blocks 20..24 and text blocks 8..12. A block without a partner in the other
-    tower has its projection to itself.
+    tower has its own projection.
 
     Example:
         >>> import msta
@@ -160,8 +162,8 @@ class MSTAConfig(MethodConfig):
             )
 
     def block_pairs(self, video_depth: int, text_depth: int) -> list[tuple[int, int | None, int | None]]:
-        """(number in the deeper tower from 1, video block from 0, text block from 0) of every adapted pair; None for
-        a block that a tower has not, or that is not adapted.
+        """(number in the deeper tower from 1, video block from 0, text block from 0) of every adapted pair; None if
+        the tower has no such block, or the block is not adapted.
         """
         depth = max(video_depth, text_depth)
         first = self.first_block or self.twelfths_below * depth // 12 + 1
@@ -218,8 +220,9 @@ class SpatioTemporalBottleneck(nn.Module):
         self.temporal_up = nn.Conv3d(dim, width, (kernel, 1, 1), padding=(kernel // 2, 0, 0), groups=dim)
 
     def forward(self, x: Tensor, projection: nn.Module, layout: VideoLayout) -> Tensor:
-        """x [b, s, d], layer-normed -> y [b, s, d]. Class tokens that exist once a frame are frames like any patch's; a
-        class token that all frames share takes SpatialUp alone.
+        """x [b, s, d], layer-normed -> y [b, s, d].
+
+        A class token per frame is treated like a patch. A class token that all frames share takes SpatialUp alone.
         """
         h = F.relu(projection(F.relu(self.down(x))))
         if layout.patches == 0 and layout.class_token == "shared":  # no frame to mix: the gradient is zero, not none
@@ -235,9 +238,9 @@ class SpatioTemporalBottleneck(nn.Module):
     def both_up(self, h: Tensor) -> Tensor:
         """SpatialUp(h) + TemporalUp(h) in one product: h [b, t, m, r] -> [b, t, m, d].
 
-        The shifted copies of h, one per tap, stand side by side. The matrix that they meet holds a tap's weights where
-        an output belongs to a hidden channel, zeros elsewhere, and SpatialUp in the columns of the tap that shifts
-        nothing.
+        The shifted copies of h, one per tap, are concatenated. The matrix has a tap's weights at the places where an
+        output belongs to a hidden channel, and zeros elsewhere. SpatialUp is added to the columns of the centre tap,
+        which does not shift.
         """
         (d, r), kernel = self.spatial_up.weight.shape, self.temporal_up.weight.shape[2]
         padded = F.pad(h, (0, 0, 0, 0, kernel // 2, kernel // 2))
@@ -263,7 +266,7 @@ class MSTABlock(nn.Module):
 
     @property
     def mixes_frames(self) -> bool:
-        """Whether a frame's tokens depend on other frames, where the block itself attends within each."""
+        """Whether the adapter makes a frame's tokens depend on other frames, if the block attends within each frame."""
         return isinstance(self.bottleneck, SpatioTemporalBottleneck)
 
     def frozen_part(self, x: Tensor, layout: VideoLayout | None) -> Tensor:

@@ -1,12 +1,12 @@
-"""Prompts: learned tokens among those of the frozen towers. CoOp, VPT, IVLP and MaPLe are the same move.
+"""Prompts: learned tokens between the tokens of the frozen towers. CoOp, VPT, IVLP and MaPLe do this.
 
 With P_i the prompts of block i, [n, d], the sequence that enters block i is
 
     text    [ start, P_i, the rest of the text ]         P_1 takes the positions 1..n, the words move on by n
     video   [ class token, patches, P_i ]                of each frame if each has a class token, else of the clip
 
-for the first ``depth`` blocks; what the block makes of its prompts the next one's replace, and after those they stay. A
-``depth`` of 1 is shallow prompting.
+for the first ``depth`` blocks. The next block's prompts replace the outputs of this block's prompts; after the last of
+these blocks the outputs are kept. A ``depth`` of 1 is shallow prompting.
 
     kind    trains                                     n    depth     ViT-B/16    from
     coop    text                                       16   1              8,192  Zhou et al., IJCV 2022
@@ -15,10 +15,10 @@ for the first ``depth`` blocks; what the block makes of its prompts the next one
     maple   text, and d_t -> d_v linear layers that     2   9 of 12    3,555,072  Khattak et al., CVPR 2023
             make the video's prompts of the text's
 
-n and depth are those of the authors' code; VPT's depend on the data there, and here are ViFi-CLIP's. Prompts are drawn
-with a deviation of 0.02, MaPLe's first ones are the words "a photo of a". As there, what is learned comes before the
-class's name; here the template's words stay between them, so for CoOp as published set ``data.template={}.``.
-Nothing starts at the frozen model: tokens are added.
+n and depth are those of the authors' code. VPT's depend on the data; here they are ViFi-CLIP's. Prompts start at random
+with a standard deviation of 0.02, and MaPLe's first ones as the words "a photo of a". The learned prompts come before
+the class name, as in the papers. Here the words of the template stay between them, so set ``data.template={}.`` for
+CoOp as published. The adapted model does not start as the frozen one, because tokens are added.
 """
 
 from __future__ import annotations
@@ -44,16 +44,17 @@ _TOKENS: dict[Kind, int] = {"coop": 16, "vpt": 10, "ivlp": 10, "maple": 2}
 
 
 class PromptsConfig(MethodConfig):
-    """Which prompts.
+    """Which prompts are learned.
 
     Args:
         kind: "coop", "vpt", "ivlp" or "maple", see above.
-        tokens: n, prompts a block. Unset: 16, 10, 10, 2.
-        depth: blocks with prompts of their own. Unset: 1 for coop, three quarters of the blocks for maple, else all.
-        first_block: where prompts enter, from 1. The blocks below are a frozen prefix, in which the texts have their
-            start token n times in the prompts' place.
-        words: what the first text prompts start as, if they are no more than its tokens. Unset: "a photo of a" for
-            maple, else drawn at random.
+        tokens: n, prompts per block. Unset: 16, 10, 10, 2.
+        depth: number of blocks with their own prompts. Unset: 1 for coop, three quarters of the blocks for maple, else
+            all.
+        first_block: where prompts enter, from 1. The blocks below are a frozen prefix, in which n copies of
+            the start token hold the places of the text prompts.
+        words: the first text prompts start as these words, which must have at least n tokens. Unset: "a photo of a"
+            for maple (random, if n is larger), else random.
     """
 
     name: ClassVar[str] = "prompts"
@@ -69,7 +70,7 @@ class PromptsConfig(MethodConfig):
 
         Raises:
             ConfigError: more blocks than a prompted tower has, or more prompts than a text may have tokens; or the
-                backbone is none that prompts are made for.
+                method does not support the backbone.
         """
         if self.kind != "vpt" and not backbone.text.causal:
             raise ConfigError(
@@ -164,7 +165,7 @@ class Free(nn.Module):
 
 
 class Coupled(nn.Module):
-    """MaPLe: a linear layer makes the video's prompts [n, d_v] of the text's [n, d_t]."""
+    """MaPLe: a linear layer computes the video prompts [n, d_v] from the text prompts [n, d_t]."""
 
     def __init__(self, prompt: nn.Parameter, layer: nn.Linear) -> None:
         super().__init__()
@@ -176,7 +177,7 @@ class Coupled(nn.Module):
 
 
 class TextPrompts(nn.Module):
-    """A text block whose tokens 1..n are prompts; has a block's interface."""
+    """A text block whose tokens 1..n are prompts. It has a block's interface."""
 
     def __init__(self, block: Block, prompt: nn.Parameter, positions: nn.Parameter | None) -> None:
         super().__init__()
@@ -191,11 +192,11 @@ class TextPrompts(nn.Module):
 
 
 class VideoPrompts(nn.Module):
-    """A video block with prompts behind its tokens; has a block's interface.
+    """A video block with prompts after its tokens. It has a block's interface.
 
-    ``prompts`` are None in a last block without any of its own. ``norm`` is the layer norm before the first block,
-    which its prompts go through like its tokens. ``leave`` takes the prompts off again after the last block, so that
-    what is read there is laid out as ever.
+    ``prompts`` is None in a last block without its own prompts. ``norm`` is the layer norm before the first block; its
+    prompts go through it, as its tokens do. ``leave`` removes the prompts after the last block, so that the tokens have
+    their usual layout.
     """
 
     mixes_frames = False
@@ -220,7 +221,7 @@ class VideoPrompts(nn.Module):
 
 
 class PromptedModel(AdaptedModel):
-    """Makes room for the text prompts: n start tokens after a text's own, which the first prompted block replaces."""
+    """Makes room for text prompts: n more start tokens after a text's own. The first prompted block replaces them."""
 
     def __init__(
         self, config: PromptsConfig, adapter: nn.Module, backbone: DualEncoder, *, origin: DualEncoder, trains: str,
@@ -234,7 +235,7 @@ class PromptedModel(AdaptedModel):
         return self.backbone.tokenizer(texts, self.backbone.text.context_length - self.room)
 
     def encode_text(self, token_ids: Tensor | Tokens) -> Tensor:
-        """As ever; ids may have as many columns as the context, if the last n are padding.
+        """As in the base class. The ids may fill the context if their last n columns are padding.
 
         Raises:
             ValueError: with the prompts, a text is longer than the context.
@@ -242,7 +243,7 @@ class PromptedModel(AdaptedModel):
         return super().encode_text(token_ids if isinstance(token_ids, Tokens) else self._with_room(token_ids))
 
     def text_prefix(self, token_ids: Tensor) -> Tokens:
-        """As ever."""
+        """As in the base class."""
         return super().text_prefix(self._with_room(token_ids))
 
     def _with_room(self, ids: Tensor) -> Tensor:

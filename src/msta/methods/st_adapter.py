@@ -4,13 +4,13 @@ With x the patch tokens of a clip, laid out as [T, H, W, d],
 
     x <- x + Up( DWConv3D( Down(x) ) )
 
-without a nonlinearity, before the attention, before the MLP, or both; class tokens pass by. The convolution starts at
-zero, so the adapted model starts as the frozen one. With r the bottleneck's width and k the taps, an adapter in a tower
-of width d trains 2 d r + r + d + r k + r parameters: 592,512 on ViT-B/16 with r = 384 and k = 3 x 1 x 1, the authors'
-code (adapter12x384), which makes 7,110,144 in twelve blocks; 7,220,736 with k = 3 x 3 x 3.
+without a nonlinearity, before the attention, before the MLP, or before both. Class tokens are not changed. The
+convolution starts at zero, so the adapted model starts as the frozen one. With r the bottleneck's width and k the taps,
+an adapter in a tower of width d trains 2 d r + r + d + r k + r parameters: 592,512 on ViT-B/16 with r = 384 and k = 3 x
+1 x 1, the authors' code (adapter12x384), which makes 7,110,144 in twelve blocks; 7,220,736 with k = 3 x 3 x 3.
 
-Before the MLP of the last block an adapter counts and never matters: only class tokens are read after it, as in the
-authors' code. Their class head is not part of it: scores come from the frozen text tower.
+As in the authors' code, an adapter before the MLP of the last block has no effect, because only class tokens are read
+after it. The count includes it. The authors' class head is not included: scores come from the frozen text tower.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class STAdapterConfig(MethodConfig):
 
     @property
     def needs_grid(self) -> bool:
-        """For taps along rows and columns."""
+        """True if the kernel has taps along rows or columns."""
         return self.kernel[1:] != (1, 1)
 
     def attach(self, backbone: DualEncoder) -> AdaptedModel:
@@ -98,10 +98,10 @@ class STAdapter(nn.Module):
         """x [b, s, d] -> [b, s, d].
 
         Raises:
-            ValueError: taps along rows and columns, and patches that make no square.
+            ValueError: the kernel has taps along rows or columns, and the patches do not form a square.
         """
         tokens = layout.over_time(x)  # [b, t, m, d]
-        alone = tokens.shape[2] - layout.patches  # class tokens that exist once a frame: 0 or 1
+        alone = tokens.shape[2] - layout.patches  # class tokens that exist once per frame: 0 or 1
         z = self.down(tokens[:, :, alone:])
         rows, columns = self._grid(layout)
         z = z.unflatten(2, (rows, columns)).permute(0, 4, 1, 2, 3)  # [b, r, t, h, w]
@@ -121,7 +121,7 @@ class STAdapter(nn.Module):
 
 
 class STAdapterBlock(nn.Module):
-    """A block with adapters before its attention, its MLP or both; has a block's interface."""
+    """A block with adapters before its attention, its MLP or both. It has a block's interface."""
 
     def __init__(self, block: Block, adapters: nn.ModuleDict) -> None:
         super().__init__()

@@ -5,9 +5,9 @@ With f a clip's embedding and W the classes', both of length one, F the N cached
     logits = s * f W^T + alpha * exp( -beta * (1 - f F^T) ) L
 
 with s the backbone's factor on cosine similarities. Nothing trains: every training clip is read in a few augmented
-views, whose embeddings are averaged. Trained (Tip-Adapter-F), the keys F go on from there: N D parameters for N clips.
-alpha, beta and the number of views are those of the authors' code (configs/dtd.yaml), which then searches alpha and
-beta on validation; here they are settings like any other. The cache knows its own classes only.
+views, whose embeddings are averaged. With ``trained`` (Tip-Adapter-F), the keys F train from this start: N D parameters
+for N clips. alpha, beta and the number of views are those of the authors' code (configs/dtd.yaml), which then searches
+alpha and beta on validation clips. Here they are settings like any other. The cache knows only its own classes.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class TipAdapterConfig(MethodConfig):
     """How the cache is used.
 
     Args:
-        alpha: weight of what the cache says.
-        beta: how much sharper than cosine its look-up is.
+        alpha: weight of the cache's scores.
+        beta: sharpness of the look-up.
         trained: whether the keys train, starting as the embeddings (Tip-Adapter-F).
         views: augmented views of each training clip that its key is the mean of.
     """
@@ -45,7 +45,7 @@ class TipAdapterConfig(MethodConfig):
     views: int = Field(10, ge=1)
 
     def attach(self, backbone: DualEncoder) -> AdaptedModel:
-        """The backbone, and a cache that is filled when the training clips are seen."""
+        """The backbone and a cache, which is filled with the training clips before training."""
         trains = (
             "the keys of a cache of training clips" if self.trained else "nothing; a cache of training clips is kept"
         )
@@ -55,12 +55,12 @@ class TipAdapterConfig(MethodConfig):
 
 
 class TipAdapter(AdaptedModel):
-    """Adds to the classes' scores what the cache says."""
+    """A model that adds the cache's scores to those of the classes."""
 
     config: TipAdapterConfig
 
     def prepare(self, classes: int, clips: int) -> None:
-        """Make the cache, empty: zero keys."""
+        """Make an empty cache, with zero keys."""
         device, width = self.backbone.logit_scale.device, self.backbone.architecture.embed_dim
         self._fill(torch.zeros(clips, width, device=device), torch.zeros(clips, dtype=torch.int64, device=device))
 
@@ -69,7 +69,7 @@ class TipAdapter(AdaptedModel):
         self._fill(F.normalize(embeddings.float(), dim=-1), labels)
 
     def load_adapter_state(self, state: dict[str, Tensor]) -> None:
-        """As ever; the number of clips is the state's."""
+        """As in the base class; the number of clips comes from the state."""
         labels = state.get("adapter.labels")
         if labels is not None and (not hasattr(self.adapter, "labels") or len(labels) != len(self._part("labels"))):
             self.prepare(0, len(labels))
@@ -79,7 +79,7 @@ class TipAdapter(AdaptedModel):
         """[B, D], [K, D] -> [B, K].
 
         Raises:
-            ConfigError: the cache is not made yet.
+            ConfigError: the cache does not exist yet.
         """
         keys, labels = self._part("keys"), self._part("labels")
         near = F.normalize(video.float(), dim=-1) @ keys.float().T  # [B, N]

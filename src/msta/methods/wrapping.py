@@ -1,4 +1,4 @@
-"""What methods share: which blocks they sit in, and copies that can be changed without touching the backbone."""
+"""What methods share: the choice of blocks, and copies of layers that can be changed without changing the backbone."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def span(blocks: dict[Literal["video", "text"], range]) -> str:
 
 
 def twin(module: M) -> M:
-    """The same structure around the same parameters: what is put in or replaced in it, the original does not have."""
+    """A copy of the structure with the same parameters. Replacing a part of the copy leaves the original unchanged."""
     made = copy.copy(module)
     made._parameters = dict(module._parameters)
     made._buffers = dict(module._buffers)
@@ -50,7 +50,7 @@ def twin(module: M) -> M:
 
 
 def own(module: nn.Module, name: str) -> nn.Parameter:
-    """Replace a parameter of ``module``, a twin's, with a trainable copy; give it back."""
+    """Replace a parameter of ``module``, which is in a twin, by a trainable copy, and return the copy."""
     parameter = nn.Parameter(getattr(module, name).detach().clone())
     setattr(module, name, parameter)
     return parameter

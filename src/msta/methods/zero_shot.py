@@ -1,4 +1,4 @@
-"""Zero-shot: the frozen backbone as it is. Nothing trains; the baseline every method has to beat."""
+"""Zero-shot: the frozen backbone as it is. Nothing trains. Every other method has to beat this baseline."""
 
 from __future__ import annotations
 

@@ -54,13 +54,13 @@ class PretrainConfig:
         easy: share of them with plain backgrounds, which come first: see ``easy_steps``.
         steps: optimizer steps.
         easy_steps: the first steps, which see the easy clips alone; over as many again the others come in.
-        batch: clips a step.
+        batch: clips per step.
         lr: highest learning rate; warm-up, then half a cosine.
         keep: share of the patches kept in training, whole tubes through time; where more changes, more is kept.
         whole_steps: the last steps, which keep all patches, as a model does in use.
         whole_lr: the learning rate they begin with; it falls to zero in a straight line.
         ema: decay of the running mean of the weights, which is what is saved; shorter as a stage begins.
-        captions: wordings a clip, one of which a step reads.
+        captions: wordings per clip, one of which a step reads.
         width: of the video tower; a multiple of 64.
         save_every: steps between saved states and measurements, on ``measured`` clips a figure.
         precision: in which the towers and heads compute; weights, their mean and the losses are fp32.

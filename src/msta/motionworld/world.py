@@ -36,7 +36,7 @@ class WorldConfig:
             patterns, backgrounds and compositions of motions that the other two never show.
         motions: which ones, None for all of the domain.
         busy: 0..1. At 0 backgrounds are plain and the camera is still; at 1 a clip may have everything.
-        captions: wordings a clip.
+        captions: wordings per clip.
         grid: side of the occupancy grid, a divisor of ``size``.
     """
 

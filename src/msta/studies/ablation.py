@@ -1,7 +1,7 @@
 """``msta ablate``: MSTA's own choices, one at a time: a protocol whose model is trained once at each point.
 
-An axis is a choice (the bottleneck's width), a point a value of it (64); all else stays as the preset and the overrides
-have it. The point that changes nothing is run once and is part of every axis.
+An axis is a choice (the bottleneck's width), and a point is a value of it (64). Everything else stays as in the preset
+and the overrides. The point that changes nothing is run once and belongs to every axis.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ _TEMPLATES = ("a video of {}.", "a photo of {}.", "{}", "ensemble")
 
 @dataclass(frozen=True)
 class Ablation(Study):
-    """What an ablation is asked for.
+    """The request for an ablation.
 
     Attributes:
         data: ``[NAME=]PATH[?setting=value&…]``, see :func:`msta.studies.datasets.parse_datasets`.
         novel: train on the first half of the classes and measure the other half as well.
-        axes: names out of :data:`AXES`; None: all that the data allow.
-        shots: training clips a class; None: all.
+        axes: names in :data:`AXES`; None: all that the data allow.
+        shots: training clips per class; None: all.
     """
 
     data: str
@@ -72,9 +72,9 @@ def ablate(asked: Ablation, out: Path, console: Console) -> dict[str, Any]:
     """Run what is not finished, and report.
 
     Args:
-        asked: what to vary, on what.
-        out: a protocol's folder, see :func:`run_protocol`, with ablation.json, ablation.md and a PNG an axis.
-        console: where the runs tell what they do.
+        asked: what to vary, on which data.
+        out: a protocol's folder, see :func:`run_protocol`, with ablation.json, ablation.md and one PNG per axis.
+        console: where the runs print.
 
     Returns:
         What is written to ``out``/ablation.json. Accuracies in percent.
@@ -140,13 +140,13 @@ def _figures(results: Results, point: str) -> Iterator[dict[str, Any]]:
 def points(
     config: RunConfig, backbone: DualEncoder, bank: DescriptionBank | None, axes: Sequence[str] | None
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Axis -> point -> the settings it changes (dotted name -> value), none at the point that ``config`` is at.
+    """Axis -> point -> the settings it changes (dotted name -> value), none at the point of ``config`` itself.
 
-    Values are the paper's own, with those that "small" and the built-in backbone call for; a bottleneck's width that
-    the temporal up-projection does not allow is left out (512 on a ViT-B).
+    Values are those of the paper, and some for the preset "small" and the built-in backbone. Widths of the bottleneck
+    that the temporal up-projection does not allow are left out (512 on a ViT-B).
 
     Raises:
-        ConfigError: an axis that needs descriptions, and none are given.
+        ConfigError: an axis needs descriptions, and none are given.
     """
     method = config.method_config()
     assert isinstance(method, MSTAConfig)
@@ -218,7 +218,7 @@ def write_ablation(out: Path, result: dict[str, Any]) -> None:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """A table: mean and, in brackets, standard deviation over the seeds. What changes nothing is in bold."""
+    """A table: the mean and, in brackets, the standard deviation over the seeds. The unchanged setting is in bold."""
     measured = _measured(result)
     rows: list[dict[str, Any]] = []
     for axis, title in result["axes"].items():
@@ -239,7 +239,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def draw(path: Path, axis: str, title: str, result: dict[str, Any]) -> None:
-    """A PNG: every seed a dot, their mean a line; the point that changes nothing is marked."""
+    """A PNG: one dot per seed, a line through the means, and a mark at the unchanged setting."""
     of = _of(result, axis)
     figure, (axes,) = blank(3.2, max(4.0, 1.5 + 0.9 * len(of)))
     for (name, label), colour in zip(_measured(result).items(), _COLOURS, strict=False):
@@ -269,7 +269,7 @@ def _measured(result: dict[str, Any]) -> dict[str, str]:
 
 
 def _of(result: dict[str, Any], axis: str) -> dict[str, list[dict[str, Any]]]:
-    """Point -> its cells, a seed each."""
+    """Point -> its cells, one per seed."""
     points: dict[str, list[dict[str, Any]]] = {}
     for cell in result["cells"]:
         if cell["axis"] == axis:

@@ -1,8 +1,8 @@
-"""``msta compare``: many methods, the same clips, the same budget, and everything one would weigh them by.
+"""``msta compare``: many methods on the same clips with the same budget, with accuracy and costs.
 
 For each data set and case (few-shot; base-to-novel, if asked for) a search gives each method its settings, chosen by
-validation in the first seed's split; then a protocol of :mod:`msta.studies.protocols` trains and tests all of them
-on all seeds. Costs are measured apart from that, one method at a time.
+validation in the first seed's split. Then a protocol of :mod:`msta.studies.protocols` trains and tests all of them on
+all seeds. Costs are measured separately, one method at a time.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ SCHEDULES = ("equal", "own")
 
 @dataclass(frozen=True)
 class Comparison(Study):
-    """What a comparison is asked for.
+    """The request for a comparison.
 
     Attributes:
         data: ``[NAME=]PATH[?setting=value&…]`` each, see :func:`msta.studies.datasets.parse_datasets`.
-        methods: names; zero-shot is added in front, since all are measured against it.
+        methods: names. Zero-shot is added in front, because all others are compared with it.
         cases: of :data:`CASES`.
-        shots: training clips a class.
-        second: a data set all models are tested on as well: what they forget.
-        trials: of the search, for each method; 0: none, each method's defaults.
-        schedule: "equal": the preset's epochs for all; "own": each method's own, as its authors trained it, as far as
-            they used AdamW.
+        shots: training clips per class.
+        second: a data set that all models are tested on, too, to see what they forget.
+        trials: of the search, per method; 0: no search, each method keeps its defaults.
+        schedule: "equal": the preset's epochs for all; "own": each method's own, as its authors trained it, if they
+            used AdamW.
         own: (method, its overrides): settings of that method alone, such as the descriptions that MSTA reads.
     """
 
@@ -59,13 +59,13 @@ class Comparison(Study):
 
 
 def compare(asked: Comparison, out: Path, console: Console) -> dict[str, Any]:
-    """Search, train, test, measure what is not finished, and report.
+    """Search, train, test and measure what is not finished, and report.
 
     Args:
-        asked: which methods, on what.
-        out: CASE/DATASET/ (a protocol each, see :func:`run_protocol`), search/, costs/, comparison.json, comparison.md,
-            report.html and PNGs.
-        console: where the runs tell what they do.
+        asked: which methods, on which data.
+        out: CASE/DATASET/ (one protocol each, see :func:`run_protocol`), search/, costs/, comparison.json,
+            comparison.md, report.html and PNGs.
+        console: where the runs print.
 
     Returns:
         What is written to ``out``/comparison.json.
@@ -82,7 +82,7 @@ def compare(asked: Comparison, out: Path, console: Console) -> dict[str, Any]:
 def prepare(asked: Comparison, out: Path, console: Console) -> list[tuple[str, str, Request]]:
     """Everything of :func:`compare` but costs and the report: (case, data set, its protocol), which have run.
 
-    Several processes may each prepare some of the data sets in one ``out``.
+    Several processes may prepare different data sets in one ``out``.
     """
     asked = _with_zero_shot(asked)
     requests = list(_requests(asked))

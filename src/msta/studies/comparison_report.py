@@ -1,4 +1,4 @@
-"""What a comparison shows: accuracy with intervals and paired tests, forgetting, costs, and who is on the front."""
+"""The report of a comparison: accuracy with intervals and paired tests, forgetting, costs, and the Pareto front."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from msta.studies.protocols import FROZEN
 from msta.studies.results import Group, Results
 
 AS_IT_IS = "*"
-"""Marks a figure of novel classes that is the backbone's own: the method knows the classes it was trained on alone."""
+"""Marks a figure of novel classes that the backbone itself gave, because the method knows only its training classes."""
 
 AXES = {"share": "trained parameters, % of the backbone's", "step": "seconds a training step"}
 """Costs that accuracy is drawn against."""
@@ -49,7 +49,7 @@ def write_comparison(
 
     Args:
         out: the comparison's folder.
-        asked: what was asked for, for the record.
+        asked: the request, which is recorded.
         folders: (case, data set): protocols below ``out``.
         costs: method -> figures of :func:`msta.training.cost.measure_costs`.
 
@@ -90,7 +90,7 @@ def _common_label(method: str, rows: Sequence[dict[str, Any]]) -> str:
 
 
 def reference(methods: Sequence[str]) -> str:
-    """The method that all others are held against: msta, or the last one."""
+    """The method that all others are compared with: msta, or the last one."""
     return "msta" if "msta" in methods else methods[-1]
 
 
@@ -117,7 +117,7 @@ class _Measured:
         self.value = means[0] if len(means) == 1 else harmonic_mean(*means)
 
     def against(self, other: _Measured) -> dict[str, float]:
-        """Difference in points and two-sided p: signs of clips' differences; of harmonic means, clips drawn anew."""
+        """Difference in points and two-sided p: a sign test over clips; for harmonic means, a bootstrap over clips."""
         if len(self.parts) == 1:
             test = paired_test(self.parts[""], other.parts[""])
             return {"difference": self.value - other.value, "p": test["p"]}
@@ -219,11 +219,11 @@ def _accuracy(content: dict[str, Any], case: str) -> Table:
 
 
 def notes(content: dict[str, Any]) -> list[str]:
-    """What a reader of the tables must know."""
+    """Notes that a reader of the tables needs."""
     asked = content["asked"]
     to = reference(asked["methods"])
     said = [
-        f"Top-1 in percent, mean of the seeds {', '.join(map(str, asked['seeds']))}, {asked['shots']} clips a class; "
+        f"Top-1 in percent, mean of the seeds {', '.join(map(str, asked['seeds']))}, {asked['shots']} clips per class; "
         "95 %: bootstrap over clips of that mean.",
         f"“− {to}” is the difference to {to} in points; p is two-sided, paired on the same clips (of harmonic means by "
         "drawing clips anew).",
@@ -239,7 +239,7 @@ def notes(content: dict[str, Any]) -> list[str]:
 
 
 def markdown(content: dict[str, Any]) -> str:
-    """All tables."""
+    """All tables and notes as Markdown."""
     text = ["# Methods compared\n\n", *(f"- {note}\n" for note in notes(content))]
     text += [f"\n## {table.title.capitalize()}\n\n{table.markdown()}" for table in tables(content)]
     return "".join(text)

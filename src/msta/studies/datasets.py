@@ -1,4 +1,4 @@
-"""The data sets a protocol is asked for: ``NAME=PATH?setting=value``, read, checked, divided, and written down."""
+"""The data sets of a protocol: ``NAME=PATH?setting=value`` is parsed, read, checked, divided and written down."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from msta.files import new_directory, typed_path
 from msta.settings import DataSettings
 
 READING = ("layout", "names", *OPTIONS)
-"""Settings of ``data`` that say how a data set is read: those that one of several may have for itself."""
+"""The ``data`` settings that say how a data set is read. Each of several data sets may have its own."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class DatasetSplit:
         dataset: its name in tables.
         number: which of several parts, from 1; 0 if it is the only one.
         path: of the folder or file.
-        settings: of ``data``, for this part alone: names of :data:`READING`.
+        settings: ``data`` settings for this part alone, with names in :data:`READING`.
     """
 
     dataset: str
@@ -51,7 +51,7 @@ class DatasetSplit:
         """The clips and classes.
 
         Raises:
-            MSTAError: unreadable, or files that have moved.
+            MSTAError: the data cannot be read, or its files have moved.
         """
         try:
             settings = DataSettings(path=self.path, **self.settings)
@@ -68,10 +68,10 @@ class DatasetSplit:
 
 
 def parse_datasets(texts: Sequence[str], option: str) -> list[DatasetSplit]:
-    """``[NAME=]PATH[?setting=value&…]`` each. Given several times, a name's parts are averaged over.
+    """``[NAME=]PATH[?setting=value&…]`` each. If a name is given several times, its parts are averaged.
 
     Raises:
-        ConfigError: not of that form, or two data sets that would be called the same by chance.
+        ConfigError: not of that form, or two data sets would get the same name by chance.
     """
     parsed: list[tuple[str, bool, DatasetSplit]] = []
     for text in texts:
@@ -110,10 +110,10 @@ def parse_datasets(texts: Sequence[str], option: str) -> list[DatasetSplit]:
 
 
 def write_once(folder: Path, catalog: Catalog) -> Path:
-    """``folder``/split.csv with the catalog's clips, if it is not there yet.
+    """Write ``folder``/split.csv with the catalog's clips, if it does not exist.
 
     Raises:
-        DataError: it is there with other clips: the data changed since the protocol began.
+        DataError: it exists with other clips, so the data changed since the protocol began.
     """
     csv = folder / "split.csv"
     if not csv.exists():
@@ -132,12 +132,12 @@ def write_once(folder: Path, catalog: Catalog) -> Path:
 
 
 def refuse_overlap(train: Sequence[Clip], test: Sequence[Clip], what: str) -> None:
-    """Raise if a test clip is also trained on: the same file, under whatever name, or the same bytes.
+    """Raise if a test clip is also trained on: the same file under any name, or the same bytes.
 
     Time ranges of one video that do not overlap are different clips.
 
     Raises:
-        DataError: names both clips.
+        DataError: the message names both clips.
     """
     by_file: dict[str, list[Clip]] = {}
     by_size: dict[int, set[str]] = {}
@@ -168,6 +168,6 @@ def _overlap(one: Clip, other: Clip) -> bool:
 
 
 def shared_classes(source: Catalog, target: Catalog) -> list[str]:
-    """Classes of ``target`` that ``source`` has as well, by name: no zero-shot classes."""
+    """Classes of ``target`` whose names ``source`` has too. They are not zero-shot classes."""
     known = {class_words(name).casefold() for name in source.classes}
     return [name for name in target.classes if class_words(name).casefold() in known]

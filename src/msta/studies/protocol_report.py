@@ -22,7 +22,7 @@ from msta.studies.published import PACKAGED, Published, read_published
 from msta.studies.results import Group, Results, Run
 
 MISTAKES, STRIP, FRAME = 6, 6, 96
-"""How many mistakes are shown, in how many frames of how many pixels a side."""
+"""How many mistakes are shown, with how many frames of which height and width."""
 
 TITLES = {
     "zero-shot": "Zero-shot transfer",
@@ -35,12 +35,12 @@ _PUBLISHED_CASES = {"base": "base", "novel": "novel", "harmonic_mean": "harmonic
 
 
 def write_report(out: Path, published: Path | None = None) -> dict[str, Any]:
-    """Make tables, pictures and the page from what the runs in ``out`` left.
+    """Make tables, pictures and the page from the results of the runs in ``out``.
 
     Args:
         out: a protocol's folder.
-        published: a file of others' figures, see :mod:`msta.studies.published`, beside those that come with the
-            package, which are shown where the data set is the same.
+        published: a file of published figures, see :mod:`msta.studies.published`, in addition to those of the
+            package, which are shown if the data set is the same.
 
     Returns:
         What is written to ``out``/results.json.
@@ -80,7 +80,7 @@ def write_report(out: Path, published: Path | None = None) -> dict[str, Any]:
 
 
 def command(asked: dict[str, Any]) -> str:
-    """The command line that asks for the same."""
+    """The command line for the same request."""
     words = ["msta", "protocol", asked["protocol"]]
     for option in ("data", "source", "target", "second"):
         for value in asked[option]:
@@ -101,7 +101,7 @@ _DATASET, _CASE, _METHOD = Column("data set", "dataset"), Column("case", "case")
 
 
 def main_table(rows: Sequence[dict[str, Any]], published: Sequence[Published] = ()) -> Table:
-    """Top-1 of each of the rows of :class:`Results`, and after each data set's what others published on it."""
+    """Top-1 of each of the rows of :class:`Results`, and, after each data set, the figures published on it."""
     shown: list[dict[str, Any]] = []
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         for row in (r for r in rows if r["dataset"] == dataset):
@@ -210,7 +210,7 @@ def _section(
             shown.append((f"{name}{number}", caption))
 
     if results.protocol == "few-shot":
-        add("accuracy", "Top-1 by clips a class; 95 % intervals over clips", figures.accuracy_by_shots(own))
+        add("accuracy", "Top-1 by clips per class; 95 % intervals over clips", figures.accuracy_by_shots(own))
     else:
         add("accuracy", "Top-1; 95 % intervals over clips", figures.accuracy_bars(own))
     logs = {f"seed {run.seed}" + (f", part {run.part}" if run.part else ""): run.log() for run in runs}

@@ -1,8 +1,8 @@
 """The four protocols: zero-shot, few-shot, base-to-novel, supervised. Each is a list of cells, run one by one.
 
-A cell is one model: a run of :func:`train` (or nothing, for a model as it is) and the test sets it is measured on. It
-is a folder under OUT/runs; ``cell.json`` in it says that it is finished, and a protocol given again skips it. Figures
-are made from the predictions in those folders alone, by :mod:`msta.studies.results`.
+A cell is one model: a run of :func:`train` (or no run, for a model without training) and the test sets that it is
+measured on. It is a folder under OUT/runs. Once ``cell.json`` is in it, it is finished, and a second call of the
+protocol skips it. :mod:`msta.studies.results` makes all figures from the predictions in these folders.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from msta.notices import notice
 from msta.studies.datasets import READING, DatasetSplit, parse_datasets, refuse_overlap, shared_classes, write_once
 
 FROZEN = "zero-shot"
-"""The method that trains nothing: the baseline of every table."""
+"""The method without training, which is the baseline of every table."""
 
 FEW_SHOT: tuple[int | None, ...] = (2, 4, 8, 16)
 BASE_TO_NOVEL: tuple[int | None, ...] = (16,)
-"""Shots, unless told otherwise."""
+"""Default numbers of shots."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What is asked for in a protocol, a comparison and an ablation alike.
+    """The part of a request that protocols, comparisons and ablations share.
 
     Attributes:
         seeds: of splits and training.
-        preset: of settings, by protocol where it has recipes by protocol; ``overrides`` (key=value) come after it.
+        preset: of settings, with one recipe per protocol if it has several; ``overrides`` (key=value) come after it.
         backbone: see :func:`load_backbone`; ``base`` as well.
     """
 
@@ -50,24 +50,25 @@ class Study:
     base: str | None = None
 
     def common(self) -> dict[str, Any]:
-        """These settings, for another study."""
+        """These settings, to make another request with."""
         return {each.name: getattr(self, each.name) for each in fields(Study)}
 
 
 @dataclass(frozen=True)
 class Request(Study):
-    """What a protocol is asked for.
+    """The request for a protocol.
 
     Attributes:
         protocol: a name of :data:`PROTOCOLS`.
         data: ``[NAME=]PATH[?setting=value&…]`` each, see :func:`parse_datasets`.
-        source: the same, what zero-shot trains on.
-        target: the same, what zero-shot (and base-to-novel, if the classes are halved already) is measured on.
+        source: in the same form, the data that zero-shot trains on.
+        target: in the same form, the data that zero-shot (and base-to-novel, if the classes are already divided) tests
+            on.
         methods: names, the baseline first.
-        shots: training clips a class, None among them for all; without any, the protocol's own.
+        shots: training clips per class, None for all clips; if empty, the protocol's default.
         adapter: a trained one, which zero-shot measures instead of training.
-        second: data sets, of the same form, that finished models are measured on as well, among all of their classes:
-            what training took from what the backbone knew. (Not for closed methods, which know no other classes.)
+        second: in the same form, data sets that finished models are also tested on, with all of their classes, to see
+            what training made the backbone forget. (Not for closed-set methods, which know no other classes.)
         own: (method, its overrides), after ``overrides``.
     """
 
@@ -84,13 +85,13 @@ class Request(Study):
 
 @dataclass(frozen=True)
 class Test:
-    """A test set that a finished model is measured on, beside the one of its own run.
+    """A test set that a finished model is measured on, in addition to that of its own run.
 
     Attributes:
         set: what it is called in tables: "novel", "second", or nothing.
-        dataset: with ``part``, whose.
-        csv: its clips are those of the split "test".
-        unknown: measure the same clips among the model's own classes as well, where all of them are unknown.
+        dataset: its data set; ``part`` is the division.
+        csv: the file; its clips with the split "test" are measured.
+        unknown: also measure the same clips with the model's own classes, for which all of them are unknown.
     """
 
     set: str
@@ -101,12 +102,12 @@ class Test:
 
     @property
     def file(self) -> str:
-        """Of its predictions, in the cell's tests/."""
+        """The file of its predictions, in the cell's tests/."""
         return "-".join(filter(None, (self.dataset, str(self.part or ""), self.set))) + ".parquet"
 
     @property
     def unknown_file(self) -> str:
-        """Of the same clips among the model's own classes."""
+        """The file of predictions for the same clips with the model's own classes."""
         return f"unknown-{self.file}"
 
 
@@ -118,12 +119,12 @@ class Cell:
         folder: below OUT/runs.
         method: its name; an adapter's if one is given.
         dataset: with ``part``, what it trains on.
-        shots: training clips a class; None: all, or none at all.
+        shots: training clips per class; None: all, or none at all.
         seed: of split and training.
         config: of the run.
-        trains: whether there is a run; else a model is measured as it is: ``adapter``, or the backbone.
-        own: what the run's own test set is called in tables; None: it is not in them.
-        tests: the others.
+        trains: whether a run trains the model. If not, ``adapter`` or the backbone is measured as it is.
+        own: the name of the run's own test set in tables; None: it is not in tables.
+        tests: the other test sets.
     """
 
     folder: str
@@ -157,7 +158,7 @@ class Cell:
 
 
 def few_shot(request: Request, out: Path) -> Iterator[Cell]:
-    """K clips a class, for several K. One split a seed: the test clips are the same for every K."""
+    """K clips per class, for several K. One split per seed: the test clips are the same for every K."""
     shots = request.shots or FEW_SHOT
     most = None if None in shots else max(k for k in shots if k)
     second = _tests(request.second, "second", out, "second")
@@ -259,7 +260,7 @@ def check(request: Request) -> None:
     """Which options go with which protocol.
 
     Raises:
-        ConfigError: one that does not, or one that lacks.
+        ConfigError: an option does not go with it, or is missing.
     """
     if request.protocol not in PROTOCOLS:
         raise ConfigError(f"no protocol {request.protocol!r}; there are {', '.join(PROTOCOLS)}")
@@ -326,7 +327,7 @@ def run_config(
 ) -> RunConfig:  # fmt: skip
     """The settings of one run on ``dataset``.
 
-    Embeddings are kept, for the map; ``method.*`` goes to the methods that have it.
+    Embeddings are kept for the map. ``method.*`` applies to the methods that have the setting.
     """
     settings = {
         "eval.keep": "embeddings", **(defaults or {}), "data.path": str(csv), "data.shots": shots,

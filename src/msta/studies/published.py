@@ -1,8 +1,8 @@
-"""Published figures, to stand beside ours: those that come with the package, published.json, and files of the user's.
+"""Published figures, shown beside ours: those of the package (published.json), and files of the user.
 
-Each names its source: the paper's readers, the authors' logs, a README. None was measured by us. A file is JSON: a
-model's name -> {"source": where it is from, "few_shot" | "base_to_novel" | "zero_shot" | "fully_supervised": {data set:
-figures}}, all in percent of top-1. A line of text under "about" is allowed.
+Each figure names its source: the paper's readers, the authors' logs, or a README. We measured none of them. A file is
+JSON: a model's name -> {"source": where it is from, "few_shot" | "base_to_novel" | "zero_shot" | "fully_supervised":
+{data set: figures}}, all in percent of top-1. A line of text under "about" is allowed.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ KEYS = {
 
 @dataclass(frozen=True)
 class Published:
-    """Somebody's figures on one data set.
+    """A model's published figures on one data set.
 
     Attributes:
-        model: and how it was fed.
+        model: its name and setting.
         source: where the figures were read.
         dataset: as the file calls it.
         figures: what ("2" shots, "base", "top1") -> percent.
@@ -42,7 +42,7 @@ class Published:
     figures: dict[str, float]
 
     def is_on(self, dataset: str) -> bool:
-        """Whether that is our ``dataset``, however either is spelt."""
+        """Whether the figures are on ``dataset``, in any spelling."""
         return canonical(self.dataset) == canonical(dataset)
 
 
@@ -54,7 +54,7 @@ def read_published(path: Path, protocol: str) -> list[Published]:
     """The figures for a protocol, in the file's order.
 
     Raises:
-        DataError: unreadable, or not of that form.
+        DataError: the file cannot be read, or has another form.
     """
     found = []
     for model, block in read_json(path, DataError).items():

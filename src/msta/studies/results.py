@@ -27,7 +27,7 @@ Group = tuple[str, str, str, int | None]
 
 @dataclass(frozen=True)
 class Run:
-    """A cell that is finished, and one test set it was measured on.
+    """A finished cell, and one test set that it was measured on.
 
     Attributes:
         folder: of the cell.
@@ -43,7 +43,7 @@ class Run:
 
     @cached_property
     def validation(self) -> Predictions | None:
-        """On the clips the checkpoint was selected by."""
+        """Predictions on the clips that the checkpoint was selected by."""
         file = self.folder / "predictions" / "val.parquet"
         return read_predictions(file) if file.exists() else None
 
@@ -54,12 +54,12 @@ class Run:
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """Of the training; empty where nothing was trained."""
+        """Metrics of the training; empty if nothing was trained."""
         file = self.folder / "metrics.json"
         return read_json(file, MSTAError) if file.exists() else {}
 
     def figures(self) -> dict[str, Any]:
-        """Of this run."""
+        """The figures of this run."""
         p = self.predictions
         figures: dict[str, Any] = {
             "seed": self.seed,
@@ -86,7 +86,7 @@ class Run:
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     def test_leak(self) -> float | None:
-        """Top-1 of the epoch that is best on the test clips, if they were watched: how the authors chose."""
+        """Top-1 of the epoch that is best on the test clips, if they were watched. The authors chose in this way."""
         watched = [line["test"]["top1"] for line in self.log() if "test" in line]
         return max(watched) if watched else None
 
@@ -98,7 +98,7 @@ class Results:
         out: a protocol's folder.
 
     Raises:
-        DataError: no protocol is there, or a cell of it is not finished.
+        DataError: ``out`` has no protocol, or one of its cells is not finished.
     """
 
     def __init__(self, out: Path) -> None:
@@ -124,7 +124,7 @@ class Results:
         return self._answers[group]
 
     def label(self, group: Group) -> str:
-        """The group's method with what decides its size, as tables and legends name it."""
+        """The group's method and size, as tables and legends name it."""
         return str(self.groups[group][0].metrics.get("label", group[2]))
 
     def rows(self) -> list[dict[str, Any]]:
@@ -223,7 +223,7 @@ class Results:
         return dict(zip(("dataset", "set", "method", "shots"), group, strict=True)) | {"label": self.label(group)}
 
     def environments(self) -> list[dict[str, str]]:
-        """What the cells were computed with, each once."""
+        """The different environments in which the cells were computed."""
         return list({json.dumps(cell["environment"]): cell["environment"] for cell in self.cells.values()}.values())
 
     def headline(self, dataset: str) -> Group:
@@ -233,7 +233,7 @@ class Results:
         return max(last, key=lambda g: g[3] or 0)
 
     def baseline(self, dataset: str) -> Group | None:
-        """The same of the model as it is, if it was measured."""
+        """The same group for the model without training, if it was measured."""
         return next((g for g in self.groups if g[0] == dataset and g[1] in ("", "base") and g[2] == FROZEN), None)
 
     @property
@@ -242,7 +242,7 @@ class Results:
         return list(dict.fromkeys(group[0] for group in self.groups))
 
     def to_json(self) -> dict[str, Any]:
-        """For results.json: no times in it but under "cost", so that the same protocol gives the same figures."""
+        """The content of results.json. Times are only under "cost", so the same protocol gives the same figures."""
         rows = self.rows()
         cost = {str(folder.relative_to(self.out)): cell["seconds"] for folder, cell in self.cells.items()}
         return {

@@ -1,4 +1,4 @@
-"""Running a protocol's cells one by one, each once: what is finished is skipped, what was stopped goes on."""
+"""Running a protocol's cells one by one, each once: a finished cell is skipped, and a stopped cell is continued."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from msta.training.loop import train
 def run_protocol(
     request: Request, out: Path, console: Console, *, vary: Callable[[Iterable[Cell]], Iterable[Cell]] = iter
 ) -> None:
-    """Run the cells that are not finished. Stopped, or given more seeds, shots or methods, it goes on.
+    """Run the cells that are not finished. A second call continues, also with more seeds, shots or methods.
 
     Args:
-        request: what is asked for.
-        out: data/ (the splits), runs/ (a folder a cell), protocol.json (what was asked for, and every cell).
-        console: where the runs tell what they do.
-        vary: makes of the protocol's cells those that run.
+        request: which protocol, on which data.
+        out: data/ (the splits), runs/ (one folder per cell), protocol.json (the request, and every cell).
+        console: where the runs print.
+        vary: turns the protocol's cells into the cells that run.
 
     Raises:
         MSTAError: wrong data, files or settings; :class:`Interrupted` after Ctrl-C.
@@ -116,7 +116,7 @@ class _Models:
         return self._model
 
     def measure(self, cell: Cell, run: Path, test: Test, console: Console) -> None:
-        """Write the predictions of a test set's clips among its classes and, if asked, among the model's own."""
+        """Write the predictions for a test set's clips with its classes and, if asked, with the model's own classes."""
         model = self.of(cell, run)
         catalog = read_catalog(test.csv)
         config = cell.config
@@ -148,11 +148,11 @@ _MAY_DIFFER = (
     "cache.path", "cache.max_gb", "data.workers", "data.timeout", "eval.batch_size", "data.path",
     "train.save_every", "train.log_clips", "train.trackers", "train.prometheus", "train.share_prompts",
 )  # fmt: skip
-"""Settings that change no figure, or that moved with the folder."""
+"""Settings that change no figure, or that change if the folder is moved."""
 
 
 def check_same_run(run: Path, asked: RunConfig) -> None:
-    """Raise if the folder holds a run with other settings than those asked for, which may change a figure."""
+    """Raise if the folder has a run with other settings than those asked for, since these may change a figure."""
     if not (run / "config.yaml").exists():
         return
     then, now = (

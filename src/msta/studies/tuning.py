@@ -27,16 +27,16 @@ def tune(
 ) -> Overrides:  # fmt: skip
     """Train ``trials`` times and keep the settings that are best on the validation clips.
 
-    What is varied is the method's own ``MethodConfig.search_space``. Optuna's TPE, with a fixed seed, proposes.
-    It is told of the trials that ``out`` holds already, so that a search goes on where it stopped.
+    The settings in the method's ``MethodConfig.search_space`` are varied. Optuna's TPE proposes values, with a fixed
+    seed. It gets the trials that ``out`` already has, so that a search continues where it stopped.
 
     Args:
         method: its name.
-        config: of a run with these overrides, the last word.
-        out: a folder a trial, and search.json.
-        console: where the runs tell what they do.
+        config: makes the config of a run from overrides, which come last.
+        out: one folder per trial, and search.json.
+        console: where the runs print.
         fixed: settings that are not varied.
-        trials: how many; 0, or a method with nothing to vary: none is made.
+        trials: how many. None are made if this is 0 or the method has nothing to vary.
 
     Returns:
         The best trial's settings; empty if they are the defaults.

@@ -1,4 +1,4 @@
-"""Where the loop's batches come from: video files, or the prefix cache, which is filled as epochs first need it."""
+"""The loop's batches, from video files or from the prefix cache, which is filled when an epoch first needs it."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from msta.training.prefix_cache import PrefixCache
 from msta.training.processes import Processes
 
 Report = Callable[[str, int, int], None]
-"""Told, while the cache is filled: of which part, how many clips are done, of how many."""
+"""Called while the cache is filled: with the part, the number of clips done, and their total."""
 
 
 class Source:
-    """The clips of a run, in batches: this process's share of them.
+    """This process's share of a run's clips, in batches.
 
     Args:
         config: the run's.
-        model: what they are for.
-        catalog: classes, some of which forbid the flip.
+        model: the model that reads them.
+        catalog: for its classes, some of which rule out the flip.
         split: which clips train, validate and test.
-        processes: those of the run.
+        processes: the processes of the run.
         failures: collects what cannot be read.
         step_clips: clips of a training step, in all processes together.
-        stopped: whether someone asked the run to stop: passes over clips then end early.
+        stopped: whether the run was asked to stop. Passes over clips then end early.
 
     Attributes:
         cache: None if every epoch decodes its clips anew.
@@ -83,10 +83,10 @@ class Source:
         )  # fmt: skip
 
     def plan(self, epochs: int) -> str | None:
-        """What the cache needs, in words; None without one.
+        """What the cache needs, in words; None without a cache.
 
         Raises:
-            ConfigError: more than it may.
+            ConfigError: it needs more than ``cache.max_gb``.
         """
         if self.cache is None:
             return None
@@ -95,9 +95,9 @@ class Source:
         return f"{views} views of every training clip: {self.cache.plan(parts)}"
 
     def train(self, epoch: int, skip: int, report: Report) -> SteadyLoader:
-        """This process's training batches of an epoch, without the first ``skip`` clips, of all processes together.
+        """This process's training batches of an epoch, without the first ``skip`` clips (counted over all processes).
 
-        None has clips of two steps. Several processes must call it together, once an epoch.
+        No batch has clips of two steps. All processes must call this together, once per epoch.
         """
         self._order.epoch, self._order.skip, self._order.batch_size = epoch, skip, self.batch_size
         return self._loader("train", epoch, report)
@@ -113,10 +113,10 @@ class Source:
 
     @torch.no_grad()
     def embeddings(self, views: int) -> tuple[Tensor, Tensor]:
-        """Of the training clips that can be read, in order: the mean over ``views`` augmented views [N, D], labels [N].
+        """Mean embeddings over ``views`` augmented views [N, D] and labels [N] of the training clips that can be read.
 
         Raises:
-            DataError: none can be read.
+            DataError: no clip can be read.
         """
         dataset, model, device = self.datasets["train"], self.model, self.processes.device
         sums: dict[int, Tensor] = {}

@@ -1,7 +1,7 @@
 """What a training step costs, counted and measured; ``msta info --plan``, ``msta bench``, and a comparison's costs.
 
-Counting runs the very step on tensors without numbers (torch's FakeTensorMode): no formula of ours can disagree with
-the code, and every method is covered.
+Counting runs the actual step on tensors without data (torch's FakeTensorMode). So no formula can disagree with the
+code, and every method is covered.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from msta.training.setup import set_up
 _SAMPLE = 8
 """Clips that are decoded to see how long it takes."""
 _ROUNDS = 3
-"""Of which the median counts in a comparison's costs."""
+"""Rounds of a comparison's costs; the median counts."""
 
 _CPU_ATTENTION: dict[Any, Any] = {  # which torch's counter leaves out
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *rest, out_shape=None, **options: (
@@ -66,8 +66,8 @@ class StepCost:
         suffix_flops: of everything else: adapted blocks of both towers and the backward pass.
         weights: bytes of all parameters.
         training: bytes of gradients and AdamW's two means.
-        kept: bytes of activations that wait for the backward pass.
-        working: bytes of the clips and of the widest activations of a block, a guess at what comes and goes.
+        kept: bytes of activations that are kept for the backward pass.
+        working: bytes of the clips and of a block's widest activations, an estimate of temporary memory.
         prefix_bytes: bytes of the prefix's output, in fp16, for one clip: one view in the cache.
     """
 
@@ -81,7 +81,7 @@ class StepCost:
 
     @property
     def flops(self) -> int:
-        """Of a step without a cache."""
+        """Arithmetic of a step without a cache."""
         return self.prefix_flops + self.suffix_flops
 
     @property
@@ -156,7 +156,7 @@ def count_step(model: AdaptedModel, prompts: Tensor | Tokens, *, batch: int, fra
 
 
 def step(model: AdaptedModel, video: Tensor | Tokens, prompts: Tensor | Tokens, labels: Tensor) -> None:
-    """Forward, loss and backward, and the gradients forgotten: what a step costs, without its effect."""
+    """Forward, loss and backward; the gradients are discarded. It costs what a step costs, and changes nothing."""
     seen, said = model(video, prompts)
     loss, _ = objective(seen, said, labels, model.logits, [], 0.0)
     if loss.requires_grad:
@@ -169,7 +169,7 @@ def step(model: AdaptedModel, video: Tensor | Tokens, prompts: Tensor | Tokens, 
 
 
 def alternate(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each, taken in turn, after one round that warms up."""
+    """Seconds of each, measured in turn after a warm-up round."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for round_ in range(rounds + 1):
         for name, way in ways.items():
@@ -207,9 +207,10 @@ def _median(work: Callable[[], object], rounds: int) -> float:
 
 
 def plan(config: RunConfig) -> dict[str, Any]:
-    """Count a step's arithmetic and memory, measure a step and the decoding, multiply.
+    """Count a step's arithmetic and memory, measure a step and the decoding, and extrapolate to the run.
 
-    Two steps on noise and a few clips are all that is computed. Figures are for this machine and one process, in fp32.
+    Only two steps on noise and the decoding of a few clips are computed. Figures are for this machine and one process,
+    in fp32.
 
     Raises:
         MSTAError: as the run itself would.
@@ -276,17 +277,17 @@ def bench(
 ) -> dict[str, Any]:
     """Forward and backward passes of a step on noise: the plain way, the fast path, and with the prefix kept.
 
-    They are taken in turn, round after round, after one that warms up; no weight changes. In fp32, without decoding.
+    They are measured in turn, after a warm-up round. No weight changes. In fp32, without decoding.
 
     Args:
         backbone: on the device to measure.
-        method: its defaults, a name of :data:`msta.methods.METHODS`.
+        method: a name in :data:`msta.methods.METHODS`; its defaults are used.
         classes: class names in a step.
         batch: clips in a step.
-        rounds: of which the medians are given.
+        rounds: how many; medians are returned.
 
     Returns:
-        What was measured, under names that are words: seconds, the ratio to the plain step, arithmetic, memory.
+        Name in words -> figure: seconds, the ratio to the plain step, arithmetic, memory.
 
     Raises:
         ConfigError: no such method, or one that does not fit the backbone.
@@ -326,7 +327,7 @@ def bench(
 
 
 def measure_costs(config: RunConfig) -> dict[str, float]:
-    """Of the method of ``config`` on its data set's classes.
+    """Measure the costs of ``config``'s method with the classes of its data set.
 
     Returns:
         "trainable": parameters, and "share", in percent of the backbone's. "step": seconds of a training step of

@@ -1,4 +1,4 @@
-"""One process at a time in a run's directory, and from outside: is there one?"""
+"""A lock: only one process at a time uses a run's directory, and others can see whether one does."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if sys.platform != "win32":
 
 NAME = "lock"
 _PATIENCE = 1.0
-"""Seconds: a look from outside holds the lock for a moment."""
+"""Seconds to wait for the lock: a check from outside holds it for a moment."""
 
 
 @contextlib.contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Hold the run's lock, which the system lets go of when this process ends, however it ends.
+    """Hold the run's lock. The system releases it when this process ends, in whatever way.
 
     It is a POSIX record lock: unlike flock's it belongs to this process alone, so decoding processes that outlive a
     killed run do not keep it. It works over NFS.
 
     Raises:
-        MSTAError: another process has it.
+        MSTAError: another process has the lock.
     """
     with (run / NAME).open("a+", encoding="utf-8") as file:
         until = time.monotonic() + _PATIENCE
@@ -58,7 +58,7 @@ def alive(run: Path) -> bool:
 
 
 def holder(run: Path) -> dict[str, Any]:
-    """Pid and host of the one that has the lock, or had it last."""
+    """Pid and host of the process that has the lock, or had it last."""
     try:
         return dict(json.loads((run / NAME).read_text(encoding="utf-8")))
     except (OSError, ValueError):

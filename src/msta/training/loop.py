@@ -1,8 +1,8 @@
 """Training, from a config to an adapter on disk: prepare; per epoch, per batch: step, log; validate; save; test.
 
-What happens in one step, and what the loss is, stands in these files, in this order: this one, batches.py (clips in),
-step.py (encode, loss, backward, update), losses.py (the loss), prefix.py of the backbone (the shortcuts), and the
-method's own, such as methods/msta.py. docs/design.md walks through them with the shapes.
+To see what happens in one step, read this file, batches.py (clips in), step.py (encode, loss, backward, update),
+losses.py (the loss), backbone/prefix.py (the shortcuts), and the method's own file, such as methods/msta.py.
+docs/design.md lists all of them in order, with the shapes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from msta.training.step import OutOfMemory, StepResult
 from msta.training.trackers import tracker_names
 
 _SETTLED = 3
-"""Steps after which the pace says something: the first ones pay for warming up."""
+"""Steps to wait before the pace is announced: the first ones include warming up."""
 
 Batch = tuple[Iterator[dict[str, Any]], int]
 """The micro-batches of this process, and how many clips the step has in all processes together."""
@@ -51,8 +51,8 @@ def train(
         out: its directory: config.yaml, split.csv, log.jsonl, tensorboard/, status.json, checkpoints/, predictions/,
             adapter/, metrics.json.
         console: where the plan, the progress and the result are printed.
-        resume: go on with the run in ``out`` from its last saved step.
-        or_resume: begin a run, or go on if ``out`` holds it already.
+        resume: continue the run in ``out`` from its last saved step.
+        or_resume: begin a run, or continue it if ``out`` has it already.
 
     Returns:
         What is written to metrics.json: "top1", "top5", "mean_class" in percent on the test clips, and more.
@@ -86,6 +86,7 @@ def train(
             share_failures(run)
             validate(run)
             progress.epoch, progress.clips = progress.epoch + 1, 0
+            run.status.tell(epoch=progress.epoch)
             if progress.epoch == run.epochs or processes.any_rank(run.pace.due() and processes.main):
                 save(run)
 
@@ -103,7 +104,7 @@ def train(
 
 
 def batches_of_epoch(run: Run) -> Iterator[Batch]:
-    """The batches of the epoch under way, from where the run stands; begun anew when the micro-batches got smaller."""
+    """The remaining batches of the current epoch; they are read again if the micro-batches became smaller."""
     progress, clips = run.progress, len(run.setup.split.train)
     micro_batches = iter(run.source.train(progress.epoch, progress.clips, run.caching))
     size = run.source.batch_size
@@ -127,11 +128,11 @@ def _until(micro_batches: Iterator[dict[str, Any]], clips: int) -> Iterator[dict
 
 
 def take_step(run: Run, batch: Batch) -> StepResult | None:
-    """Take a step and count it. None: memory ran out, nothing was changed, and the batch comes again in smaller pieces.
+    """Take a step and count it. None: memory ran out, nothing changed, and the batch comes again in smaller parts.
 
     Raises:
-        MSTAError: the loss is no number; the state before the step is saved.
-        Interrupted: someone asked the run to stop.
+        MSTAError: the loss is not a number; the state before the step is saved.
+        Interrupted: the run was asked to stop.
     """
     progress, settings = run.progress, run.config.train
     micro_batches, clips = batch
@@ -159,7 +160,7 @@ def take_step(run: Run, batch: Batch) -> StepResult | None:
 
 
 def log_step(run: Run, result: StepResult) -> None:
-    """Tell of a step on disk, on the terminal and to the trackers."""
+    """Report a step on disk, on the terminal and to the trackers."""
     if not result.clips:
         return
     progress, clock, left = run.progress, run.clock, run.schedule.steps - run.progress.step
@@ -181,7 +182,7 @@ def share_failures(run: Run) -> None:
     """After an epoch: every process learns which clips could not be read.
 
     Raises:
-        DataError: none could.
+        DataError: no training clip could be read.
     """
     for others in run.processes.gather(run.failures.reasons):
         run.failures.add(others.items())

@@ -51,8 +51,8 @@ def consistency(text: Tensor, anchors: Sequence[Tensor], distance: Distance = "c
 
     Args:
         text: [K, D], adapted class embeddings.
-        anchors: for each kind (spatial, temporal) [K, D], one a class, or [K, n, D], one a sentence, of which a class
-            has up to n and then zeros: its distance is the mean over its sentences.
+        anchors: for each kind (spatial, temporal) [K, D], one per class; or [K, n, D], one per sentence, with
+            zeros if a class has fewer than n. The distance of a class is then the mean over its sentences.
         distance: see :func:`distances`.
 
     Returns:

@@ -17,7 +17,7 @@ from msta.training.saving import stop_if_asked
 
 
 def validate(run: Run) -> None:
-    """After an epoch: measure if it is time to, and remember the best weights."""
+    """After an epoch: measure if it is due, and keep the best weights."""
     progress, settings = run.progress, run.config.train
     done = progress.epoch + 1
     if not run.watched or (done % settings.eval_every and done != run.epochs):
@@ -34,7 +34,7 @@ def validate(run: Run) -> None:
 
 
 def is_better(measured: dict[str, float], best: dict[str, float]) -> bool:
-    """Higher top-1; among equals, which few validation clips make many, lower negative log likelihood."""
+    """Higher top-1; if equal, as is common with few validation clips, lower negative log likelihood."""
     return not best or (measured["top1"], -measured["nll"]) > (best["top1"], -best["nll"])
 
 
@@ -42,7 +42,7 @@ def test(run: Run) -> dict[str, Any]:
     """Measure the test clips. Returns the metrics of the whole run.
 
     Raises:
-        DataError: not one of them can be read.
+        DataError: no test clip can be read.
     """
     tested = _measure(run, "test", record := _recorder(run, "test"))
     if not tested:

@@ -1,8 +1,9 @@
-"""The prefix cache: what the frozen blocks make of each clip, computed once and kept on disk.
+"""The prefix cache: the frozen blocks' output for each clip, computed once and kept on disk.
 
-A clip's augmented view is a function of (seed, view, clip), so with V views epoch e meets view e mod V again: decoding
-it and running the frozen blocks a second time would give the same numbers. One file a view, in NumPy's format, is
-written aside and renamed, so that a kill or a second process never shows half of one; reading maps it into memory.
+A clip's augmented view is a function of (seed, view, clip), so with V views epoch e reads view e mod V again.
+Decoding it and running the frozen blocks a second time would give the same numbers. There is one file per view, in
+NumPy's format. It is written aside and renamed, so a kill or a second process never leaves half a file. Reading maps it
+into memory.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ class PrefixCache:
     """A folder of prefix outputs.
 
     Args:
-        root: made when needed; several runs, also at the same time, may share it.
+        root: the folder, made if needed. Several runs may share it, also at the same time.
         model: whose frozen blocks they come from.
         max_gb: the folder never grows beyond this.
         dtype: of the numbers on disk.
-        precision: in which the frozen blocks run; other numbers come of another one.
+        precision: the precision in which the frozen blocks run; it changes the numbers.
     """
 
     def __init__(
@@ -59,10 +60,10 @@ class PrefixCache:
         self._hashes: dict[str, str] = {}
 
     def file(self, dataset: ClipDataset, key: Key) -> Path:
-        """Where a view is kept: its name is a hash of the clip's content and of everything done to it.
+        """The file of a view. Its name is a hash of the clip's content and of everything done to it.
 
         Raises:
-            OSError: the clip is gone.
+            OSError: the clip no longer exists.
         """
         clip = dataset.clips[key[1]]
         if clip.path not in self._hashes:
@@ -93,7 +94,7 @@ class PrefixCache:
         """What a run needs, in words, before it starts: (data set, epochs that differ) each.
 
         Raises:
-            ConfigError: more than ``max_gb``, what is in the folder already included.
+            ConfigError: more than ``max_gb``, including what is in the folder already.
         """
         needed = missing = 0
         for dataset, epochs in parts:
@@ -125,9 +126,9 @@ class PrefixCache:
         timeout: float | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Compute what ``epoch`` needs and the folder lacks. Stopped, it goes on where it was.
+        """Compute what ``epoch`` needs and the folder lacks. If it was stopped, a second call continues it.
 
-        ``share``: the clips, by number, that are this process's; None: all.
+        ``share``: the numbers of this process's clips; None: all.
         """
         own = range(len(dataset)) if share is None else share
         lacking = [(epoch, i) for i in own if not self._has(dataset, (epoch, i))]

@@ -1,4 +1,4 @@
-"""Before the first step: everything that a run works with, made once."""
+"""Before the first step: everything that a run works with is made here, once."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _schedule(setup: Setup, warmup_epochs: float) -> Schedule:
     steps, warmup = setup.epochs * setup.steps_per_epoch, round(warmup_epochs * setup.steps_per_epoch)
     if steps and warmup > steps // 2:
         warmup = steps // 2
-        notice(f"The warm-up is longer than half of the run: it is cut to {warmup} steps.")
+        notice(f"The warm-up is longer than half of the run: it is cut to {warmup} of {steps} steps.")
     return Schedule(steps, warmup)
 
 

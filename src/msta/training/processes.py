@@ -1,4 +1,4 @@
-"""The processes of a run: who this one is, and what they tell each other. One process is the simplest case."""
+"""The processes of a run: which one this is, and how they communicate. A single process is the simplest case."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from msta.settings import TrainSettings
 T = TypeVar("T")
 
 _PATIENCE = timedelta(hours=1)
-"""How long a process waits for the others, whose shares may take longer to decode. A dead one is noticed at once."""
+"""How long a process waits for the others, whose clips may take longer to decode. A dead process is noticed at once."""
 _BUCKET = 1 << 24
-"""Numbers sent at a time, 64 MB: a copy of all gradients of a large model would not be."""
+"""Numbers sent at a time (64 MB), so that the gradients of a large model are not copied all at once."""
 
 
 class Processes:
@@ -32,8 +32,8 @@ class Processes:
 
     Attributes:
         accelerator: device, precision, trackers.
-        rank: of this one, from 0.
-        count: how many there are.
+        rank: this process's number, from 0.
+        count: the number of processes.
     """
 
     def __init__(self, settings: TrainSettings, **options: Any) -> None:
@@ -56,20 +56,20 @@ class Processes:
 
     @property
     def main(self) -> bool:
-        """Whether this is the one that writes and prints."""
+        """Whether this is the process that writes and prints."""
         return self.rank == 0
 
     @property
     def device(self) -> torch.device:
-        """Where this one computes."""
+        """The device that this process computes on."""
         return self.accelerator.device
 
     def share(self, total: int) -> range:
-        """This one's of so many things: dealt out like cards, so that shares differ by one at most."""
+        """This process's share of so many things. They are dealt out like cards, so shares differ by one at most."""
         return range(self.rank, total, self.count)
 
     def slice(self, total: int) -> slice:
-        """This one's of so many things, in one piece."""
+        """This process's share of so many things, as one slice."""
         return slice(self.rank * total // self.count, (self.rank + 1) * total // self.count)
 
     def all_reduce_numbers(self, values: Sequence[float]) -> list[float]:
@@ -81,16 +81,16 @@ class Processes:
         return list(tensor.tolist())
 
     def any_rank(self, flag: bool) -> bool:
-        """Whether it is set in any process."""
+        """Whether the flag is set in any process."""
         return self.all_reduce_numbers([flag])[0] > 0
 
     def all_reduce(self, tensor: Tensor) -> None:
-        """Add the others' to it, in place."""
+        """Add the other processes' tensors to this one, in place."""
         if self.count > 1:
             self._together(lambda: dist.all_reduce(tensor))
 
     def gather(self, thing: T) -> list[T]:
-        """Everybody's, by rank. Tensors must be on the CPU."""
+        """The objects of all processes, by rank. Tensors must be on the CPU."""
         if self.count == 1:
             return [thing]
         things: list[Any] = [None] * self.count
@@ -98,17 +98,17 @@ class Processes:
         return things
 
     def barrier(self) -> None:
-        """Until all are here."""
+        """Wait until all processes are here."""
         self.gather(None)
 
     def all_reduce_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> int:
         """Add up gradients over the processes, in few large pieces, the same ones in every step.
 
-        A parameter without a gradient in one process counts as zero there; one without in all stays without, so that
-        an optimizer leaves it alone as it would in a single process.
+        If a parameter has no gradient in one process, it counts as zero there. If it has none in any process, it keeps
+        none, so that the optimizer leaves it alone, as it would in a single process.
 
         Returns:
-            Bytes that each process gave.
+            Bytes that each process sent.
         """
         if self.count == 1 or not parameters:
             return 0
@@ -132,14 +132,14 @@ class Processes:
 
     @contextlib.contextmanager
     def alike(self) -> Iterator[None]:
-        """What goes wrong in the block goes wrong in every process: the main one says so, the others end in silence."""
+        """If an error occurs in every process in this block, the main process reports it, the others end silently."""
         try:
             yield
         except MSTAError as error:
             raise self.common(error) from error
 
     def common(self, error: MSTAError) -> BaseException:
-        """What to raise for an error that all processes meet: it is said once."""
+        """The error to raise if it occurs in all processes, so that it is reported once."""
         code = {ConfigError: 2, Interrupted: 130}.get(type(error), 1)
         return error if self.main else SystemExit(code)
 

@@ -1,4 +1,4 @@
-"""What a run tells: its plan, its pace, its log, its result."""
+"""What a run reports: its plan, its pace, its log, its result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from msta.training.setup import Setup
 from msta.training.state import Progress
 
 _LATE = 20
-"""Steps that the pace is the mean of."""
+"""The pace is the mean of this many steps."""
 
 
 def print_plan(
@@ -46,9 +46,9 @@ def print_plan(
         ("trained", f"{trained:,} parameters ({100 * trained / total:.2f} %): {model.trains}"),
         ("clips", f"{len(split.train)} train, {len(split.val)} val, {len(split.test)} test; "
                   f"{len(catalog.classes)} classes of {catalog.source}"),
-        ("prompts", f"{_prompt(config.data.template)}, consistency with descriptions "
+        ("prompts", f"{_prompt(config.data.template)}, consistency term "
                     + (_consistency(config.descriptions) if consistent else "off")),
-        ("steps", f"{epochs} epochs x {steps} = {epochs * steps}, "
+        ("steps", f"{epochs} {'epoch' if epochs == 1 else 'epochs'} x {steps} = {epochs * steps}, "
                   f"{step_clips} clips each, {config.train.precision}"
                   + (f", shared by {processes} processes" if processes > 1 else "")),
         ("cache", cached),
@@ -62,7 +62,7 @@ def print_plan(
 
 
 def _prompt(template: str | tuple[str, ...]) -> str:
-    return f'"{template}"' if isinstance(template, str) else f'{len(template)} a class, "{template[0]}" and others'
+    return f'"{template}"' if isinstance(template, str) else f'{len(template)} per class, "{template[0]}" and others'
 
 
 def _consistency(settings: DescriptionSettings) -> str:
@@ -71,7 +71,7 @@ def _consistency(settings: DescriptionSettings) -> str:
     if settings.alpha_warmup:
         words.append(f"rising for {settings.alpha_warmup:g} epochs")
     if settings.kinds != "both":
-        words.append(f"{settings.kinds} ones alone")
+        words.append(f"{settings.kinds} sentences only")
     if settings.distance != "cosine":
         words.append(settings.distance)
     if settings.average == "sentences":
@@ -80,7 +80,7 @@ def _consistency(settings: DescriptionSettings) -> str:
 
 
 class StepBar:
-    """Steps done, time to go, the loss. Vanishes at the end."""
+    """A progress bar with steps done, time to go and the loss. It disappears at the end."""
 
     def __init__(self, console: Console, steps: int, done: int) -> None:
         self.bar = ProgressBar(
@@ -106,7 +106,7 @@ class StepBar:
         self.bar.update(self.task, completed=step, note=note)
 
     def note(self, text: str) -> None:
-        """Say what is done meanwhile."""
+        """Show what else is being done."""
         self.bar.update(self.task, note=text)
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ class StepBar:
 
 
 class Clock:
-    """Time in the loop, and what it promises for the rest."""
+    """Time spent in the loop, and the forecast for the rest."""
 
     def __init__(self, seconds_before: float) -> None:
         self.before = seconds_before
@@ -131,24 +131,24 @@ class Clock:
 
     @contextmanager
     def elsewhere(self) -> Iterator[None]:
-        """Time that is none of the steps': a validation, a save."""
+        """Time that belongs to no step, such as a validation or a save."""
         start = time.perf_counter()
         yield
         self.away += time.perf_counter() - start
 
     def seconds(self) -> float:
-        """In the loop so far, earlier sessions of a resumed run included."""
+        """Seconds in the loop so far, including those before a run was resumed."""
         return self.before + time.perf_counter() - self.start
 
     @property
     def pace(self) -> float | None:
-        """Seconds a step, of late; the first step, which pays for warming up, is soon forgotten."""
+        """Seconds per step over the last steps; the first step, which includes warming up, soon drops out."""
         if len(self.late) < 2:
             return None
         return (self.late[-1] - self.late[0]) / (len(self.late) - 1)
 
     def forecast(self, steps_left: int, device: torch.device, saving: float) -> str:
-        """The pace, the memory, decoding processes included, and how soon a SIGTERM is obeyed."""
+        """The pace, the memory (including decoding processes), and how soon a SIGTERM takes effect."""
         pace = self.pace or 0.0
         if device.type == "cuda":
             memory = torch.cuda.max_memory_allocated(device)
@@ -157,18 +157,18 @@ class Clock:
             memory = sum(p.memory_info().rss for p in (here, *here.children(recursive=True)))
         left = timedelta(seconds=round(pace * steps_left))
         return (
-            f"{pace:.2f} s a step: about {left} to go, plus validation; {memory / 2**30:.1f} GB of memory in use; "
+            f"{pace:.2f} s per step: about {left} to go, plus validation; {memory / 2**30:.1f} GB of memory in use; "
             f"stopping takes up to {pace + saving:.2g} s"
         )
 
 
 class RunLog:
-    """log.jsonl, a line a step and one a validation; the same figures for TensorBoard and Accelerate's trackers.
+    """log.jsonl, one line per step and one per validation; the same figures for TensorBoard and Accelerate's trackers.
 
     Args:
         out: the run's directory; None: nothing is written.
-        progress: where the run goes on: lines that a killed run wrote beyond it are taken out.
-        accelerator: has the trackers.
+        progress: where the run continues. Lines that a killed run wrote after this point are removed.
+        accelerator: the one that has the trackers.
     """
 
     def __init__(self, out: Path | None, progress: Progress, accelerator: Accelerator) -> None:
@@ -198,7 +198,7 @@ class RunLog:
         self._write(line | ({"clips": clips} if clips else {}), "train", values, progress.step)
 
     def epoch(self, progress: Progress, part: str, values: dict[str, float]) -> None:
-        """What a validation after the epoch under way measured; ``part`` is its split."""
+        """The figures of a validation after the current epoch; ``part`` is its split."""
         line = {"step": progress.step, "epoch": progress.epoch + 1, part: values}
         self._write(line, part, values, progress.step)
 
@@ -225,7 +225,7 @@ def _is_before(line: str, progress: Progress) -> bool:
 
 
 def print_result(console: Console, out: Path, metrics: dict[str, Any]) -> None:
-    """At the end: the files left out, the accuracy, where the adapter is."""
+    """Print at the end: the files left out, the accuracy, and where the adapter is."""
     unreadable = metrics["unreadable"]
     if unreadable:
         console.print(f"{len(unreadable)} file(s) could not be read and were left out:", highlight=False)

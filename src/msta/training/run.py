@@ -1,4 +1,4 @@
-"""A run under way: everything the loop works with, made once by :func:`msta.training.prepare.prepared`."""
+"""A run in progress: everything that the loop works with, made once by :func:`msta.training.prepare.prepared`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Of the learning rate, in optimizer steps: ``warmup`` of ``steps``."""
+    """The learning rate's schedule: ``warmup`` of ``steps`` optimizer steps."""
 
     steps: int
     warmup: int
@@ -39,13 +39,13 @@ class Schedule:
 
 @dataclass
 class Run:
-    """What the loop needs, and how far it got.
+    """Everything that the loop needs, and how far it is.
 
     Attributes:
         config: all settings.
         out: the run's directory.
         console: where plan, progress and result are printed.
-        processes: those that share the work.
+        processes: the processes that share the work.
         setup: data, split, descriptions, backbone, model.
         source: batches of clips.
         failures: clips that could not be read.
@@ -55,11 +55,11 @@ class Run:
         train_step: takes a step.
         schedule: of the learning rate.
         watched: the split that chooses the checkpoint; None: the last one is taken.
-        resumed: whether it goes on with an earlier session's work.
+        resumed: whether it continues a run that was stopped.
         progress: where the loop stands; saved, and restored.
         best: weights of the best checkpoint so far.
         pace: when the next state is due.
-        clock: time in the loop.
+        clock: measures the time in the loop.
         status: RUN/status.json.
         log: RUN/log.jsonl and the trackers.
         bar: the progress bar.
@@ -91,15 +91,15 @@ class Run:
 
     @property
     def model(self) -> AdaptedModel:
-        """What trains."""
+        """The adapted model."""
         return self.setup.model
 
     @property
     def epochs(self) -> int:
-        """Of the whole run; 0 if nothing trains."""
+        """Epochs of the whole run; 0 if nothing trains."""
         return self.setup.epochs
 
     def caching(self, part: str, done: int, clips: int) -> None:
-        """Tell that the prefix cache is being filled."""
+        """Report that the prefix cache is being filled."""
         self.bar.note(f"caching {done} of {clips} {part} clips")
         self.status.tell(phase=f"caching {done} of {clips} {part} clips")

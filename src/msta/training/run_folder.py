@@ -1,4 +1,4 @@
-"""A run's directory before the first step: made, or found again, with the same data and settings."""
+"""A run's directory before the first step: new, or that of an earlier run with the same data and settings."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def check_same_split(out: Path, catalog: Catalog, split: Split) -> None:
 
 @contextmanager
 def reported(out: Path, config: RunConfig, processes: Processes) -> Iterator[StatusFile]:
-    """The run's status file, which learns how the run ended."""
+    """The run's status file, in which the end of the run is noted."""
     status = StatusFile(out if processes.main else None, config.train.prometheus)
     start_trackers(processes, config, out)
     try:

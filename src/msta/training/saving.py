@@ -1,4 +1,4 @@
-"""A run's state, saved and restored: what :mod:`msta.training.state` writes, and where it goes."""
+"""Save and restore a run's state, in the form of :mod:`msta.training.state`."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def restore(
     failures: Failures,
     processes: Processes,
 ) -> tuple[Progress, dict[str, Tensor] | None]:
-    """Put a saved state back into its places. Returns how far the run got, and its best weights.
+    """Put a saved state back into the run. Returns how far the run got, and its best weights.
 
     Raises:
-        CheckpointError: the state is another run's, or unreadable.
+        CheckpointError: the state belongs to another run, or is unreadable.
     """
     path, progress = saved
     state = load_state(path, progress, model)
@@ -75,7 +75,7 @@ def restore(
 
 
 def made_with(model: AdaptedModel, source: Source) -> dict[str, Any]:
-    """What decides the numbers besides the settings."""
+    """What the numbers depend on besides the settings."""
     return {"backbone": model.origin["fingerprint"], "cache": source.cache and source.cache.settings}
 
 
@@ -86,7 +86,7 @@ def stop_if_asked(run: Run) -> None:
 
 
 def save_and_stop(run: Run) -> NoReturn:
-    """Raise Interrupted, with the command that goes on."""
+    """Save, and raise Interrupted with the command that continues the run."""
     if run.progress.epoch < run.epochs:  # else it is saved, and the model may be the best one already
         save(run)
     step = f"step {run.progress.step} of {run.schedule.steps}"

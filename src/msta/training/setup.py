@@ -25,7 +25,7 @@ from msta.notices import notice
 
 @dataclass(frozen=True)
 class Setup:
-    """What a config says, read. ``backbone`` is the frozen one, whose weights ``model`` shares."""
+    """The data, backbone and model of a config. ``backbone`` is frozen, and ``model`` shares its weights."""
 
     catalog: Catalog
     split: Split
@@ -37,9 +37,9 @@ class Setup:
 
 
 def set_up(config: RunConfig, step_clips: int) -> Setup:
-    """Read the data, load the backbone, attach the method, with ``train.seed`` for what it draws.
+    """Read the data, load the backbone, attach the method (its random start depends on ``train.seed``).
 
-    ``step_clips``: of a step, in all processes together.
+    ``step_clips``: clips of a step, in all processes together.
 
     Raises:
         MSTAError: wrong data, files or settings.
@@ -48,12 +48,17 @@ def set_up(config: RunConfig, step_clips: int) -> Setup:
     catalog = data.read()
     require_files(catalog)
     if len(catalog.classes) < 2:
-        raise DataError(f"{catalog.source}: one class alone, {catalog.classes[0]!r}: there is nothing to tell it from")
+        raise DataError(
+            f"{catalog.source}: there is only one class, {catalog.classes[0]!r}, and training needs two; if a table "
+            "or JSON file names the classes, give that file as the data"
+        )
     split = data.split(catalog)
     _require_readable(catalog, split)
     bank = config.descriptions.load(catalog.classes)
     if bank is None:
-        notice("No descriptions are given: the consistency term is off.")
+        notice(
+            "No descriptions are given (descriptions.bank=FILE; msta describe writes one): the consistency term is off."
+        )
     torch.manual_seed(settings.seed)
     backbone = load_backbone(config.backbone, base=config.base)
     patch = backbone.architecture.patch_size

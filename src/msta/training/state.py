@@ -1,9 +1,9 @@
-"""What a run needs to go on after any interruption, in one directory a save: RUN/checkpoints/step-N.
+"""What a run needs to continue after any interruption: one directory per save, RUN/checkpoints/step-N.
 
     adapter.safetensors  optimizer.pt  random.pt  best.safetensors  progress.json  manifest.json
 
-Written aside, flushed to the disk, renamed; manifest.json has the SHA-256 of the others, which reading checks. The last
-two are kept: a damaged one is passed over for the one before it.
+A state is written aside, flushed to the disk and renamed. manifest.json has the SHA-256 of the other files, and reading
+checks them. The last two states are kept; if one is damaged, the one before it is used.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class Progress:
     """How far a run got.
 
     Attributes:
-        epoch: the epoch under way, from 0; it is over when its validation is.
-        clips: of it that were seen, in all processes together: where the sampler stands.
-        step: optimizer steps so far, where the schedule stands.
+        epoch: the current epoch, from 0; it ends with its validation.
+        clips: clips of this epoch seen so far, in all processes together: the sampler's position.
+        step: optimizer steps so far: the schedule's position.
         seconds: spent in the loop so far.
         best: figures of the best checkpoint so far, with its "epoch"; empty before the first.
         failures: clips that could not be read, and why.
-        given_up: clips that no one tries any more, and why: the decoder hung or died.
+        given_up: clips that are not tried again, and why: the decoder hung or died.
         step_clips: clips of a step, in all processes together.
         batch_size: clips that a process reads at a time.
         made_with: what the state depends on besides the settings: the backbone, and what the prefix cache's keys are
@@ -68,12 +68,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class State:
-    """All of it.
+    """A saved state.
 
     Attributes:
         progress: how far the run got.
         adapter: weights.
-        best: those of the best checkpoint; None before the first.
+        best: weights of the best checkpoint; None before the first.
         optimizer: its state, and the gradient scaler's in fp16.
         random: for each process, what :func:`random_state` gave.
     """
@@ -89,7 +89,7 @@ def save_state(folder: Path, state: State) -> Path:
     """Write a state into a new directory in ``folder``, and remove all but the last two.
 
     Raises:
-        CheckpointError: it cannot be written; what was there is kept.
+        CheckpointError: it cannot be written; the earlier states are kept.
     """
     kept = saved_states(folder)
     aside = folder / f".step.{os.getpid()}.part"
@@ -129,7 +129,7 @@ def saved_states(folder: Path) -> list[Path]:
 
 
 def read_progress(folder: Path) -> tuple[Path, Progress] | None:
-    """The newest state that is whole, and how far the run had got; None if none was ever saved.
+    """The newest undamaged state, and how far the run was; None if no state was saved.
 
     Raises:
         CheckpointError: all are damaged.
@@ -153,7 +153,7 @@ def load_state(path: Path, progress: Progress, model: AdaptedModel) -> State:
     """Read a state that :func:`read_progress` found, and put the weights into ``model``.
 
     Raises:
-        CheckpointError: of another run, or unreadable in spite of its hashes.
+        CheckpointError: it belongs to another run, or is unreadable although its hashes match.
     """
     try:
         best = path / "best.safetensors"
@@ -173,7 +173,7 @@ def load_state(path: Path, progress: Progress, model: AdaptedModel) -> State:
 
 
 def random_state() -> dict[str, Any]:
-    """Of every generator in this process."""
+    """The state of every random generator in this process."""
     kind, keys, *rest = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),
@@ -195,17 +195,17 @@ def restore_random(state: dict[str, Any]) -> None:
 
 
 class Pace:
-    """When to save: every so many seconds, and less often where saving takes more than a twentieth of the time."""
+    """When to save: every so many seconds, or less often if saving would take more than a twentieth of the time."""
 
     def __init__(self, every: float) -> None:
         self.every, self.last_save, self.took = every, time.monotonic(), 0.0
 
     def due(self) -> bool:
-        """Whether it is time."""
+        """Whether a save is due."""
         return time.monotonic() - self.last_save >= max(self.every, 20 * self.took if self.every else 0)
 
     def saved(self, seconds: float) -> None:
-        """Just now, and how long it took."""
+        """Note that a state was saved just now, and how long it took."""
         self.took, self.last_save = seconds, time.monotonic()
 
 

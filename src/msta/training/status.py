@@ -19,7 +19,7 @@ _EVERY = 1.0
 
 
 class StatusFile:
-    """What a run writes of itself, at most once a second.
+    """The facts that a run writes about itself, at most once per second.
 
     Args:
         run: its directory; None: nothing is written.
@@ -45,10 +45,10 @@ class StatusFile:
 
 
 def read_status(run: Path) -> dict[str, Any]:
-    """What is known of a run: the facts it wrote, and "state": running, finished, stopped, failed or dead.
+    """The facts that a run wrote, and "state": running, finished, stopped, failed or dead.
 
     Raises:
-        MSTAError: there is no run.
+        MSTAError: there is no such run.
     """
     if not (run / "config.yaml").exists():
         raise MSTAError(f"{run}: no run of msta train")
@@ -67,7 +67,7 @@ def read_status(run: Path) -> dict[str, Any]:
 
 
 def describe(status: dict[str, Any]) -> list[str]:
-    """Lines for people."""
+    """The facts as lines of text for ``msta status``."""
     age = max(0.0, time.time() - status.get("updated", time.time()))
     who = f"process {status.get('pid', '?')} on {status.get('host', '?')}"
     state = {
@@ -80,9 +80,8 @@ def describe(status: dict[str, Any]) -> list[str]:
     lines = [f"{status['run']}: {state}"]
     if status.get("steps"):
         share = 100 * status["step"] / status["steps"]
-        line = (
-            f"step {status['step']} of {status['steps']} ({share:.0f} %), epoch {status['epoch']} of {status['epochs']}"
-        )
+        line = f"step {status['step']} of {status['steps']} ({share:.0f} %)"
+        line += f", {status['epoch']} of {status['epochs']} epochs done"
         if status.get("clips_per_second"):
             line += f", {status['clips_per_second']:.3g} clips/s"
         if status["state"] == "running" and status.get("seconds_left") is not None:

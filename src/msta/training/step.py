@@ -1,10 +1,11 @@
 """One optimizer step, of a batch that may be cut into micro-batches and shared out over processes.
 
 The loss of a micro-batch is :func:`msta.training.losses.objective`, weighted by its share of the readable clips. The
-sum is the objective of the whole batch, however it is cut. The class prompts are encoded once a step: their embeddings
-are a leaf of every micro-batch's loss, collect its gradient, and hand it down the text tower at the end. With many
-classes each process encodes some of them and the embeddings are gathered. All communication comes after the
-micro-batches, so that a process may compute its own again, or smaller ones, without the others noticing.
+sum is the objective of the whole batch, however it is cut. The class prompts are encoded once per step. Their
+embeddings are a leaf of every micro-batch's loss and collect its gradient; at the end of the step this gradient goes
+through the text tower. With many classes, each process encodes some of them and the embeddings are gathered. All
+communication comes after the micro-batches, so a process may compute its own again, or smaller ones, without the others
+noticing.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from msta.training import losses
 from msta.training.processes import Processes
 
 _MANY = 32
-"""Prompts from which on sharing them out pays for gathering the embeddings: see docs/training.md."""
+"""From this many prompts on, dividing them among processes saves more than it costs, see docs/training.md."""
 
 
 _LOSSES = ("loss", "cross_entropy", "consistency")
@@ -44,13 +45,13 @@ class StepResult:
     """The outcome of a step.
 
     Attributes:
-        clips: that were read, in all processes together.
+        clips: number of clips that were read, in all processes together.
         stopped: some process was asked to stop: the step was not taken.
         save: the main process wants to save.
         losses: "loss", "cross_entropy", "consistency".
-        bad: names of the clips, in all processes, whose loss or gradient is no number: the step was not taken.
+        bad: names of the clips, in all processes, whose loss or gradient is not a number: the step was not taken.
         ids: numbers of the clips, if asked for.
-        sent: bytes that each process gave.
+        sent: bytes that each process sent.
     """
 
     clips: int = 0
@@ -88,7 +89,7 @@ class _MicroBatches:
 
 
 class TrainStep:
-    """Takes steps: encode the prompts, encode the clips, objective, backward, all-reduce, clip, update.
+    """Takes steps: encode prompts and clips, loss, backward, all-reduce, clip the gradients, update.
 
     Args:
         config: the run's.
@@ -96,7 +97,7 @@ class TrainStep:
         optimizer: prepared.
         prompts: of the classes, from ``model.prepare_prompts``.
         anchors: see :func:`msta.training.losses.consistency`.
-        clips: that the batches number.
+        clips: the training clips; batches give their positions in this list.
         failures: collects what cannot be read.
         processes: those of the run.
     """

@@ -17,10 +17,10 @@ from msta.training.processes import Processes
 
 
 def tracker_names(settings: TrainSettings) -> list[str]:
-    """Those that are asked for.
+    """The trackers that the settings name.
 
     Raises:
-        ConfigError: one that Accelerate does not know, or whose package is not installed.
+        ConfigError: Accelerate does not know one, or its package is not installed.
     """
     from accelerate.tracking import get_available_trackers
 
@@ -35,7 +35,7 @@ def tracker_names(settings: TrainSettings) -> list[str]:
 
 
 def start_trackers(processes: Processes, config: RunConfig, out: Path) -> None:
-    """Open them, under the project "msta" and the run's name. A resumed run goes on in the same one at W&B."""
+    """Open them, under the project "msta" and the run's name. A resumed run continues the same W&B run."""
     if not config.train.trackers:
         return
     began = (out / "config.yaml").stat().st_mtime_ns

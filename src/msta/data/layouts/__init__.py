@@ -1,6 +1,7 @@
-"""The ways data sets lie on disk: a file each, with ``read`` and ``looks_like``; this one chooses.
+"""The layouts of data sets on disk: one file for each, with ``read`` and ``looks_like``. This module chooses.
 
-``read(path, options)`` gives the catalog; ``looks_like(path)`` says whether to try, by the names of a few files.
+``read(path, options)`` returns the catalog. ``looks_like(path)`` says, from the names of a few files, whether the path
+is in this layout. docs/design.md says how to add one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from msta.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class Layout:
-    """A way data lie on disk, and the options it takes."""
+    """How a layout is read and recognised, and the options it takes."""
 
     read: Callable[[Path, Options], Catalog]
     looks_like: Callable[[Path], bool]
@@ -41,7 +42,7 @@ LAYOUTS = {
     "activitynet": Layout(activitynet.read, activitynet.looks_like, _OFFICIAL),
     "folder": Layout(folder.read, Path.is_dir, frozenset({"labels", "split_folders"})),
 }
-"""By name, in the order in which they are tried."""
+"""Name -> layout, in the order in which they are tried."""
 
 
 def read_layout(path: Path, layout: str | None, options: Mapping[str, Any]) -> Catalog:

@@ -16,7 +16,7 @@ _SPLITS = {"training": "train", "train": "train", "validation": "test", "val": "
 
 
 def looks_like(path: Path) -> bool:
-    """Whether a JSON that begins as its own is there."""
+    """Whether the folder has a JSON file with a "database"."""
     return path.is_dir() and _annotations(places(path, None, *FOLDERS)) is not None
 
 

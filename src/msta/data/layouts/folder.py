@@ -1,4 +1,4 @@
-"""A folder with a sub-folder a class, itself or inside ``train/``, ``val/``, ``test/``."""
+"""A folder with a sub-folder for each class, itself or inside ``train/``, ``val/``, ``test/``."""
 
 from __future__ import annotations
 

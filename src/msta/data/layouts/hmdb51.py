@@ -18,7 +18,7 @@ _NAME = re.compile(r"(.+)_test_split(\d+)\.txt")
 
 
 def looks_like(path: Path) -> bool:
-    """Whether its lists are there."""
+    """Whether the folder has its lists."""
     return path.is_dir() and any(any(place.glob("*_test_split1.txt")) for place in places(path, None, *FOLDERS))
 
 

@@ -21,7 +21,7 @@ _COLUMNS = ("youtube_id", "time_start", "time_end")
 
 
 def looks_like(path: Path) -> bool:
-    """Whether a CSV with its columns is there."""
+    """Whether the folder has a CSV with its columns."""
     return path.is_dir() and next(_annotation_files(places(path, None, *FOLDERS)), None) is not None
 
 

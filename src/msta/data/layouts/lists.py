@@ -13,7 +13,7 @@ from msta.errors import DataError
 
 
 def looks_like(path: Path) -> bool:
-    """By its name and its first line, which may be a CSV's; a folder is read by lists only if they are given."""
+    """Whether a file is a list, by its name and first line. A folder is read by lists only if they are given."""
     if not path.is_file() or path.suffix.lower() not in (".txt", ".list", ".lst"):
         return False
     _, words = next(list_lines(path), (0, [""]))
@@ -21,10 +21,10 @@ def looks_like(path: Path) -> bool:
 
 
 def read(path: Path, options: Options) -> Catalog:
-    """One list, of paths relative to it, without splits; or a folder of videos with ``train_list`` and the like.
+    """Read one list, with paths relative to it and no splits; or a folder of videos with ``train_list`` and the like.
 
     Labels are numbers or names; ``labels`` says what numbers mean. In a folder the videos are found by name wherever
-    they lie. A list that stands alone is believed: what it names need not be there.
+    they lie. For a list that stands alone, it is not checked that the files exist.
     """
     lists = {"train": options.train_list, "val": options.val_list, "test": options.test_list}
     if path.is_dir() and not any(lists.values()):

@@ -31,7 +31,7 @@ SPLIT_NAMES = {
 
 
 def list_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line number, [all but the last word, the last word]) of every line that is not blank; or of one word, [it]."""
+    """(line number, [all but the last word, the last word]) of each line that is not blank; one word gives [word]."""
     with open_text(path) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
@@ -79,7 +79,7 @@ def are_spelled(path: Path) -> bool:
 
 
 def given_classes(path: Path) -> dict[str, str]:
-    """:func:`read_classes` of a file that was asked for."""
+    """Like :func:`read_classes`, for a file that the user named: it must exist."""
     names = read_classes(path)
     if names is None:
         raise DataError(f"{path}: no such file; data.labels is a CSV of id,name")
@@ -87,7 +87,7 @@ def given_classes(path: Path) -> dict[str, str]:
 
 
 def class_key(name: str) -> str:
-    """What is left of a class name however it is written: ``HandStand_Pushups`` and "handstand pushups" are one."""
+    """A key that different spellings of a class name share, such as ``HandStand_Pushups`` and "handstand pushups"."""
     return "".join(c for c in name.casefold() if c.isalnum()) or name
 
 
@@ -95,7 +95,7 @@ def choose_classes(catalog: Catalog, labels: Path | None) -> Catalog:
     """Only the classes that a CSV of ``id,name`` lists, in its order and spelling; all of them without one.
 
     Raises:
-        DataError: it names a class that the data have not.
+        DataError: it names a class that the data do not have.
     """
     if labels is None:
         return catalog
@@ -145,7 +145,7 @@ class Listed:
 
 
 class VideoFiles:
-    """The video files below a folder, found by name wherever they lie: flat, in split folders, in class folders."""
+    """The video files below a folder, found by name: flat, in split folders or in class folders."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -159,9 +159,9 @@ class VideoFiles:
         return sum(map(len, self._by_stem.values()))
 
     def find(self, name: str, folder: str, *, sure: bool = False) -> str | None:
-        """The file called so. Of several, the one whose folders fit ``name``'s, then one in a folder called so.
+        """The file called ``name``; of several, one whose path ends in ``name``, else one whose folder is ``folder``.
 
-        If none of them fits: the first; or, if it has to be ``sure``, the one that shares most folders, or None.
+        If none fits: the first; with ``sure``, the one that shares most folders with ``name``, or None if several do.
         """
         found = self._by_stem.get(_stem(name), [])
         if len(found) < 2:
@@ -188,16 +188,16 @@ def _stem(name: str) -> str:
 
 
 def gather(files: VideoFiles, classes: Sequence[str], listed: Iterable[Listed], labels: Path | None = None) -> Catalog:
-    """Find the listed clips' files; those that are not there become the catalog's ``missing``.
+    """Find the files of the listed clips. Clips without a file become the catalog's ``missing``.
 
     Args:
-        files: among which they are.
-        classes: all of the data set's.
+        files: the video files to search.
+        classes: all classes of the data set.
         listed: in the order of the annotation files.
         labels: see :func:`choose_classes`.
 
     Raises:
-        DataError: none of them is there.
+        DataError: no clip has a file.
     """
     # The classes are chosen before the files are looked for: what is not wanted need not be there.
     every = list(listed)
@@ -226,10 +226,10 @@ def gather(files: VideoFiles, classes: Sequence[str], listed: Iterable[Listed], 
 
 
 def places(root: Path, annotations: Path | None, *folders: str) -> list[Path]:
-    """Where annotation files may lie: the folder that was given, else the data's own and some inside it.
+    """Where annotation files may be: the folder that was given, else the data's own folder and ``folders`` inside it.
 
     Raises:
-        DataError: the folder that was given is not there.
+        DataError: the folder that was given does not exist.
     """
     if annotations is not None:
         if not annotations.is_dir():
@@ -244,16 +244,16 @@ def first_file(where: Sequence[Path], *names: str) -> Path | None:
 
 
 def not_empty(file: Path, listed: Sequence[object]) -> None:
-    """Refuse a list without a clip.
+    """Refuse a list without clips.
 
     Raises:
-        DataError: it has none.
+        DataError: the list is empty.
     """
     if not listed:
         raise DataError(f"{file}: no clips in it, so its split would be empty; fetch the file again")
 
 
 def said_once(message: str, count: int) -> None:
-    """A notice, if it concerns anything."""
+    """Give a notice, unless ``count`` is 0."""
     if count:
         notice(message)

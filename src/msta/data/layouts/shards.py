@@ -18,7 +18,7 @@ from msta.errors import DataError, in_short
 
 
 def looks_like(path: Path) -> bool:
-    """By the index's name; a URL is nothing else."""
+    """Whether it is an index or a folder with one. Every URL is taken for shards."""
     file = path if path.name == INDEX else path / INDEX
     return as_url(path) is not None or (file.is_file() and b"msta-shards" in _head(file))
 
@@ -29,7 +29,7 @@ def _head(file: Path) -> bytes:
 
 
 def read(path: Path, options: Options) -> Catalog:
-    """The index, then the table that says where each clip lies. Of the shards themselves nothing is read yet."""
+    """The index, then the table that says where each clip lies. The shards themselves are not read yet."""
     where = as_url(path) or str(path)
     folder, _, name = where.rpartition("/")
     folder = folder or "." if name == INDEX else where.rstrip("/")

@@ -16,7 +16,7 @@ _PREFIXES = ("", "something-something-v2-")  # as they have been handed out over
 
 
 def looks_like(path: Path) -> bool:
-    """Whether its lists are there."""
+    """Whether the folder has its lists."""
     where = places(path, None, *FOLDERS) if path.is_dir() else []
     return _file(where, "labels") is not None and _file(where, "train") is not None
 
@@ -65,10 +65,10 @@ def _file(where: list[Path], part: str) -> Path | None:
 
 
 def read_json_file(file: Path) -> Any:
-    """Whatever JSON is in it.
+    """The content of a JSON file.
 
     Raises:
-        DataError: none.
+        DataError: it is not valid JSON.
     """
     try:
         return json.loads(file.read_text(encoding="utf-8"))

@@ -35,7 +35,7 @@ CLASSES_KEY = b"msta.classes"
 
 
 def is_parquet(path: Path) -> bool:
-    """By its name."""
+    """Whether a file is Parquet, by its name."""
     return path.is_file() and path.suffix.lower() in (".parquet", ".pq")
 
 
@@ -185,7 +185,7 @@ class _Splits:
         return SPLIT_NAMES[text] if text else None
 
     def check(self) -> None:
-        """Refuse folds of which nobody said which one to test on, and a fold that is not there."""
+        """Refuse folds if none was chosen to test on, or if the chosen one does not exist."""
         folds = sorted(self.folds, key=numbers_in_order)
         if self.fold == "none" or (self.fold is None and not folds):
             return
@@ -224,7 +224,7 @@ class _Files:
         self.found: dict[str, str] = {}  # as written -> found elsewhere
 
     def find(self, name: str, label: str) -> str:
-        """The path of a clip's file; where the table says it is if it is nowhere."""
+        """The path of a clip's file. If the file is found nowhere, the path that the table gives."""
         path = beside_table(self.table, name)
         self.count += 1
         looks = self.count == 1 or self.table.suffix.lower() in (".json", ".xml")  # a CSV may have a million rows
@@ -240,7 +240,7 @@ class _Files:
         return path
 
     def tell(self) -> None:
-        """Say which files are elsewhere."""
+        """Give a notice of files that are not where the table says."""
         if self.found:
             written, file = next(iter(self.found.items()))
             notice(

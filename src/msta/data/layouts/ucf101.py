@@ -14,7 +14,7 @@ FOLDERS = ("ucfTrainTestlist", "UCF101TrainTestSplits-RecognitionTask/ucfTrainTe
 
 
 def looks_like(path: Path) -> bool:
-    """Whether its lists are there."""
+    """Whether the folder has its lists."""
     return path.is_dir() and first_file(places(path, None, *FOLDERS), "classInd.txt") is not None
 
 
