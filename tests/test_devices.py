@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from msta.methods import METHODS
+from msta.training.processes import set_tf32
 
 
 def test_whole_steps_of_every_method_stay_on_one_device():
@@ -30,6 +31,18 @@ def test_a_tensor_that_is_left_behind_is_noticed():
         model = moved(real, mode, "cuda")
         with mode, pytest.raises(RuntimeError, match="same device"):
             model.logits(torch.zeros(2, 24, device="cuda"), torch.zeros(3, 24))
+
+
+def test_fp32_is_fp32_on_a_cuda_card_unless_tf32_is_asked_for():
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    try:
+        for allowed in (True, False):
+            set_tf32(torch.device("cuda"), allowed)
+            assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (allowed, allowed)
+        set_tf32(torch.device("cpu"), True)
+        assert not torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 class Waiting(TorchDispatchMode):

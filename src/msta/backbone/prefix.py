@@ -154,7 +154,8 @@ def suffix(tower: VideoTower | TextTower, tokens: Tokens) -> Tensor:
 def _go_on(tower: Tower, tokens: Tokens) -> Tensor:
     x, start = tokens.x, tokens.start
     if tokens.frozen_output is not None:
-        x, start = tower.blocks[start](x, tokens.layout, frozen_output=tokens.frozen_output), start + 1
+        x = tower.through(tower.blocks[start], x, tokens.layout, frozen_output=tokens.frozen_output)
+        start += 1
     return tower.run(x, start, layout=tokens.layout, query_index=tokens.query_index)
 
 
