@@ -14,6 +14,7 @@ from fake_devices import adapted, batch, forward_and_backward, moved, train_step
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from msta.backbone.device import best_device
 from msta.methods import METHODS
 from msta.training.processes import set_tf32
 
@@ -31,6 +32,14 @@ def test_a_tensor_that_is_left_behind_is_noticed():
         model = moved(real, mode, "cuda")
         with mode, pytest.raises(RuntimeError, match="same device"):
             model.logits(torch.zeros(2, 24, device="cuda"), torch.zeros(3, 24))
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps", "xpu"])
+def test_the_device_is_the_accelerator_that_torch_finds(name, monkeypatch):
+    assert best_device() == torch.device("cpu") or torch.accelerator.is_available()
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(name))
+    assert best_device() == torch.device(name)
 
 
 def test_fp32_is_fp32_on_a_cuda_card_unless_tf32_is_asked_for():

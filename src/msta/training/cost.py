@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from msta.adapters.inputs import clip_format
 from msta.adapters.model import AdaptedModel
+from msta.backbone.device import best_device
 from msta.backbone.dual_encoder import DualEncoder
 from msta.backbone.prefix import Tokens, at_once, prefix_length, tensors_per_sequence
 from msta.config import RunConfig
@@ -175,8 +176,8 @@ def alternate(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str
         for name, way in ways.items():
             start = time.perf_counter()
             way()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            if torch.accelerator.is_available():
+                torch.accelerator.synchronize()
             if round_:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
@@ -216,7 +217,7 @@ def plan(config: RunConfig) -> dict[str, Any]:
     """
     made = set_up(config, config.train.step_clips(1))
     model, split, settings = made.model, made.split, config.train
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(best_device())
     device = model.backbone.logit_scale.device
     form = clip_format(model)
     assert model.task is not None
@@ -342,7 +343,7 @@ def measure_costs(config: RunConfig) -> dict[str, float]:
 def _measure(config: RunConfig) -> dict[str, float]:
     before = psutil.Process().memory_info().rss
     made = set_up(config, config.train.step_clips(1))
-    model = made.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model = made.model.to(best_device())
     assert model.task is not None
     form, device = clip_format(model), model.backbone.logit_scale.device
     prompts = model.prepare_prompts(model.tokenize(model.task.prompts()).to(device))
