@@ -134,6 +134,22 @@ def test_a_plan_is_what_the_run_then_does(task, tmp_path):
     assert said["cache"] == "0.00 GB for the training clips"
 
 
+def test_a_plan_counts_in_the_precision_of_the_run(task, monkeypatch):
+    clips, backbone = task
+    seen = {}
+    for precision in ("fp32", "bf16"):
+
+        def counted(*arguments, precision=precision, **options):
+            seen[precision] = count_step(*arguments, **options)
+            return seen[precision]
+
+        monkeypatch.setattr("msta.training.cost.count_step", counted)
+        given = {"data.path": clips, "data.shots": 3, "backbone": str(backbone)}
+        plan(make_config("small", given, [f"train.precision={precision}", "data.workers=0"]))
+    assert seen["bf16"].weights < seen["fp32"].weights
+    assert seen["bf16"].kept < 0.9 * seen["fp32"].kept
+
+
 def test_the_setting_reaches_both_towers(task):
     clips, backbone = task
     for value in ("true", "false"):

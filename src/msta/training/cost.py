@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -210,7 +211,8 @@ def _median(work: Callable[[], object], rounds: int) -> float:
 def plan(config: RunConfig) -> dict[str, Any]:
     """Count a step's arithmetic and memory, measure a step and the decoding, multiply.
 
-    Two steps on noise and a few clips are all that is computed. Figures are for this machine and one process, in fp32.
+    Two steps on noise and a few clips are all that is computed. Figures are for this machine and one process, in the
+    run's precision.
 
     Raises:
         MSTAError: as the run itself would.
@@ -221,12 +223,17 @@ def plan(config: RunConfig) -> dict[str, Any]:
     device = model.backbone.logit_scale.device
     form = clip_format(model)
     assert model.task is not None
-    prompts = model.prepare_prompts(model.tokenize(model.task.prompts()).to(device))
-    shape = {"batch": settings.batch_size, "frames": form.frames, "size": form.size}
-    cost = count_step(model, prompts, **shape)
-    seconds = time_step(model, prompts, **shape)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision]
+    mixed = dtype != torch.float32
+    if mixed and not settings.exact_reference:
+        model.cast_frozen(dtype)
+    with torch.autocast(device.type, dtype) if mixed else nullcontext():
+        prompts = model.prepare_prompts(model.tokenize(model.task.prompts()).to(device))
+        shape = {"batch": settings.batch_size, "frames": form.frames, "size": form.size}
+        cost = count_step(model, prompts, **shape)
+        seconds = time_step(model, prompts, **shape)
+        forward = time_forward(model, frames=form.frames, size=form.size)
     augmentation = config.data.augmentation(made.catalog.classes)
-    forward = time_forward(model, frames=form.frames, size=form.size)
     decoding = _seconds_a_clip(ClipDataset(split.train, form, augmentation=augmentation, seed=settings.seed))
 
     views = min(config.cache.views, made.epochs)
