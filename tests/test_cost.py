@@ -22,6 +22,7 @@ from msta.methods import METHODS, method_config
 from msta.training.cost import bench, count_step, flop_counter, plan, time_forward, time_step
 from msta.training.loop import train
 from msta.training.losses import objective
+from msta.training.setup import set_up
 
 PROMPTED = method_config("prompts", kind="maple", depth=2)  # more would not fit into the tiny context
 PROMPTS = ["a video of a cat.", "a video of a very slow dog."]
@@ -86,6 +87,17 @@ def test_what_waits_for_the_backward_pass_grows_with_the_clips():
     assert count_step(frozen, prompts, batch=2, frames=4, size=32).kept == 0
 
 
+def test_checkpointing_keeps_less_and_computes_more():
+    costs = []
+    for checkpointing in (False, True):
+        model, prompts = made("joint", "full", exact=False)
+        for tower in (model.backbone.video, model.backbone.text):
+            tower.checkpointing = checkpointing
+        costs.append(count_step(model, prompts, batch=4, frames=4, size=32))
+    assert 0 < costs[1].kept < 0.7 * costs[0].kept
+    assert costs[1].flops > costs[0].flops
+
+
 def test_timing_leaves_the_model_as_it_was():
     model, prompts = made("joint", msta.MSTAConfig(dim=4), exact=False)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -120,6 +132,30 @@ def test_a_plan_is_what_the_run_then_does(task, tmp_path):
     assert said["steps"] == metrics["steps"]
     assert said["trainable parameters"] == metrics["trainable_parameters"]
     assert said["cache"] == "0.00 GB for the training clips"
+
+
+def test_a_plan_counts_in_the_precision_of_the_run(task, monkeypatch):
+    clips, backbone = task
+    seen = {}
+    for precision in ("fp32", "bf16"):
+
+        def counted(*arguments, precision=precision, **options):
+            seen[precision] = count_step(*arguments, **options)
+            return seen[precision]
+
+        monkeypatch.setattr("msta.training.cost.count_step", counted)
+        given = {"data.path": clips, "data.shots": 3, "backbone": str(backbone)}
+        plan(make_config("small", given, [f"train.precision={precision}", "data.workers=0"]))
+    assert seen["bf16"].weights < seen["fp32"].weights
+    assert seen["bf16"].kept < 0.9 * seen["fp32"].kept
+
+
+def test_the_setting_reaches_both_towers(task):
+    clips, backbone = task
+    for value in ("true", "false"):
+        given = {"data.path": clips, "data.shots": 3, "backbone": str(backbone)}
+        model = set_up(make_config("small", given, [f"train.checkpointing={value}"]), 8).model
+        assert {model.backbone.video.checkpointing, model.backbone.text.checkpointing} == {value == "true"}
 
 
 def test_the_command(task):

@@ -76,6 +76,24 @@ def test_the_shortcuts_change_nothing(attention, method, layers, span, choice, f
             torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-9 * whole(expected).abs().max().item())
 
 
+@pytest.mark.parametrize("method", ["msta", "lora", "adaptformer", "aim", "full"])
+@pytest.mark.parametrize("attention", KINDS)
+def test_checkpointing_changes_no_gradient(attention, method):
+    if refused(method, attention):
+        pytest.skip("does not fit")
+    model = msta.attach(msta.random_backbone(tiny(attention)), small(method, (3, 3), (1, 3), 2))
+    stir(model, 0.01)
+    video, ids = torch.randn(2, 4, 3, 32, 32), model.tokenize(["a", "a b c"])
+    found, calls = [], []
+    model.backbone.video.blocks[1].register_forward_pre_hook(lambda *_: calls.append(1))
+    for checkpointing in (False, True):
+        for tower in (model.backbone.video, model.backbone.text):
+            tower.checkpointing = checkpointing
+        found.append(whole(gradients(model, video, ids)))
+    assert len(calls) == 3  # forward, forward, and once more for the backward pass
+    assert torch.equal(found[1], found[0])
+
+
 @pytest.mark.parametrize("attention", KINDS)
 def test_a_gradient_that_the_caller_wants_of_the_clip_is_there(attention):
     backbone = msta.random_backbone(tiny(attention))

@@ -207,6 +207,10 @@ class TrainSettings(Section):
     - eval_every: epochs between validations.
     - watch_test: measure the test clips as often, for the log alone: nothing is chosen by it.
     - keep_tokens: share of the patches that a training clip keeps, in all of its frames: cheaper, and approximate.
+    - checkpointing: compute the blocks above the prefix once more for the backward pass, instead of keeping what is in
+      them: less memory, the same gradients. ``msta info --plan`` tells how much memory is left.
+    - tf32: on a CUDA card, products and convolutions of fp32 numbers may round their factors to TF32's 10 bits: faster,
+      and no longer what fp32 gives.
     - exact_reference: no shortcuts, which is slow: what the fast path is tested against.
     - select: which checkpoint becomes the adapter: the best on the validation clips, the last, or, under its honest
       name, "test-leak": the best on the test clips, as the authors chose; its figure is optimistic.
@@ -228,6 +232,8 @@ class TrainSettings(Section):
     watch_test: bool = False
     keep_tokens: float = Field(1, gt=0, le=1)
     exact_reference: bool = False
+    checkpointing: bool = False
+    tf32: bool = False
     save_every: float = Field(300, ge=0)
     share_prompts: bool | None = None
     log_clips: bool = False

@@ -17,7 +17,7 @@ from msta.adapters.method import MethodConfig
 from msta.adapters.task import Task
 from msta.backbone.blocks import exact_reference_mode
 from msta.backbone.dual_encoder import DualEncoder
-from msta.backbone.prefix import Tokens, prefix_length, suffix, text_prefix, video_prefix
+from msta.backbone.prefix import Tokens, cut_to_longest, prefix_length, suffix, text_prefix, video_prefix
 from msta.errors import ConfigError
 
 
@@ -112,10 +112,13 @@ class AdaptedModel(nn.Module):
     def prepare_prompts(self, token_ids: Tensor) -> Tensor | Tokens:
         """int64 [K, L] -> the form that is cheapest to encode in every training step.
 
-        This is the prefix's output, if there is a prefix and shortcuts are allowed.
+        This is the prefix's output if there is a prefix, else ids without needless padding; for the exact reference,
+        the ids as they are.
         """
-        if self.exact_reference or prefix_length(self.backbone.text) is None:
+        if self.exact_reference:
             return token_ids
+        if prefix_length(self.backbone.text) is None:
+            return cut_to_longest(self.backbone.text, token_ids)
         return self.text_prefix(token_ids)
 
     def cast_frozen(self, dtype: torch.dtype) -> None:

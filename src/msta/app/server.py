@@ -19,6 +19,7 @@ from msta.app.models import Models, find_adapters
 from msta.app.predicting import LIMITS
 from msta.app.training import Trainings
 from msta.backbone.checkpoints import load_backbone
+from msta.backbone.device import best_device
 from msta.backbone.dual_encoder import DualEncoder
 from msta.errors import ConfigError, MSTAError
 from msta.inference.arguments import adapter_names
@@ -72,13 +73,11 @@ def run(
 
 
 def _backbone(adapters: Sequence[Path], name: str | None, base: str | None) -> DualEncoder:
-    import torch
-
     if name is None and adapters:
         own = Artefact.read(adapters[0]).backbone
         name, base = own["source"], base or own.get("base")
     loaded = load_backbone(name or "toy", base=base)
-    return loaded.to("cuda" if torch.cuda.is_available() else "cpu")
+    return loaded.to(best_device())
 
 
 def _serve(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from msta.backbone.attention import attend
 from msta.backbone.layout import VideoLayout
@@ -231,6 +232,7 @@ class Tower(nn.Module):
         super().__init__()
         self.shape = shape
         self.blocks = nn.ModuleList(Block(shape, causal, rotary) for _ in range(shape.layers))
+        self.checkpointing = False
 
     def run(
         self,
@@ -259,8 +261,18 @@ class Tower(nn.Module):
         if query_index is not None and not start < stop == len(self.blocks):
             raise ValueError(f"tokens are read after the last block, not after blocks {start}..{stop}")
         for block in self.blocks[start : stop if query_index is None else stop - 1]:
-            x = block(x, layout)
+            x = self.through(block, x, layout)
         return x if query_index is None else self.blocks[-1](x, layout, query_index)
+
+    def through(self, block: nn.Module, x: Tensor, layout: VideoLayout | None, **options: Tensor) -> Tensor:
+        """One block: tokens [b, s, d] -> [b, s, d].
+
+        With ``checkpointing``, only its input waits for the backward pass, which computes the block again: the same
+        gradients, for less memory and more time. The exact reference takes no such way.
+        """
+        if self.checkpointing and torch.is_grad_enabled() and not in_exact_reference_mode():
+            return checkpoint(block, x, layout, use_reentrant=False, **options)  # type: ignore[no-any-return, arg-type]
+        return block(x, layout, **options)  # type: ignore[no-any-return]
 
     def view(self) -> Self:
         """A tower with the same weights and a block list of its own: wrapping its blocks leaves this one as it is."""

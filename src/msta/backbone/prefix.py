@@ -120,12 +120,21 @@ def unpack_tokens(tower: VideoTower, kept: Tensor, frames: int) -> Tokens:
     return Tokens(x, prefix_length(tower) or 0, tower.query_index(x), layout, *frozen_output)
 
 
+def cut_to_longest(tower: TextTower, token_ids: Tensor) -> Tensor:
+    """Ids [k, l] without the columns that are padding in every text, which a causal tower never sees.
+
+    To look at the ids is to wait for a GPU. Ids that are shorter than the context were cut before and stay so.
+    """
+    if not tower.causal or token_ids.shape[1] < tower.context_length:
+        return token_ids
+    return token_ids[:, : int(tower.end_of_text(token_ids).max()) + 1]
+
+
 def text_prefix(tower: TextTower, token_ids: Tensor) -> Tokens:
-    """Embeddings and the frozen blocks of texts [k, l], cut to the longest if the tower is causal: nothing changes."""
+    """Embeddings and the frozen blocks of texts [k, l], cut to the longest, see :func:`cut_to_longest`."""
     blocks = prefix_length(tower)
+    token_ids = cut_to_longest(tower, token_ids)
     end = tower.end_of_text(token_ids)
-    if tower.causal:
-        token_ids = token_ids[:, : int(end.max()) + 1]
     with _autograd_unless(blocks):
         x = tower.run(tower.embed(token_ids), 0, blocks or 0)
         frozen = frozen_part(tower, blocks)
@@ -145,7 +154,8 @@ def suffix(tower: VideoTower | TextTower, tokens: Tokens) -> Tensor:
 def _go_on(tower: Tower, tokens: Tokens) -> Tensor:
     x, start = tokens.x, tokens.start
     if tokens.frozen_output is not None:
-        x, start = tower.blocks[start](x, tokens.layout, frozen_output=tokens.frozen_output), start + 1
+        x = tower.through(tower.blocks[start], x, tokens.layout, frozen_output=tokens.frozen_output)
+        start += 1
     return tower.run(x, start, layout=tokens.layout, query_index=tokens.query_index)
 
 

@@ -57,9 +57,8 @@ def integers(text: str, option: str) -> tuple[int, ...]:
 
 def load_model(backbone: str | None, base: str | None, adapter: Path | None) -> Any:
     """The adapter in its backbone or in the one given, or a backbone as it is; on the GPU if there is one."""
-    import torch
-
     import msta
+    from msta.backbone.device import best_device
 
     if base is not None and backbone is None:
         raise ConfigError("--base: completes a file that --backbone names; give both")
@@ -67,7 +66,7 @@ def load_model(backbone: str | None, base: str | None, adapter: Path | None) -> 
         model = msta.load_adapter(adapter, msta.load_backbone(backbone, base=base) if backbone is not None else None)
     else:
         model = msta.attach(msta.load_backbone(backbone or "toy", base=base), "zero-shot")
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(best_device())
 
 
 def checked(section: Any, **values: Any) -> Any:

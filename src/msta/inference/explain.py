@@ -119,7 +119,7 @@ def patch_relevance(predictor: Predictor, clip: Tensor, index: int, steps: int =
     relevance = ((clip - baseline) * gradient)[0].sum(1)  # [T, H, W]
     side = predictor.model.backbone.video.patch_size
     patches = relevance.unflatten(2, (-1, side)).unflatten(1, (-1, side)).sum((2, 4))
-    return patches.double().cpu().numpy()
+    return patches.cpu().double().numpy()
 
 
 def blank(clip: Tensor) -> Tensor:

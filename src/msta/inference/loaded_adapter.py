@@ -65,7 +65,7 @@ class LoadedAdapter:
     def probabilities(self, embeddings: Tensor) -> Array:
         """Embeddings of V views of B clips [V, B, D] -> float64 [B, K]: the mean over the views, at the temperature."""
         with torch.inference_mode():
-            mean = view_probabilities(self.model, embeddings, self.text).mean(0).double().cpu().numpy()
+            mean = view_probabilities(self.model, embeddings, self.text).mean(0).cpu().double().numpy()
         return mean if self.temperature == 1 else scaled(mean, self.temperature)
 
     def rank(self, probabilities: Array) -> list[Prediction]:

@@ -83,7 +83,8 @@ class TipAdapter(AdaptedModel):
         """
         keys, labels = self._part("keys"), self._part("labels")
         near = F.normalize(video.float(), dim=-1) @ keys.float().T  # [B, N]
-        said = (self.config.beta * (near - 1)).exp() @ F.one_hot(labels, len(text)).to(near.dtype)
+        one_hot = labels[:, None] == torch.arange(len(text), device=labels.device)  # F.one_hot looks at the numbers
+        said = (self.config.beta * (near - 1)).exp() @ one_hot.to(near.dtype)
         return super().logits(video, text) + self.config.alpha * said
 
     def _fill(self, keys: Tensor, labels: Tensor) -> None:

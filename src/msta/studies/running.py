@@ -18,6 +18,7 @@ from rich.console import Console
 from msta._version import __version__
 from msta.adapters.model import AdaptedModel
 from msta.backbone.checkpoints import load_backbone
+from msta.backbone.device import best_device
 from msta.backbone.dual_encoder import DualEncoder
 from msta.config import RunConfig, read_config
 from msta.data.reading import read_catalog
@@ -112,7 +113,7 @@ class _Models:
                 self._backbone = load_backbone(cell.config.backbone, base=cell.config.base)
             adapter = run / "adapter" if cell.trains else cell.adapter
             model = attach(self._backbone, FROZEN) if adapter is None else load_adapter(adapter, self._backbone)
-            self._run, self._model = run, model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+            self._run, self._model = run, model.to(best_device()).eval()
         return self._model
 
     def measure(self, cell: Cell, run: Path, test: Test, console: Console) -> None:

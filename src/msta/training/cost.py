@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from msta.adapters.inputs import clip_format
 from msta.adapters.model import AdaptedModel
+from msta.backbone.device import best_device
 from msta.backbone.dual_encoder import DualEncoder
 from msta.backbone.prefix import Tokens, at_once, prefix_length, tensors_per_sequence
 from msta.config import RunConfig
@@ -175,8 +177,8 @@ def alternate(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str
         for name, way in ways.items():
             start = time.perf_counter()
             way()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            if torch.accelerator.is_available():
+                torch.accelerator.synchronize()
             if round_:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
@@ -210,23 +212,28 @@ def plan(config: RunConfig) -> dict[str, Any]:
     """Count a step's arithmetic and memory, measure a step and the decoding, and extrapolate to the run.
 
     Only two steps on noise and the decoding of a few clips are computed. Figures are for this machine and one process,
-    in fp32.
+    in the run's precision.
 
     Raises:
         MSTAError: as the run itself would.
     """
     made = set_up(config, config.train.step_clips(1))
     model, split, settings = made.model, made.split, config.train
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(best_device())
     device = model.backbone.logit_scale.device
     form = clip_format(model)
     assert model.task is not None
-    prompts = model.prepare_prompts(model.tokenize(model.task.prompts()).to(device))
-    shape = {"batch": settings.batch_size, "frames": form.frames, "size": form.size}
-    cost = count_step(model, prompts, **shape)
-    seconds = time_step(model, prompts, **shape)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision]
+    mixed = dtype != torch.float32
+    if mixed and not settings.exact_reference:
+        model.cast_frozen(dtype)
+    with torch.autocast(device.type, dtype) if mixed else nullcontext():
+        prompts = model.prepare_prompts(model.tokenize(model.task.prompts()).to(device))
+        shape = {"batch": settings.batch_size, "frames": form.frames, "size": form.size}
+        cost = count_step(model, prompts, **shape)
+        seconds = time_step(model, prompts, **shape)
+        forward = time_forward(model, frames=form.frames, size=form.size)
     augmentation = config.data.augmentation(made.catalog.classes)
-    forward = time_forward(model, frames=form.frames, size=form.size)
     decoding = _seconds_a_clip(ClipDataset(split.train, form, augmentation=augmentation, seed=settings.seed))
 
     views = min(config.cache.views, made.epochs)
@@ -343,7 +350,7 @@ def measure_costs(config: RunConfig) -> dict[str, float]:
 def _measure(config: RunConfig) -> dict[str, float]:
     before = psutil.Process().memory_info().rss
     made = set_up(config, config.train.step_clips(1))
-    model = made.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model = made.model.to(best_device())
     assert model.task is not None
     form, device = clip_format(model), model.backbone.logit_scale.device
     prompts = model.prepare_prompts(model.tokenize(model.task.prompts()).to(device))

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
+from accelerate.utils.memory import clear_device_cache
 from rich.console import Console
 
 from msta.config import RunConfig
@@ -204,8 +204,7 @@ def _halve_micro_batches(run: Run, error: OutOfMemory) -> None:
             f"out of memory with {source.batch_size} clips at a time ({error}): lower {lower}; with --auto-batch "
             "a run halves train.batch_size by itself and keeps the global batch"
         ) from None
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    clear_device_cache()
     run.progress.batch_size = source.batch_size = source.batch_size // 2
     notice(f"Out of memory: going on with {source.batch_size} clips at a time, {run.progress.step_clips} a step.")
 

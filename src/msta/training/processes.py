@@ -50,6 +50,7 @@ class Processes:
         except ValueError as error:
             message = f"train.precision: {settings.precision} does not work on this machine: {error}"
             raise ConfigError(message) from error
+        set_tf32(self.device, settings.tf32)
         self.rank, self.count = self.accelerator.process_index, self.accelerator.num_processes
         if not self.main:
             logging.getLogger("msta").setLevel(logging.ERROR)  # what is to be said, the main process says
@@ -153,3 +154,9 @@ class Processes:
                 "another process of this run has ended, see what it says; msta train --resume goes on from the last "
                 "saved step"
             ) from error
+
+
+def set_tf32(device: torch.device, allowed: bool) -> None:
+    """Whether a CUDA card may round the factors of fp32 products and convolutions to TF32; torch lets the latter."""
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed

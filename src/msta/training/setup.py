@@ -65,6 +65,8 @@ def set_up(config: RunConfig, step_clips: int) -> Setup:
     if data.size and data.size % patch:
         raise ConfigError(f"data.size: {data.size} is no multiple of the backbone's patch size {patch}")
     model = attach(backbone, config.method_config(), exact_reference=settings.exact_reference)
+    for tower in (model.backbone.video, model.backbone.text):
+        tower.checkpointing = settings.checkpointing
     source = bank.source if bank else None
     if settings.keep_tokens < 1:
         model.check_dropping()

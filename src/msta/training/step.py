@@ -87,6 +87,13 @@ class _MicroBatches:
     finite: list[Tensor] = field(default_factory=list)
     losses: dict[str, list[Tensor]] = field(default_factory=lambda: {name: [] for name in _LOSSES})
 
+    def totals(self) -> list[float]:
+        """Of each loss, added up in float64 on the CPU: one copy from a GPU, which waits for it."""
+        if not self.indices:
+            return [0.0 for _ in _LOSSES]
+        table = torch.stack([torch.stack(each) for each in self.losses.values()]).cpu().double()
+        return [float(row.sum()) for row in table]
+
 
 class TrainStep:
     """Takes steps: encode prompts and clips, loss, backward, all-reduce, clip the gradients, update.
@@ -154,7 +161,7 @@ class TrainStep:
             self.optimizer.zero_grad()
             raise OutOfMemory(lacking)
         self._text = None
-        here = [float(torch.stack(each).double().sum()) if each else 0.0 for each in done.losses.values()]
+        here = done.totals()
         n, stops, saves, *totals = self.processes.all_reduce_numbers(
             [len(done.indices), stopped(), save and self.processes.main, *here]
         )
