@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 import string
 from pathlib import Path
 
+import ftfy
 import pytest
 import torch
 from conftest import DATA, relative
@@ -461,6 +463,41 @@ def test_texts_become_the_ids_of_clips_own_tokenizer():
     expected = load_file(OPEN_CLIP / "clip_ids.safetensors")["ids"].long()
     different = [text for text, ours, theirs in zip(TEXTS, ids, expected, strict=True) if not torch.equal(ours, theirs)]
     assert different == []
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("clean", ["whitespace", "canonicalize"])
+def test_tokenizers_of_hugging_face_are_used_as_open_clip_uses_them(tmp_path, clean):
+    """CLIPA's is BERT's, with zeros in the place of its [SEP]; the steps are those of HFTokenizer in open_clip 3.3."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    folder = shutil.copytree(OPEN_CLIP / "clipa", tmp_path / "clipa")
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    kwargs = {"strip_sep_token": True} if clean == "whitespace" else {"clean": clean}
+    config["model_cfg"]["text_cfg"] |= {"hf_tokenizer_name": "bert-base-uncased", "tokenizer_kwargs": kwargs}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"bert-base-uncased, whose tokenizer\.json is not in the folder"):
+        msta.load_backbone(folder)
+    bert = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    bert.normalizer, bert.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    bert.train_from_iterator(TEXTS, trainers.WordPieceTrainer(vocab_size=500, special_tokens=special))
+    bert.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    bert.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"pad_token": "[PAD]"}')
+    theirs = PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json"), pad_token="[PAD]", sep_token="[SEP]"
+    )
+    cleaned = [html.unescape(html.unescape(ftfy.fix_text(text))).strip() for text in TEXTS]
+    if clean == "canonicalize":
+        table = str.maketrans("", "", string.punctuation)
+        cleaned = [text.replace("_", " ").translate(table).lower() for text in cleaned]
+    cleaned = [" ".join(text.split()) for text in cleaned]
+    ids = theirs(cleaned, padding="max_length", max_length=16, truncation=True, return_tensors="pt")["input_ids"]
+    if clean == "whitespace":
+        ids = torch.where(ids == theirs.sep_token_id, 0, ids)
+    assert torch.equal(msta.load_backbone(folder).tokenize(TEXTS), ids)
 
 
 def test_a_vocabulary_without_its_tokenizer_is_refused(tmp_path):
