@@ -132,6 +132,7 @@ def cut_to_longest(tower: TextTower, token_ids: Tensor) -> Tensor:
 
 def text_prefix(tower: TextTower, token_ids: Tensor) -> Tokens:
     """Embeddings and the frozen blocks of texts [k, l], cut to the longest, see :func:`cut_to_longest`."""
+    tower.check(token_ids)
     blocks = prefix_length(tower)
     token_ids = cut_to_longest(tower, token_ids)
     end = tower.end_of_text(token_ids)

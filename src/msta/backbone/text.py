@@ -34,17 +34,29 @@ class TextTower(Tower):
         """token_ids int64 [k, l], padded -> embeddings [k, embed_dim], not L2-normalised."""
         return self.pool(self.run(self.embed(token_ids)), token_ids)
 
+    def check(self, token_ids: Tensor) -> None:
+        """Refuse what is no token ids.
+
+        Raises:
+            TypeError: no tensor of whole numbers.
+            ValueError: not [k, l], or longer than the context.
+        """
+        if not isinstance(token_ids, Tensor) or token_ids.is_floating_point():
+            got = f"{token_ids.dtype} numbers" if isinstance(token_ids, Tensor) else f"a {type(token_ids).__name__}"
+            raise TypeError(f"encode_text: expected token ids, int64 [texts, tokens], as tokenize gives, got {got}")
+        if token_ids.ndim != 2 or not 1 <= token_ids.shape[1] <= self.context_length:
+            raise ValueError(
+                f"expected token ids [texts, 1..{self.context_length} tokens], got {list(token_ids.shape)}"
+            )
+
     def embed(self, token_ids: Tensor) -> Tensor:
         """token_ids [k, l] -> [k, l, d]. If the tower is causal, any l up to the context length gives the same: padding
         is never seen. Otherwise padding counts, and l must be what it was trained with: the context length.
 
         Raises:
-            ValueError: not [k, l], or longer than the context.
+            TypeError, ValueError: see :meth:`check`.
         """
-        if token_ids.ndim != 2 or not 1 <= token_ids.shape[1] <= self.context_length:
-            raise ValueError(
-                f"expected token ids [texts, 1..{self.context_length} tokens], got {list(token_ids.shape)}"
-            )
+        self.check(token_ids)
         return self.token_embedding(token_ids) + self.positional_embedding[: token_ids.shape[1]]
 
     def pool(self, x: Tensor, token_ids: Tensor) -> Tensor:
@@ -52,14 +64,7 @@ class TextTower(Tower):
         return self.project(pick(x, self.end_of_text(token_ids)))
 
     def end_of_text(self, token_ids: Tensor) -> Tensor:
-        """Where each text is read: int64 [k].
-
-        Raises:
-            TypeError: no tensor of whole numbers.
-        """
-        if not isinstance(token_ids, Tensor) or token_ids.is_floating_point():
-            got = f"{token_ids.dtype} numbers" if isinstance(token_ids, Tensor) else f"a {type(token_ids).__name__}"
-            raise TypeError(f"encode_text: expected token ids, int64 [texts, tokens], as tokenize gives, got {got}")
+        """Where each text is read: int64 [k]."""
         if self.pooling == "last":
             return torch.full_like(token_ids[:, 0], token_ids.shape[1] - 1)
         if self.eos_token_id is None:
