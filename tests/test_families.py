@@ -208,6 +208,10 @@ def test_siglip_equals_transformers(tmp_path):
     cleaned = [" ".join(text.lower().translate(str.maketrans("", "", string.punctuation)).split()) for text in TEXTS]
     expected = theirs(cleaned, padding="max_length", max_length=16, truncation=True, return_tensors="pt")["input_ids"]
     assert torch.equal(backbone.tokenize(TEXTS), expected)
+    (tmp_path / "other").mkdir()
+    write_tokenizer(tmp_path / "other", {"unk": "<unk>", "end": "</s>"}, 300, start="<s>")
+    other = msta.load_backbone(f"{tmp_path}?tokenizer={tmp_path / 'other'}")  # what the user says comes first
+    assert not torch.equal(other.tokenize(TEXTS), expected)
 
 
 def test_siglip_2_has_the_tokenizer_of_transformers(tmp_path):

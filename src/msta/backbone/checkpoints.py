@@ -21,7 +21,7 @@ from msta.backbone.formats.folder import WEIGHTS, only_weights, read_sharded
 from msta.backbone.formats.parts import Facts, Parts, Tensors, strip
 from msta.backbone.formats.unsupported import refusal
 from msta.backbone.tensor_files import read_tensors
-from msta.backbone.tokenizer import Tokenizer, foreign_tokenizer
+from msta.backbone.tokenizer import Tokenizer, foreign_tokenizer, read_tokenizer
 from msta.errors import CheckpointError, in_short
 from msta.files import read_json
 from msta.notices import notice
@@ -127,7 +127,7 @@ def _from_folder(path: Path, facts: Facts) -> Parts:
         if kind == FORMAT:
             return own.load(path, config, facts)
         if kind in hugging_face.MODEL_TYPES:
-            return hugging_face.load(path, config, facts)
+            return hugging_face.load(path, config, facts, _tokenizer(facts))
         if (path / open_clip.CONFIG).is_file():
             return open_clip.load(strip(read_sharded(path, open_clip=True)), path, facts, _tokenizer(facts))
     except CheckpointError:
@@ -168,7 +168,8 @@ def _tokenizer(facts: Facts) -> Tokenizer | None:
     file = facts.said("tokenizer")
     if file is None:
         return None
-    return foreign_tokenizer(file / "tokenizer.json" if file.is_dir() else file, "none", (None, None, "<pad>"))
+    file = file / "tokenizer.json" if file.is_dir() else file
+    return foreign_tokenizer(file, read_tokenizer(file), "none", (None, None, "<pad>"))
 
 
 # ---------------------------------------------------------------- building

@@ -181,29 +181,37 @@ def tokenizer_from_json(content: str, rules: TextRules | None = None) -> Tokeniz
         if start is None or end is None:
             raise CheckpointError("the tokenizer lacks <|startoftext|> or <|endoftext|>")
         rules = TextRules(start, end)
-    hf.no_padding()
-    hf.no_truncation()
-    return Tokenizer(functools.partial(_encode_hf, hf), rules, hf.to_str())
+    return _with_rules(hf, rules)
 
 
-def foreign_tokenizer(file: Path, clean: Clean, names: tuple[str | None, str | None, str]) -> Tokenizer:
-    """The ``tokenizer.json`` of a model that is not CLIP.
-
-    Args:
-        file: the tokenizer.json; the ``tokenizer_config.json`` beside it, if there is one, names the padding token.
-        clean: what the model's own tokenizer does to a text first.
-        names: start, end and padding token. Start and end as the file itself adds them go before.
+def read_tokenizer(file: Path) -> HFTokenizer:
+    """A ``tokenizer.json``, parsed; a large vocabulary takes a second.
 
     Raises:
-        CheckpointError: not there, damaged, pads on the left, or without those tokens.
+        CheckpointError: not there, or damaged.
     """
     try:
-        content = file.read_text(encoding="utf-8")
-        hf = HFTokenizer.from_str(content)
+        return HFTokenizer.from_str(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{file}: {error.strerror}") from error
     except Exception as error:  # the library raises plain Exceptions
         raise CheckpointError(f"{file}: no tokenizer: {error}") from error
+
+
+def foreign_tokenizer(
+    file: Path, hf: HFTokenizer, clean: Clean, names: tuple[str | None, str | None, str]
+) -> Tokenizer:
+    """The tokenizer of a model that is not CLIP.
+
+    Args:
+        file: its tokenizer.json; the ``tokenizer_config.json`` beside it, if there is one, names the padding token.
+        hf: what :func:`read_tokenizer` made of it.
+        clean: what the model's own tokenizer does to a text first.
+        names: start, end and padding token. Start and end as the file itself adds them go before.
+
+    Raises:
+        CheckpointError: it pads on the left, or lacks those tokens.
+    """
     start, end, pad = names
     beside: dict[str, Any] = {}
     if (config := file.with_name("tokenizer_config.json")).is_file():
@@ -217,7 +225,13 @@ def foreign_tokenizer(file: Path, clean: Clean, names: tuple[str | None, str | N
         ids[:2] = added
     elif missing := [name for name, found in zip((start, end), ids, strict=False) if name and found is None]:
         raise CheckpointError(f"{file}: the tokenizer lacks {', '.join(missing)}")
-    return tokenizer_from_json(content, TextRules(ids[0], ids[1], ids[2] or 0, clean))
+    return _with_rules(hf, TextRules(ids[0], ids[1], ids[2] or 0, clean))
+
+
+def _with_rules(hf: HFTokenizer, rules: TextRules) -> Tokenizer:
+    hf.no_padding()
+    hf.no_truncation()
+    return Tokenizer(functools.partial(_encode_hf, hf), rules, hf.to_str())
 
 
 def _added_tokens(hf: HFTokenizer) -> tuple[int | None, int | None] | None:

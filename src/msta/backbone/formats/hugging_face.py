@@ -8,7 +8,7 @@ from typing import Any
 from msta.backbone.architecture import CLIP_MEAN, CLIP_STD, HALF, SIGLIP
 from msta.backbone.formats.folder import read_sharded
 from msta.backbone.formats.parts import Facts, Parts, Tensors, architecture, join_qkv, rename, sizes, strip, tower_facts
-from msta.backbone.tokenizer import Tokenizer, foreign_tokenizer, tokenizer_from_directory
+from msta.backbone.tokenizer import Tokenizer, foreign_tokenizer, read_tokenizer, tokenizer_from_directory
 from msta.errors import CheckpointError
 from msta.files import read_json
 
@@ -44,8 +44,8 @@ _DEFAULTS = {  # transformers', for what a config leaves out: heads of video and
 }
 
 
-def load(path: Path, config: dict[str, Any], facts: Facts) -> Parts:
-    """A directory whose config.json has a model_type of MODEL_TYPES.
+def load(path: Path, config: dict[str, Any], facts: Facts, tokenizer: Tokenizer | None) -> Parts:
+    """A directory whose config.json has a model_type of MODEL_TYPES; ``tokenizer``: given by the user.
 
     Raises:
         CheckpointError: something is missing, or the config asks for what is not supported.
@@ -74,7 +74,7 @@ def load(path: Path, config: dict[str, Any], facts: Facts) -> Parts:
         stated["eos_token_id"] = None if eos == 2 and kind == "clip" else eos
     stated["fit"] = facts.take("fit", (stated.get("fit", "crop"), f"as in {label}"))
     made = architecture(found, facts, sides, **stated)
-    return Parts(label, made, tensors, _tokenizer(path, kind, made.vocab_size), facts.origins)
+    return Parts(label, made, tensors, tokenizer or _tokenizer(path, kind, made.vocab_size), facts.origins)
 
 
 MODEL_TYPES = tuple(_DEFAULTS)
@@ -127,8 +127,9 @@ def _tokenizer(path: Path, kind: str, vocab_size: int) -> Tokenizer:
     file = path / "tokenizer.json"
     if not file.is_file():
         raise CheckpointError(f"{path}: its tokenizer.json is missing; fetch it from where the weights are from")
+    hf = read_tokenizer(file)
     if kind == "metaclip_2":
-        return foreign_tokenizer(file, "none", ("<s>", "</s>", "<pad>"))
-    if '"<eos>"' in file.read_text(encoding="utf-8"):  # SigLIP 2 has Gemma's
-        return foreign_tokenizer(file, "lower", (None, "<eos>", "<pad>"))
-    return foreign_tokenizer(file, "siglip", (None, "</s>", "</s>"))
+        return foreign_tokenizer(file, hf, "none", ("<s>", "</s>", "<pad>"))
+    if hf.token_to_id("<eos>") is not None:  # SigLIP 2 has Gemma's
+        return foreign_tokenizer(file, hf, "lower", (None, "<eos>", "<pad>"))
+    return foreign_tokenizer(file, hf, "siglip", (None, "</s>", "</s>"))

@@ -13,7 +13,7 @@ from typing import Any
 from msta.backbone.architecture import CLIP_MEAN, CLIP_STD
 from msta.backbone.formats.parts import RESBLOCKS, Facts, Parts, Tensors, architecture, rename, sizes, tower_facts
 from msta.backbone.formats.timm import TimmTower, tower_called, tower_tensors
-from msta.backbone.tokenizer import Clean, TextRules, Tokenizer, clip_tokenizer, foreign_tokenizer
+from msta.backbone.tokenizer import Clean, TextRules, Tokenizer, clip_tokenizer, foreign_tokenizer, read_tokenizer
 from msta.errors import CheckpointError
 from msta.files import read_json
 
@@ -173,7 +173,7 @@ def _tokenizer(folder: Path, text: dict[str, Any], vocab_size: int) -> Tokenizer
             "?tokenizer=FILE"
         )
     clean: Clean = settings.get("clean", "whitespace")
-    made = foreign_tokenizer(file, clean, (None, None, "<pad>"))
+    made = foreign_tokenizer(file, read_tokenizer(file), clean, (None, None, "<pad>"))
     if settings.get("strip_sep_token"):  # open_clip puts 0 in the place of the last token
         rules = TextRules(made.rules.start, 0, made.rules.pad, clean)
         made = Tokenizer(made._encode, rules, made.source)
