@@ -18,6 +18,7 @@ from msta.adapters.task import Task
 from msta.backbone.architecture import PERCEPTION_ENCODER, SIGLIP, Architecture
 from msta.backbone.blocks import TowerShape
 from msta.methods import method_config
+from msta.notices import notice
 
 settings.register_profile("msta", deadline=None)  # another job on the machine is no failure
 settings.load_profile("msta")
@@ -140,6 +141,12 @@ def moving_clips(tmp_path_factory) -> Path:
 def tiny_backbone(tmp_path_factory) -> Path:
     """A saved backbone, small enough to train in a test."""
     return saved_backbone(tmp_path_factory)
+
+
+@pytest.fixture
+def every_notice() -> None:
+    """A notice is given once a process; a test that uses this hears it, whatever was said before."""
+    notice.cache_clear()
 
 
 @pytest.fixture(params=KINDS)

@@ -12,12 +12,8 @@ from video_files import write_video
 from msta.data.reading import read_catalog
 from msta.errors import ConfigError, DataError
 from msta.inference.arguments import read_clips
-from msta.notices import notice
 
-
-@pytest.fixture(autouse=True)
-def forget():
-    notice.cache_clear()
+pytestmark = pytest.mark.usefixtures("every_notice")
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,8 @@ from msta.errors import ConfigError, DataError, MSTAError
 from msta.inference import Windows
 from msta.inference.arguments import find_videos, read_clips
 from msta.inference.search import read_index, update_index
-from msta.notices import notice
+
+pytestmark = pytest.mark.usefixtures("every_notice")
 
 JUNK = (
     "__MACOSX",
@@ -33,11 +34,6 @@ JUNK = (
     "System Volume Information",
     ".git",
 )
-
-
-@pytest.fixture(autouse=True)
-def forget():
-    notice.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,10 @@ import numpy as np
 import pytest
 
 from msta.data.decode import all_frames, decode_all, play, probe, read_frames
-from msta.notices import notice
+
+pytestmark = pytest.mark.usefixtures("every_notice")
 
 FPS = 10
-
-
-@pytest.fixture(autouse=True)
-def forget():
-    notice.cache_clear()
 
 
 def grey(number: int) -> int:

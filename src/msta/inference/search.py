@@ -97,7 +97,7 @@ def query_embedding(model: AdaptedModel, text: str) -> NDArray[np.float32]:
 def index_file(model: AdaptedModel, folder: Path, windows: Windows) -> Path:
     """The folder's index of this model and these windows: the first one made has the plain name, others their key."""
     key, plain = index_key(model, windows), folder / INDEX
-    if not plain.exists() or read_index(plain).key == key:
+    if not plain.exists() or _about(plain)["key"] == key:
         return plain
     return folder / f".msta-index-{key[:12]}.parquet"
 
@@ -208,16 +208,27 @@ def _written(path: str) -> str:
     return path.encode(errors="backslashreplace").decode()
 
 
+def _about(file: Path) -> dict[str, Any]:
+    """What an index says of itself, without reading its embeddings. Raises DataError as :func:`read_index` does."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        about: dict[str, Any] = json.loads((pq.read_schema(file).metadata or {})[b"msta"])
+        if about["format"] != FORMAT:
+            raise DataError(f"{file}: an index of format {about['format']!r}, expected {FORMAT}")
+        return {"key": about["key"], "files": about["files"]}
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{file}: no index that msta wrote ({in_short(error)}); remove it") from error
+
+
 def read_index(file: Path) -> Index:
     """Read what :func:`write_index` wrote. Raises DataError if it is damaged or something else."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(file)
-        about: dict[str, Any] = json.loads((table.schema.metadata or {})[b"msta"])
-        if about["format"] != FORMAT:
-            raise DataError(f"{file}: an index of format {about['format']!r}, expected {FORMAT}")
+        about, table = _about(file), pq.read_table(file)
         embeddings = table["embedding"].combine_chunks()
         names = {_written(path): path for path in about["files"]}
         return Index(
