@@ -33,6 +33,11 @@ class Result:
     error: str | None = None
 
     @property
+    def label(self) -> str | None:
+        """The likeliest class; None without predictions."""
+        return self.predictions[0].label if self.predictions else None
+
+    @property
     def name(self) -> str:
         """The video, and the adapter if there are several."""
         return self.path if self.adapter is None else f"{self.path} [{self.adapter}]"
