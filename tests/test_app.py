@@ -414,7 +414,13 @@ def test_figures_in_words():
     best = {"epoch": 3, "clips": 19, "top1": 100.0}
     whole = {"clips": 40, "top1": 85.0, "selected_at": best, "temperature": 1.6, "interval": [70.9, 92.9]}
     said = " ".join(figures_in_words(whole, 10))
-    for part in ("34 were named rightly: 85 %", "after pass 3", "19 validation clips", "can say “unknown”", "71 to 93 %"):
+    for part in (
+        "34 were named rightly: 85 %",
+        "after pass 3",
+        "19 validation clips",
+        "can say “unknown”",
+        "71 to 93 %",
+    ):
         assert part in said
 
 
