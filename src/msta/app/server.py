@@ -15,7 +15,8 @@ from types import FrameType
 from typing import Any
 
 from msta.adapters.artefact import Artefact
-from msta.app.models import Models, find_adapters
+from msta.adapters.zoo import find_adapters
+from msta.app.models import Models
 from msta.app.predicting import LIMITS
 from msta.app.training import Trainings
 from msta.backbone.checkpoints import load_backbone
