@@ -8,7 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
-from msta.cli.options import AsJSON, Backbone, Base, app, checked, console, load_model, print_facts, print_json, say
+from msta.cli.options import (
+    AsJSON,
+    Backbone,
+    Base,
+    DataOverrides,
+    app,
+    checked,
+    console,
+    data_settings,
+    load_model,
+    print_facts,
+    print_json,
+    say,
+)
 from msta.errors import ConfigError, one_line
 
 command = partial(app.command, rich_help_panel="Adapt")
@@ -114,6 +127,7 @@ def status(
 @command(name="eval", epilog="Example: msta eval --data RUN/split.csv --adapter RUN/adapter --json")
 def eval_(
     data: Annotated[Path, typer.Option(help="As for train. A run's split.csv measures on its test clips.")],
+    overrides: DataOverrides = None,
     backbone: Backbone = None,
     base: Base = None,
     adapter: Annotated[Path | None, typer.Option(help="An adapter's directory. Without: zero-shot.")] = None,
@@ -133,8 +147,8 @@ def eval_(
 
     views = checked(EvalSettings, clips=clips, crops=crops).views()
     metrics = evaluate_on(
-        load_model(backbone, base, adapter), data, split=split, views=views, new_classes=new_classes, console=console,
-        template=template, predictions=predictions,
+        load_model(backbone, base, adapter), data_settings(data, overrides).read(), split=split, views=views,
+        new_classes=new_classes, console=console, template=template, predictions=predictions,
     )  # fmt: skip
     for path, reason in metrics["unreadable"].items():
         say(one_line(f"left out: {path}: {reason}"))

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from msta.cli.options import AsJSON, app, console, print_json, say
+from msta.cli.options import AsJSON, DataOverrides, app, console, data_settings, print_json, say
 from msta.errors import ConfigError, one_line
-
-if TYPE_CHECKING:
-    from msta.settings import DataSettings
 
 data_app = typer.Typer(no_args_is_help=True, help="Make, list, check and split data sets.")
 app.add_typer(data_app, name="data", rich_help_panel="Data and descriptions")
 
 DataFolder = Annotated[Path, typer.Option("--data", help="As for train.")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="data.layout=ucf101 and any other setting of data.")
-]
 Workers = Annotated[int | None, typer.Option(min=1, help="Files at a time. Default: the processors there are.")]
 
 
@@ -58,7 +52,7 @@ def motionworld(
 def index_(
     data: DataFolder,
     out: Annotated[Path, typer.Option(help="A new file, .parquet or .csv; itself a data set.")],
-    overrides: Overrides = None,
+    overrides: DataOverrides = None,
     without: Annotated[
         Path | None, typer.Option(help="Leave out the clips of this table, broken.csv of msta data verify.")
     ] = None,
@@ -68,7 +62,7 @@ def index_(
     """Write a data set's catalog once: path, class, split, start, end, duration, frames of each clip."""
     from msta.data.index import index
 
-    catalog = _settings(data, overrides).read()
+    catalog = data_settings(data, overrides).read()
     done = index(catalog, out, without=without, workers=workers, console=None if as_json else console)
     if as_json:
         print_json(done)
@@ -82,7 +76,7 @@ def index_(
 def verify(
     data: DataFolder,
     out: Annotated[Path, typer.Option(help="A folder for broken.csv. Given again, it goes on.")],
-    overrides: Overrides = None,
+    overrides: DataOverrides = None,
     workers: Workers = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds a file may take.")] = 300.0,
     as_json: AsJSON = False,
@@ -90,7 +84,7 @@ def verify(
     """Decode every file from first frame to last, and list what is broken, and why. Exit code 1 if anything is."""
     from msta.data.verify import verify as run
 
-    catalog = _settings(data, overrides).read()
+    catalog = data_settings(data, overrides).read()
     done = run(catalog, out, workers=workers, timeout=timeout, console=None if as_json else console)
     if as_json:
         print_json(done)
@@ -110,14 +104,14 @@ def verify(
 def split(
     data: DataFolder,
     out: Annotated[Path, typer.Option(help="A new folder for split.csv and classes.csv; split.csv is a data set.")],
-    overrides: Overrides = None,
+    overrides: DataOverrides = None,
     classes: Annotated[str, typer.Option(help="all, or the base or novel half.")] = "all",
     as_json: AsJSON = False,
 ) -> None:
     """Write who trains, validates and tests, as msta train would decide it."""
     from msta.data.splits import write_split
 
-    settings = _settings(data, overrides)
+    settings = data_settings(data, overrides)
     done = write_split(
         settings.read(), out, classes, shots=settings.shots, val_fraction=settings.val_fraction,
         test_fraction=settings.test_fraction, seed=settings.seed,
@@ -137,7 +131,7 @@ def split(
 def shard(
     data: DataFolder,
     out: Annotated[str, typer.Option(help="A folder or a URL that fsspec knows. Given again, it goes on.")],
-    overrides: Overrides = None,
+    overrides: DataOverrides = None,
     resize: Annotated[
         int | None, typer.Option(metavar="PIXELS", help="Encode again, the shorter side at most so long.")
     ] = None,
@@ -161,7 +155,7 @@ def shard(
     if copy and reencode:
         raise ConfigError("--copy, --reencode: one or the other")
     mode: Any = "copy" if copy else "reencode" if reencode else None
-    catalog = _settings(data, overrides).read()
+    catalog = data_settings(data, overrides).read()
     recipe = Recipe(mode, resize, clips_per_shard, mb, seed)
     index = write_shards(catalog, out, recipe, workers=workers, timeout=timeout, console=None if as_json else console)
     if as_json:
@@ -171,12 +165,3 @@ def shard(
         say(one_line(f"left out: {one['clip']}: {one['reason']}"))
     size = sum(each["bytes"] for each in index["shards"]) / 1e6
     print(f"{index['clips']} clips in {len(index['shards'])} shards, {size:.1f} MB; {len(index['left_out'])} left out")
-
-
-def _settings(data: Path, overrides: list[str] | None) -> DataSettings:
-    from msta.config import make_config
-
-    for override in overrides or ():
-        if not override.startswith("data."):
-            raise ConfigError(f"{override.partition('=')[0]}: says nothing of data; data.layout=ucf101 does")
-    return make_config("small", {"data.path": str(data)}, overrides or []).data

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from msta.errors import ConfigError
+
+if TYPE_CHECKING:
+    from msta.settings import DataSettings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,6 +32,9 @@ Backbone = Annotated[
 ]
 Base = Annotated[
     str | None, typer.Option(help="The CLIP that a fine-tuned backbone without token embedding (ViFi-CLIP) began as.")
+]
+DataOverrides = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="data.layout=ucf101 and any other setting of data.")
 ]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 
@@ -67,6 +73,17 @@ def load_model(backbone: str | None, base: str | None, adapter: Path | None) -> 
     else:
         model = msta.attach(msta.load_backbone(backbone or "toy", base=base), "zero-shot")
     return model.to(best_device())
+
+
+def data_settings(data: Path, overrides: list[str] | None, **settings: Any) -> DataSettings:
+    """What ``--data`` names, read as the overrides say (``data.layout=ucf101``) or else as ``settings`` do."""
+    from msta.config import make_config
+
+    for override in overrides or ():
+        if not override.startswith("data.") or "=" not in override:
+            raise ConfigError(f"{override.partition('=')[0]}: says nothing of data; data.layout=ucf101 does")
+    own = {f"data.{name}": value for name, value in settings.items()}
+    return make_config("small", {"data.path": str(data), **own}, overrides or []).data
 
 
 def checked(section: Any, **values: Any) -> Any:

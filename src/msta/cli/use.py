@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from msta.cli.options import AsJSON, Backbone, Base, app, checked, console, load_model, print_json
+from msta.cli.options import AsJSON, Backbone, Base, app, checked, console, data_settings, load_model, print_json
 from msta.errors import ConfigError, one_line
 
 command = partial(app.command, rich_help_panel="Use")
@@ -22,7 +22,11 @@ command = partial(app.command, rich_help_panel="Use")
 def predict(
     videos: Annotated[
         list[str] | None,
-        typer.Argument(help="Files, folders, patterns; with --window also rtsp:// or http:// and webcam:0."),
+        typer.Argument(
+            metavar="VIDEO | KEY=VALUE",
+            help="Files, folders, patterns; with --window also rtsp:// or http:// and webcam:0. "
+            "With --data its settings: data.layout=ucf101.",
+        ),
     ] = None,
     adapter: Annotated[
         list[Path] | None, typer.Option(help="An adapter's directory; again: several of one backbone, in one pass.")
@@ -84,10 +88,10 @@ def predict(
     }  # fmt: skip
     timed = {"--stride": stride, "--min-duration": min_duration, "--seconds": seconds}
     if data is not None:
-        _refuse({"VIDEO": videos, **shown, **timed}, "does not go with --data")
+        _refuse({**shown, **timed}, "does not go with --data")
         _predict_catalog(
-            data, out, engine or "local", processes, partition or 1000, as_json, adapter=adapters, backbone=backbone,
-            base=base, labels=names, template=template, views=views, batch=batch, readers=workers,
+            data, videos, out, engine or "local", processes, partition or 1000, as_json, adapter=adapters,
+            backbone=backbone, base=base, labels=names, template=template, views=views, batch=batch, readers=workers,
         )  # fmt: skip
         return
     if not videos:
@@ -315,10 +319,9 @@ def _refuse(options: dict[str, Any], why: str) -> None:
 
 
 def _predict_catalog(
-    data: Path, out: Path | None, engine: Any, processes: int | None, partition: int, as_json: bool, *,
-    adapter: list[Path], labels: Any, template: Any, **settings: Any,
+    data: Path, overrides: list[str] | None, out: Path | None, engine: Any, processes: int | None, partition: int,
+    as_json: bool, *, adapter: list[Path], labels: Any, template: Any, **settings: Any,
 ) -> None:  # fmt: skip
-    from msta.config import make_config
     from msta.inference.arguments import read_clips
     from msta.inference.bulk import Job, default_threads, predict_catalog
 
@@ -328,8 +331,8 @@ def _predict_catalog(
         raise ConfigError("--data: goes with one --adapter")
     if not adapter and labels is None:
         raise ConfigError("give --adapter, or --labels")
-    read = make_config("small", {"data.path": str(data), "data.fold": "none"}).data.read
-    clips, classes = read_clips(data, read)
+    settled = data_settings(data, overrides, fold="none")
+    clips, classes = read_clips(data, settled.read, settled.layout)
     job = Job(
         str(adapter[0].absolute()) if adapter else None, labels=tuple(labels) if labels else None,
         template=tuple(template) if template else None, threads=default_threads(processes), **settings,

@@ -29,7 +29,7 @@ from msta.notices import notice
 
 def evaluate_on(
     model: AdaptedModel,
-    data: Path,
+    data: Path | Catalog,
     *,
     split: str | None = None,
     views: Views = ONE_VIEW,
@@ -42,7 +42,7 @@ def evaluate_on(
 
     Args:
         model: an adapter, or a backbone with "zero-shot" attached.
-        data: see :func:`read_catalog`.
+        data: what was read, or what :func:`read_catalog` reads.
         split: "train", "val", "test" or "all"; None: "test" if the data has one, else all clips.
         views: test views per video.
         new_classes: choose among the data's classes even if the adapter was trained for others.
@@ -59,17 +59,18 @@ def evaluate_on(
     """
     if split not in (None, "all", *SPLITS):
         raise ConfigError(f"--split: {split!r} is none of {', '.join(SPLITS)}, all")
-    catalog = read_catalog(data)
+    catalog = data if isinstance(data, Catalog) else read_catalog(data)
     require_files(catalog)
     if split is None:
         split = "test" if any(c.split == "test" for c in catalog.clips) else "all"
         if split == "all" and model.config.name != "zero-shot":
             notice(
-                f"{data} has no test split: all of its clips are measured, also those the adapter may have trained on."
+                f"{catalog.source} has no test split: all of its clips are measured, also those the adapter may have "
+                "trained on."
             )
     chosen = [c for c in catalog.clips if split == "all" or c.split == split]
     if not chosen:
-        raise DataError(f"{data}: no clips in the split {split!r}")
+        raise DataError(f"{catalog.source}: no clips in the split {split!r}")
     classes = _classes(model, catalog, new_classes)
     relabelled = {label: classes.index(name) for label, name in enumerate(catalog.classes) if name in classes}
     moved = [replace(clip, label=relabelled[clip.label]) for clip in chosen]
@@ -80,7 +81,7 @@ def evaluate_on(
         views=views, console=console, recorder=recorder,
     )  # fmt: skip
     if not metrics:
-        raise DataError(f"{data}: not one of its {len(chosen)} clips can be read")
+        raise DataError(f"{catalog.source}: not one of its {len(chosen)} clips can be read")
     if predictions is not None:
         recorder.write(predictions, split=split, method=model.config.name)
     probabilities = scaled(recorder.predictions().probabilities, model.temperature_for(classes))

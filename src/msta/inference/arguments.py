@@ -139,20 +139,25 @@ def _in_a_system_folder(match: str, pattern: str) -> bool:
 # ---------------------------------------------------------------- clips
 
 
-def read_clips(path: Path, read_labelled: Callable[[], Catalog]) -> tuple[tuple[Clip, ...], tuple[str, ...]]:
+def read_clips(
+    path: Path, read_labelled: Callable[[], Catalog], layout: str | None = None
+) -> tuple[tuple[Clip, ...], tuple[str, ...]]:
     """The clips to predict, and the names of their classes. Clips without labels have label -1 and no class names.
 
     Args:
         path: a CSV or Parquet file with a column path, but without label or class, and optionally start and end [s];
             or a folder with videos directly in it. Anything else is a labelled data set.
         read_labelled: reads the data set.
+        layout: of a labelled data set, if the user has said so.
 
     Raises:
         DataError: it cannot be read, or there is nothing in it.
     """
     suffix = path.suffix.lower()
     clips: list[Clip] | None = None
-    if path.is_file() and suffix == ".csv":
+    if layout is not None:
+        pass
+    elif path.is_file() and suffix == ".csv":
         clips = _clips_from_csv(path)
     elif path.is_file() and suffix in (".parquet", ".pq"):
         clips = _clips_from_parquet(path)
