@@ -409,20 +409,19 @@ def test_a_run_that_fails_says_why(trainings, folder, tmp_path):
 def test_figures_in_words():
     metrics = {"clips": 2, "top1": 50.0, "selected_at": {}, "temperature": None, "unreadable": {"/x/y.mp4": "no"}}
     said = " ".join(figures_in_words(metrics, 4))
-    for part in (
-        "2 test clips",
-        "named 1 rightly: 50 %",
-        "Guessing would get 25 %",
-        "few",
-        "no clips to validate",
-        "y.mp4",
-    ):
+    for part in ("2 clips", "1 were named rightly: 50 %", "get 25 %", "no clips to validate", "y.mp4"):
         assert part in said
     best = {"epoch": 3, "clips": 19, "top1": 100.0}
-    said = " ".join(figures_in_words({"clips": 40, "top1": 85.0, "selected_at": best, "temperature": 1.6}, 10))
-    for part in ("named 34 rightly: 85 %", "after pass 3", "19 validation clips", "can say “unknown”"):
+    whole = {"clips": 40, "top1": 85.0, "selected_at": best, "temperature": 1.6, "interval": [70.9, 92.9]}
+    said = " ".join(figures_in_words(whole, 10))
+    for part in (
+        "34 were named rightly: 85 %",
+        "after pass 3",
+        "19 validation clips",
+        "can say “unknown”",
+        "71 to 93 %",
+    ):
         assert part in said
-    assert "few" not in said
 
 
 def test_a_curve_without_validation_has_one_panel():

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import msta
+
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "msta"
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -23,6 +25,7 @@ ALLOWED = {
     "evaluation": {"data", "backbone", "adapters", "descriptions"},
     "training": {"data", "backbone", "adapters", "methods", "descriptions", "settings", "config", "evaluation"},
     "inference": {"data", "backbone", "adapters", "methods", "descriptions", "config", "evaluation"},
+    "api": {"data", "backbone", "adapters", "methods", "descriptions", "config", "evaluation", "training", "inference"},
     "studies": {
         "data", "backbone", "adapters", "methods", "descriptions", "settings", "config", "evaluation", "training",
     },
@@ -113,6 +116,11 @@ def test_every_line_of_the_table_is_in_the_docs():
 
 def allowed_in_order(allowed: set[str]) -> list[str]:
     return [name for name in ALLOWED if name in allowed]
+
+
+@pytest.mark.parametrize("name", msta.__all__)
+def test_every_public_name_is_there(name):
+    assert getattr(msta, name)
 
 
 def test_the_rule_sees_imports():

@@ -9,6 +9,7 @@ from msta._version import __version__
 
 if TYPE_CHECKING:
     from msta.adapters.model import AdaptedModel
+    from msta.api import Trained, evaluate, predict, train
     from msta.backbone.checkpoints import load_backbone
     from msta.backbone.dual_encoder import DualEncoder, random_backbone
     from msta.inference.predictor import Predictor
@@ -19,16 +20,20 @@ if TYPE_CHECKING:
 
 # Imported when asked for: what needs no torch (decoding, ONNX) then does without it.
 _WHERE = {
-    "AdaptedModel": "methods.base",
+    "AdaptedModel": "adapters.model",
     "DualEncoder": "backbone.dual_encoder",
     "FullConfig": "methods.full",
     "MSTAConfig": "methods.msta",
     "Predictor": "inference.predictor",
+    "Trained": "api",
     "ZeroShotConfig": "methods.zero_shot",
     "attach": "methods",
+    "evaluate": "api",
     "load_adapter": "methods",
     "load_backbone": "backbone.checkpoints",
+    "predict": "api",
     "random_backbone": "backbone.dual_encoder",
+    "train": "api",
 }
 
 __all__ = [
@@ -37,12 +42,16 @@ __all__ = [
     "FullConfig",
     "MSTAConfig",
     "Predictor",
+    "Trained",
     "ZeroShotConfig",
     "__version__",
     "attach",
+    "evaluate",
     "load_adapter",
     "load_backbone",
+    "predict",
     "random_backbone",
+    "train",
 ]
 
 

@@ -214,6 +214,11 @@ class TrainSettings(Section):
     - exact_reference: no shortcuts, which is slow: what the fast path is tested against.
     - select: which checkpoint becomes the adapter: the best on the validation clips, the last, or, under its honest
       name, "test-leak": the best on the test clips, as the authors chose; its figure is optimistic.
+    - patience: epochs without a better validation after which training ends; None: it never ends early.
+    - stop_after: epochs after which training ends, although the learning rate follows the schedule of ``epochs``.
+    - label_smoothing: share of every label that is spread evenly over all classes.
+    - refit: measure on held-out clips, then train the adapter on all clips, for as many epochs as were best.
+    - folds: measure by cross-validation in so many folds, then train the adapter on all clips; for few clips per class.
     """
 
     epochs: int = Field(30, ge=0)
@@ -228,6 +233,11 @@ class TrainSettings(Section):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     seed: int = Field(2048, ge=0, lt=2**32)
     select: Literal["val", "last", "test-leak"] = "val"
+    patience: int | None = Field(None, ge=1)
+    stop_after: int | None = Field(None, ge=1)
+    label_smoothing: float = Field(0, ge=0, lt=1)
+    refit: bool = False
+    folds: int | None = Field(None, ge=2)
     eval_every: int = Field(1, ge=1)
     watch_test: bool = False
     keep_tokens: float = Field(1, gt=0, le=1)
@@ -251,6 +261,18 @@ class TrainSettings(Section):
         if clips and given.data.get("accumulate", 1) > 1:
             raise ValueError("decides train.accumulate; set one of the two")
         return clips
+
+    @field_validator("refit", "folds")
+    @classmethod
+    def _has_no_test_clips(cls, value: Any, given: ValidationInfo) -> Any:
+        if value and given.data.get("select") == "test-leak":
+            raise ValueError("leaves no test clips for train.select=test-leak")
+        return value
+
+    @property
+    def on_all_clips(self) -> bool:
+        """Whether the adapter trains on all clips, and is measured by other trainings."""
+        return self.refit or self.folds is not None
 
     def step_clips(self, processes: int) -> int:
         """Clips of a step, in all processes together."""

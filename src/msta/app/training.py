@@ -22,13 +22,15 @@ from typing import Any
 from msta.app.models import Models
 from msta.backbone.checkpoints import TOY
 from msta.config import make_config
+from msta.data.catalog import Catalog
 from msta.errors import MSTAError
 from msta.evaluation.figures import learning_curves
 from msta.files import read_json, refuse_existing
-from msta.training.status import read_status
+from msta.training.status import MEASURING, read_status
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SECONDS_TO_SAVE = 20.0  # for a run, when the app ends
+_FEW, _FOLDS = 10, 5  # with fewer clips per class, a model is measured by cross-validation in so many folds
 UNDER_WAY = "A training is under way already; stop it, or wait for its end."
 
 
@@ -59,6 +61,7 @@ class _Run:
     data: Path
     process: subprocess.Popen[bytes]
     output: Path
+    parts: int  # trainings one after another: those that measure, and the last one, on all clips
     stopping: bool = False
 
 
@@ -97,19 +100,23 @@ class Trainings:
         folder = self.models.runs / name
         refuse_existing(folder)
         _try_to_write(self.models.runs)
-        _check_clips(data, method, epochs)
+        catalog = _check_clips(data, method, epochs)
         source, base = self.models.backbone.source, self.models.backbone.base
         options = ["--data", str(data), "--out", str(folder), "--backbone", str(source), "--method", method]
         options += ["--base", str(base)] if base else []
         options += ["--preset", "small" if source == TOY else "upper"]
-        self._launch(name, folder, data, [*options, f"train.epochs={epochs}"])
+        folds = 0 if catalog.has_splits else min(_FOLDS, *catalog.counts())
+        few = min(catalog.counts()) < _FEW and folds > 1
+        parts = folds + 1 if few else 2
+        options += ["--folds", str(folds)] if few else ["--refit"]
+        self._launch(name, folder, data, [*options, f"train.epochs={epochs}"], parts)
 
     def resume(self) -> None:
         """Resume the run that was stopped. Raises MSTAError if there is none."""
         if self._run is None or self.busy or not (self._run.folder / "config.yaml").exists():
             raise MSTAError("There is no stopped training to go on with.")
         run = self._run
-        self._launch(run.name, run.folder, run.data, ["--resume", str(run.folder)])
+        self._launch(run.name, run.folder, run.data, ["--resume", str(run.folder)], run.parts)
 
     def stop(self) -> None:
         """Ask the run, if there is one, to save itself and stop."""
@@ -141,11 +148,13 @@ class Trainings:
         output = run.output.read_text(encoding="utf-8", errors="replace")
         begun = (run.folder / "config.yaml").exists()
         status = read_status(run.folder) if begun else {}
-        log = _read_log(run.folder / "log.jsonl")
+        log = _read_log(run.folder / status.get("stage", "") / "log.jsonl")
         if log and "step" in status:
             status["step"] = max(status["step"], log[-1]["step"])  # the status is written only every second
         steps = status.get("steps") or 0
-        share = status["step"] / steps if steps else 0.0
+        begun_parts = len(list((run.folder / MEASURING).glob("*/config.yaml"))) + ("stage" not in status)
+        share = (begun_parts - 1 + status["step"] / steps) / run.parts if steps else 0.0
+        status["part"] = f"{begun_parts} of {run.parts}"
         curve = learning_curves({run.name: log}) if log else None
         if code is None:
             message = "Stopping: saving what it has …" if run.stopping else _describe_status(status)
@@ -163,14 +172,14 @@ class Trainings:
             return Progress(run.name, "stopped", share, f"Stopped {where}.{saved}", curve, output=output)
         return Progress(run.name, "failed", share, self._reason(output), curve, output=output)
 
-    def _launch(self, name: str, folder: Path, data: Path, options: Sequence[str]) -> None:
+    def _launch(self, name: str, folder: Path, data: Path, options: Sequence[str], parts: int) -> None:
         output = self.scratch / f"{name}.txt"
         with output.open("wb") as file:
             process = subprocess.Popen(
                 [sys.executable, "-m", "msta", "train", *options], stdin=subprocess.DEVNULL, stdout=file,
                 stderr=file, start_new_session=True,  # Ctrl-C ends the app, which then stops the run itself
             )  # fmt: skip
-        self._run = _Run(name, folder, data, process, output)
+        self._run = _Run(name, folder, data, process, output, parts)
 
     def _reason(self, output: str) -> str:
         """The last error that the command printed, without folders that users do not know."""
@@ -191,11 +200,13 @@ def _try_to_write(folder: Path) -> None:
         raise MSTAError(reason) from error
 
 
-def _check_clips(data: Path, method: str, epochs: int) -> None:
-    """Raise the errors that the run would raise at its start."""
+def _check_clips(data: Path, method: str, epochs: int) -> Catalog:
+    """Read the clips, and raise the errors that the run would raise at its start."""
     config = make_config("small", {"data.path": str(data)}, [f"train.epochs={epochs}"], method=method)
     config.method_config()
-    config.data.split(config.data.read())
+    catalog = config.data.read()
+    config.data.split(catalog)
+    return catalog
 
 
 # ---------------------------------------------------------------- during a run
@@ -204,7 +215,7 @@ def _check_clips(data: Path, method: str, epochs: int) -> None:
 def _describe_status(status: dict[str, Any]) -> str:
     if not status.get("steps"):
         return "Starting: reading the clips and the backbone …"
-    message = f"Step {status['step']} of {status['steps']}, {status['epochs']} passes over the clips"
+    message = f"Training {status['part']}: step {status['step']} of {status['steps']}"
     phase = status.get("phase", "training")
     if phase not in ("training", "finished"):
         return f"{message}: {phase} …"
@@ -236,11 +247,15 @@ def in_words(metrics: dict[str, Any], classes: int) -> list[str]:
     clips, top1 = int(metrics["clips"]), float(metrics["top1"])
     right = round(top1 * clips / 100)
     sentences = [
-        f"Of {clips} test clips, which it was not trained on, it named {right} rightly: {top1:.0f} %. "
+        f"Of {clips} clips, each named by a model that was not trained on it, {right} were named rightly: {top1:.0f} %. "
         f"Guessing would get {100 / classes:.0f} %."
     ]
-    if clips < 30:
-        sentences.append(f"{clips} clips are few: with other clips the figure may well differ.")
+    if "interval" in metrics:
+        low, high = metrics["interval"]
+        sentences.append(
+            f"With other clips of the same kind, expect {low:.0f} to {high:.0f} %. The adapter itself was trained on all "
+            "of your clips."
+        )
     best = metrics.get("selected_at") or {}
     if best:
         sentences.append(

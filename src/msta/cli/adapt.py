@@ -72,32 +72,37 @@ def train(
     auto_batch: Annotated[
         bool, typer.Option("--auto-batch", help="When memory runs out, compute half as many clips at a time.")
     ] = False,
+    folds: Annotated[
+        int | None,
+        typer.Option(min=2, help="Measure by cross-validation in so many folds, then train on all clips."),
+    ] = None,
+    refit: Annotated[bool, typer.Option("--refit", help="Measure on held-out clips, then train on all clips.")] = False,
 ) -> None:
     """Train an adapter on your clips, test it, and save it.
 
     Splits: train/ val/ test/ folders if the data has them, else made by a seed and written to RUN/split.csv.
-    RUN/metrics.json holds top-1 and top-5 in percent on the test clips. Several processes (torchrun -m msta train …,
-    accelerate launch -m msta train …) share the work: docs/training.md.
+    RUN/metrics.json holds top-1 and top-5 in percent on the test clips, and RUN/report.html shows what was confused.
+    Several processes (torchrun -m msta train …, accelerate launch -m msta train …) share the work: docs/training.md.
     """
     from msta.config import make_config, read_config
-    from msta.training.loop import train as run
+    from msta.training.fit import fit
 
     data, overrides = data_first(data, arguments)
     if resume is not None:
-        if overrides or data or backbone or base or method or shots or preset or out or or_resume:
+        if overrides or data or backbone or base or method or shots or preset or out or or_resume or folds or refit:
             raise ConfigError("--resume takes its settings from the run; give nothing else but --auto-batch")
         config = read_config(resume / "config.yaml")
         if auto_batch:
             config = config.model_copy(update={"train": config.train.model_copy(update={"auto_batch": True})})
-        run(config, resume, console, resume=True)
+        fit(config, resume, console, resume=True)
         return
     if data is None or out is None:
         missing = [name for name, value in (("--data", data), ("--out", out)) if value is None]
         raise ConfigError(f"missing {', '.join(missing)}")
     settings = {"data.path": str(data), "data.shots": shots, "backbone": backbone, "base": base}
-    if auto_batch:
-        settings["train.auto_batch"] = True
-    run(make_config(preset or "small", settings, overrides, method=method), out, console, or_resume=or_resume)
+    settings |= {"train.folds": folds, "train.refit": refit or None, "train.auto_batch": auto_batch or None}
+    config = make_config(preset or "small", settings, overrides, method=method)
+    fit(config, out, console, or_resume=or_resume)
 
 
 @command(epilog="Example: msta status runs/first --watch")
@@ -151,6 +156,7 @@ def eval_(
     A run's split.csv as data: its test clips.
     """
     from msta.evaluation.evaluate import evaluate_on
+    from msta.evaluation.metrics import in_words
     from msta.settings import EvalSettings
 
     views = checked(EvalSettings, clips=clips, crops=crops).views()
@@ -163,8 +169,7 @@ def eval_(
     if as_json:
         print_json(metrics)
     else:
-        accuracy = f"top-1 {metrics['top1']:.1f} %  top-5 {metrics['top5']:.1f} %"
-        print(f"{accuracy}  of {metrics['clips']} clips ({metrics['split']})")
+        print(f"{in_words(metrics)} of {metrics['clips']} clips ({metrics['split']})")
 
 
 @command(

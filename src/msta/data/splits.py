@@ -69,7 +69,7 @@ def make_split(catalog: Catalog, *, shots: int | None, val_fraction: float, test
         parts[part] = given[part] or parts[part]
     if not parts["test"]:
         raise DataError(f"{catalog.source}: no clips are left to test on; take fewer shots")
-    if not parts["val"]:
+    if not parts["val"] and val_fraction:
         notice(f"{catalog.source}: no clips are left to validate on; the last checkpoint is taken, not the best.")
     untrained = {c.label for c in parts["test"]} - {c.label for c in parts["train"]}
     if untrained:
@@ -81,6 +81,44 @@ def make_split(catalog: Catalog, *, shots: int | None, val_fraction: float, test
             f"{catalog.classes[min(untested)]!r} for one; the test says nothing of them."
         )
     return Split(tuple(parts["train"]), tuple(parts["val"]), tuple(parts["test"]))
+
+
+def every_clip(catalog: Catalog) -> Split:
+    """All clips train."""
+    return Split(tuple(replace(clip, split="train") for clip in catalog.clips), (), ())
+
+
+def make_folds(catalog: Catalog, folds: int, seed: int) -> list[Split]:
+    """Divide a catalog for cross-validation: every clip tests once, and trains in all other folds.
+
+    A seeded order of each class's videos is dealt out like cards, so that each fold has about the same share of each
+    class. Time ranges of one video stay together. Splits that the data brings do not matter.
+
+    Raises:
+        DataError: a class would have no training clip in some fold, or there are fewer videos than folds.
+    """
+    clips_of: dict[int, list[Clip]] = defaultdict(list)
+    for clip in catalog.clips:
+        clips_of[clip.label].append(clip)
+    fold_of: dict[str, int] = {}
+    for label, name in enumerate(catalog.classes):
+        for clip in _shuffled(clips_of[label], f"{seed}/{name}"):
+            fold_of.setdefault(clip.path, len(fold_of) % folds)
+        if len({fold_of[clip.path] for clip in clips_of[label]}) < 2:
+            raise DataError(
+                f"{catalog.source}: the clips of {name!r} lie in one video or fold; cross-validation trains on some "
+                "videos of each class and tests on others: add clips, take other folds, or leave the class out"
+            )
+    if len(fold_of) < folds:
+        raise DataError(f"{catalog.source}: {len(fold_of)} videos cannot be divided into {folds} folds")
+    return [
+        Split(
+            tuple(replace(c, split="train") for c in catalog.clips if fold_of[c.path] != fold),
+            (),
+            tuple(replace(c, split="test") for c in catalog.clips if fold_of[c.path] == fold),
+        )
+        for fold in range(folds)
+    ]
 
 
 def write_split(

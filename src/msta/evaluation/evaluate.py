@@ -16,6 +16,7 @@ from torch import Tensor
 from msta.adapters.inputs import clip_format, views_of
 from msta.adapters.model import AdaptedModel
 from msta.adapters.task import DEFAULT_TEMPLATE, per_class, prompts
+from msta.backbone.checkpoints import tell_of_toy
 from msta.backbone.prefix import Tokens
 from msta.data.catalog import SPLITS, Catalog, Clip, require_files
 from msta.data.clips import ONE_VIEW, ClipDataset, Failures, Views, make_loader
@@ -51,8 +52,8 @@ def evaluate_on(
         predictions: a Parquet file to write every prediction to; None: none.
 
     Returns:
-        See :func:`accuracy`; also "clips" (measured), "split", "unreadable", clip -> reason, and "unknown_below", the
-        probability, as ``msta predict`` gives it, that 95 % of these clips reach.
+        See :func:`accuracy`; also "clips" (measured), "classes" (how many), "split", "unreadable", clip -> reason, and
+        "unknown_below", the probability, as ``msta predict`` gives it, that 95 % of these clips reach.
 
     Raises:
         DataError: classes the adapter does not know, no such split, or no clip that can be read.
@@ -86,7 +87,7 @@ def evaluate_on(
         recorder.write(predictions, split=split, method=model.config.name)
     probabilities = scaled(recorder.predictions().probabilities, model.temperature_for(classes))
     threshold = choose_threshold(probabilities.max(1))
-    return {**metrics, "split": split, "unknown_below": threshold, "unreadable": unreadable}
+    return {**metrics, "classes": len(classes), "split": split, "unknown_below": threshold, "unreadable": unreadable}
 
 
 def _classes(model: AdaptedModel, catalog: Catalog, new_classes: bool) -> tuple[str, ...]:
@@ -137,6 +138,7 @@ def class_embeddings(model: AdaptedModel, classes: Sequence[str], template: str 
         if "{}" not in each:
             raise ConfigError(f"--template: {each!r} has no {{}} for the class name")
     model.check_classes(classes)
+    tell_of_toy(model.backbone, classes)
     ids = model.tokenize(prompts(classes, template)).to(model.backbone.logit_scale.device)
     return per_class(model.encode_text(ids), len(classes))
 

@@ -58,6 +58,15 @@ def interval(resampled: Array) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def wilson(right: int, clips: int) -> tuple[float, float]:
+    """The 95 % interval of an accuracy, in percent, of one model (Wilson 1927); it is not empty even at 100 %."""
+    z = 1.96
+    share, spread = right / clips, z**2 / clips
+    middle = (share + spread / 2) / (1 + spread)
+    half = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
+    return 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
+
+
 def paired_test(one: Answers, other: Answers) -> dict[str, float]:
     """Is ``one`` better than ``other`` on the clips that both answered, or is it chance?
 

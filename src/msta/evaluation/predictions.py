@@ -131,34 +131,57 @@ class Recorder:
         )
 
     def write(self, path: Path, **about: Any) -> None:
-        """Write the file, aside, then rename. ``about`` goes into its metadata."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        whole = self.predictions()
+        """Write what was collected, see :func:`write_predictions`."""
         views = torch.cat(self._probabilities, 1)
-        blocks: list[tuple[int | None, Array]] = [(None, whole.probabilities)]
-        blocks += [(v, view.double().numpy()) for v, view in enumerate(views)] if len(views) > 1 else []
-        columns: dict[str, list[Any]] = {name: [] for name in _columns(pa)}
-        for view, probabilities in blocks:
-            top = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
-            nothing = [None] * len(top)
-            columns["clip"] += map(_text, whole.clips)
-            columns["path"] += [_text(path) for path, _ in whole.files]
-            columns["start"] += [start for _, (start, _) in whole.files]
-            columns["end"] += [end for _, (_, end) in whole.files]
-            columns["view"] += [view] * len(top)
-            columns["label"] += whole.labels.tolist()
-            columns["top_labels"] += top.tolist()
-            columns["top_probabilities"] += np.take_along_axis(probabilities, top, 1).tolist()
-            columns["probabilities"] += list(probabilities.astype(np.float32)) if view is None else nothing
-            kept = view is None and whole.embeddings is not None
-            columns["embedding"] += list(whole.embeddings) if kept and whole.embeddings is not None else nothing
-        metadata = {"msta": json.dumps({"format": FORMAT, "classes": self.classes, **about})}
-        table = pa.table(columns, schema=pa.schema(list(_columns(pa).items()), metadata=metadata))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as aside:
-            pq.write_table(table, aside, compression="zstd")
+        each = [view.double().numpy() for view in views] if len(views) > 1 else []
+        write_predictions(path, self.predictions(), each, **about)
+
+
+def pooled(parts: Sequence[Predictions]) -> Predictions:
+    """Predictions for different clips, of models with the same classes, as if one model had made them."""
+    embeddings = [part.embeddings for part in parts if part.embeddings is not None]
+    return Predictions(
+        parts[0].classes,
+        tuple(clip for part in parts for clip in part.clips),
+        tuple(file for part in parts for file in part.files),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.probabilities for part in parts]),
+        np.concatenate(embeddings) if len(embeddings) == len(parts) else None,
+    )
+
+
+def write_predictions(path: Path, whole: Predictions, views: Sequence[Array] = (), **about: Any) -> None:
+    """Write a file of predictions, aside, then rename it.
+
+    Args:
+        path: of the file; its folder is made.
+        whole: the predictions.
+        views: the probabilities [N, K] of each test view, if there are several.
+        about: for the file's metadata.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, list[Any]] = {name: [] for name in _columns(pa)}
+    for view, probabilities in ((None, whole.probabilities), *enumerate(views)):
+        top = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
+        nothing = [None] * len(top)
+        columns["clip"] += map(_text, whole.clips)
+        columns["path"] += [_text(path) for path, _ in whole.files]
+        columns["start"] += [start for _, (start, _) in whole.files]
+        columns["end"] += [end for _, (_, end) in whole.files]
+        columns["view"] += [view] * len(top)
+        columns["label"] += whole.labels.tolist()
+        columns["top_labels"] += top.tolist()
+        columns["top_probabilities"] += np.take_along_axis(probabilities, top, 1).tolist()
+        columns["probabilities"] += list(probabilities.astype(np.float32)) if view is None else nothing
+        kept = view is None and whole.embeddings is not None
+        columns["embedding"] += list(whole.embeddings) if kept and whole.embeddings is not None else nothing
+    metadata = {"msta": json.dumps({"format": FORMAT, "classes": whole.classes, **about})}
+    table = pa.table(columns, schema=pa.schema(list(_columns(pa).items()), metadata=metadata))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as aside:
+        pq.write_table(table, aside, compression="zstd")
 
 
 def read_predictions(path: Path) -> Predictions:

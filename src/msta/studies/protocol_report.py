@@ -7,22 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from msta.data.decode import read_frames
-from msta.data.times import segment_times
-from msta.data.video_file import DecodeError
 from msta.evaluation import figures
 from msta.evaluation.figures import case
-from msta.evaluation.metrics import confusion, per_class, scaled
+from msta.evaluation.gallery import Gallery, Tested
 from msta.evaluation.report import write_page
 from msta.evaluation.tables import Column, Table
 from msta.files import write_bytes, write_json
 from msta.studies.published import PACKAGED, Published, read_published
 from msta.studies.results import Group, Results, Run
-
-MISTAKES, STRIP, FRAME = 6, 6, 96
-"""How many mistakes are shown, with how many frames of which height and width."""
 
 TITLES = {
     "zero-shot": "Zero-shot transfer",
@@ -65,12 +57,12 @@ def write_report(out: Path, published: Path | None = None) -> dict[str, Any]:
     write_bytes(out / "results.md", _markdown(results, title, tables).encode())
     caption = f"{title}: top-1 in percent." + (f" {NOT_OURS} Published by others." if sources else "")
     write_bytes(out / "results.tex", main.latex(caption).encode())
-    pictures: dict[str, Path | bytes] = {}
-    sections = [_section(results, dataset, rows, pictures) for dataset in results.datasets]
+    gallery = Gallery()
+    sections = [_section(results, dataset, rows, gallery) for dataset in results.datasets]
     if results.datasets and len({row["method"] for row in rows}) > 1:
-        pictures["trainable"] = figures.trainable_share([row for row in rows if row["set"] != "harmonic mean"])
+        gallery.pictures["trainable"] = figures.trainable_share([row for row in rows if row["set"] != "harmonic mean"])
     write_page(
-        out / "report.html", "protocol.html", pictures,
+        out / "report.html", "protocol.html", gallery.pictures,
         title=title, tables=tables, sources=sources, mark=NOT_OURS, sections=sections,
         command=command(results.asked), settings=_settings(results), environments=content["environments"],
         cost=content["cost"], cells=len(results.cells), seeds=results.asked["seeds"],
@@ -147,8 +139,9 @@ def details_table(rows: Sequence[dict[str, Any]], *, seconds: bool = True) -> Ta
         for row in rows
         if "clips" in row  # a harmonic mean has none of its own
     ]
+    top5 = [Column("top-5", "top5", ".1f")] if any(row["classes"] > 5 for row in shown) else []
     columns = [
-        _DATASET, _CASE, Column("method", "label"), Column("top-5", "top5", ".1f"),
+        _DATASET, _CASE, Column("method", "label"), *top5,
         Column("mean class", "mean_class", ".1f"), Column("ECE", "ece", ".1f"),
         Column("ECE scaled", "ece_scaled", ".1f"), Column("T", "temperature", ".2f"), Column("clips", "clips", "d"),
         Column("trained", "trained", ">"),
@@ -193,87 +186,31 @@ def _markdown(results: Results, title: str, tables: dict[str, Table]) -> str:
 # ---------------------------------------------------------------- pictures of one data set
 
 
-def _section(
-    results: Results, dataset: str, rows: Sequence[dict[str, Any]], pictures: dict[str, Path | bytes]
-) -> dict[str, Any]:
+def _section(results: Results, dataset: str, rows: Sequence[dict[str, Any]], gallery: Gallery) -> dict[str, Any]:
     """What the page shows of a data set; the pictures are of its headline group."""
     own = [row for row in rows if row["dataset"] == dataset]
-    number = results.datasets.index(dataset)
     group = results.headline(dataset)
     runs = _comparable(results.groups[group])
-    classes = runs[0].predictions.classes
-    shown: list[tuple[str, str]] = []
-
-    def add(name: str, caption: str, picture: bytes | None) -> None:
-        if picture is not None:
-            pictures[f"{name}{number}"] = picture
-            shown.append((f"{name}{number}", caption))
-
+    first: list[tuple[str, bytes]] = []
     if results.protocol == "few-shot":
-        add("accuracy", "Top-1 by clips per class; 95 % intervals over clips", figures.accuracy_by_shots(own))
+        caption = "Top-1 by clips per class; 95 % intervals over clips"
+        first.append((caption, figures.accuracy_by_shots(own)))
     else:
-        add("accuracy", "Top-1; 95 % intervals over clips", figures.accuracy_bars(own))
-    logs = {f"seed {run.seed}" + (f", part {run.part}" if run.part else ""): run.log() for run in runs}
+        first.append(("Top-1; 95 % intervals over clips", figures.accuracy_bars(own)))
+    logs = {_named(run): run.log() for run in runs}
     if results.protocol != "zero-shot" and any("loss" in line for log in logs.values() for line in log):
-        add("learning", "Learning curves", figures.learning_curves(logs))
-    labels = np.concatenate([run.predictions.labels for run in runs])
-    predicted = np.concatenate([run.predictions.predicted for run in runs])
-    matrix = confusion(labels, predicted, len(classes))
-    add("confusion", f"Confusion, clips of {len(runs)} run(s)", figures.confusion_matrix(matrix, classes))
-    bars = {}
-    for name in filter(None, (results.baseline(dataset), group)):
-        each = _comparable(results.groups[name])
-        truth = np.concatenate([run.predictions.labels for run in each])
-        bars[_label(results, name)] = per_class(
-            truth, np.concatenate([run.predictions.predicted for run in each]), len(classes)
-        )
-    few = "the classes with the lowest accuracy" if len(classes) > figures.LABELLED else "every class"
-    add("classes", f"Accuracy of {few}", figures.class_bars(bars, classes))
-    curves = {"as it is": (np.concatenate([run.predictions.probabilities for run in runs]), labels)}
-    if all(run.temperature is not None for run in runs):
-        parts = [scaled(run.predictions.probabilities, run.temperature or 1.0) for run in runs]
-        curves["temperature-scaled"] = (np.concatenate(parts), labels)
-    add("reliability", "Calibration", figures.reliability_diagram(curves))
-    caption = f"Embeddings of the test clips (t-SNE), {_named(runs[0])}; filled: right, open: wrong"
-    add("map", caption, figures.embedding_map(runs[0].predictions))
-    mistakes = _mistakes(runs, f"mistake{number}-", pictures)
-    wrong = sum(run.predictions.hits.count(False) for run in runs)
-    return {"dataset": dataset, "of": _label(results, group), "pictures": shown, "mistakes": mistakes, "wrong": wrong,
-            "clips": len(labels), "classes": len(classes)}  # fmt: skip
+        first.append(("Learning curves", figures.learning_curves(logs)))
+    compared = {
+        _label(results, name): [run.predictions for run in _comparable(results.groups[name])]
+        for name in filter(None, (results.baseline(dataset), group))
+    }
+    tests = [Tested(_named(run), run.predictions, run.temperature) for run in runs]
+    return {"dataset": dataset, "of": _label(results, group)} | gallery.section(tests, before=first, compared=compared)
 
 
 def _comparable(runs: Sequence[Run]) -> list[Run]:
     """Those with the classes of the first one: parts may be sets of different classes."""
     return [run for run in runs if run.predictions.classes == runs[0].predictions.classes]
-
-
-def _mistakes(runs: Sequence[Run], prefix: str, pictures: dict[str, Path | bytes]) -> list[dict[str, Any]]:
-    """The wrong answers given with most confidence, a clip once, as film strips."""
-    wrong = [
-        (-float(run.predictions.confidence[i]), run.predictions.clips[i], i, run)
-        for run in runs
-        for i, hit in enumerate(run.predictions.hits)
-        if not hit
-    ]
-    found: list[dict[str, Any]] = []
-    for confidence, clip, i, run in sorted(wrong, key=lambda w: w[:3]):
-        if len(found) == MISTAKES:
-            break
-        if any(clip == mistake["clip"] for mistake in found):
-            continue
-        path, span = run.predictions.files[i]
-        try:
-            frames = read_frames(path, lambda d: segment_times(d, STRIP), FRAME, within=span)
-        except DecodeError:
-            continue
-        name = f"{prefix}{len(found)}"
-        pictures[name] = figures.film_strip(frames)
-        p = run.predictions
-        found.append({
-            "picture": name, "clip": clip, "file": "/".join(Path(clip).parts[-2:]), "run": _named(run),
-            "truth": p.classes[p.labels[i]], "said": p.classes[p.predicted[i]], "confidence": -100 * confidence,
-        })  # fmt: skip
-    return found
 
 
 def _label(results: Results, group: Group) -> str:

@@ -236,15 +236,15 @@ def plan(config: RunConfig) -> dict[str, Any]:
     augmentation = config.data.augmentation(made.catalog.classes)
     decoding = _seconds_a_clip(ClipDataset(split.train, form, augmentation=augmentation, seed=settings.seed))
 
-    views = min(config.cache.views, made.epochs)
-    decoded = len(split.train) * (views or made.epochs)
-    steps = made.epochs * made.steps_per_epoch
+    views = min(config.cache.views, made.last_epoch)
+    decoded = len(split.train) * (views or made.last_epoch)
+    steps = made.last_epoch * made.steps_per_epoch
     share = cost.prefix_flops / max(1, cost.flops)
     step_seconds = steps * settings.step_clips(1) / settings.batch_size * seconds
     if views:
-        step_seconds *= 1 - share * (1 - views / made.epochs)
+        step_seconds *= 1 - share * (1 - views / made.last_epoch)
     measured = config.eval.views()
-    validations = len(range(settings.eval_every, made.epochs + 1, settings.eval_every)) if split.val else 0
+    validations = len(range(settings.eval_every, made.last_epoch + 1, settings.eval_every)) if split.val else 0
     test_views = (len(split.val) * (1 if views else validations) + len(split.test)) * measured.clips * measured.crops
     processors = os.cpu_count() or 1
     decode_seconds = decoded * decoding / (processors if config.data.workers else 1)

@@ -18,14 +18,14 @@ from rich.console import Console
 
 from msta.config import RunConfig
 from msta.data.processes import check_main_guard
-from msta.errors import DataError, MSTAError
+from msta.errors import ConfigError, DataError, MSTAError
 from msta.files import read_json, write_json
 from msta.notices import notice
 from msta.training.measure import test, validate
 from msta.training.prepare import prepared
 from msta.training.processes import Processes
 from msta.training.report import print_result
-from msta.training.run import Run
+from msta.training.run import Callback, Run
 from msta.training.run_folder import check_same_settings
 from msta.training.saving import save, save_and_stop, stop_if_asked
 from msta.training.step import OutOfMemory, StepResult
@@ -39,7 +39,14 @@ Batch = tuple[Iterator[dict[str, Any]], int]
 
 
 def train(
-    config: RunConfig, out: Path, console: Console, *, resume: bool = False, or_resume: bool = False
+    config: RunConfig,
+    out: Path,
+    console: Console,
+    *,
+    resume: bool = False,
+    or_resume: bool = False,
+    on_epoch: Callback | None = None,
+    estimate: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train, select, test, and save.
 
@@ -49,10 +56,14 @@ def train(
     Args:
         config: the run.
         out: its directory: config.yaml, split.csv, log.jsonl, tensorboard/, status.json, checkpoints/, predictions/,
-            adapter/, metrics.json.
+            adapter/, metrics.json; last/, the adapter after the last epoch, if it is not the best.
         console: where the plan, the progress and the result are printed.
         resume: continue the run in ``out`` from its last saved step.
         or_resume: begin a run, or continue it if ``out`` has it already.
+        on_epoch: called in the main process after every epoch, see :func:`end_epoch`; if it returns True, training
+            ends.
+        estimate: the figures of a run that trains on all clips and has none to test on, see
+            :func:`msta.training.fit.fit`.
 
     Returns:
         What is written to metrics.json: "top1", "top5", "mean_class" in percent on the test clips, and more.
@@ -60,6 +71,8 @@ def train(
     Raises:
         MSTAError: wrong data, files or settings; :class:`Interrupted` after Ctrl-C.
     """
+    if config.train.on_all_clips and estimate is None:
+        raise ConfigError("train.refit and train.folds go with msta train: other commands measure in their own way")
     if config.data.workers:
         check_main_guard()  # before there is a folder
     processes = Processes(config.train, log_with=tracker_names(config.train) or None, project_dir=out)
@@ -72,11 +85,11 @@ def train(
         console.print(f"{out} is finished already.")
         return read_json(out / "metrics.json", MSTAError)
 
-    with prepared(config, out, console, processes, resume=resume, or_resume=or_resume) as run:
+    with prepared(config, out, console, processes, resume=resume, or_resume=or_resume, on_epoch=on_epoch) as run:
         progress = run.progress
         if run.epochs and not run.resumed:
             save(run)
-        while progress.epoch < run.epochs:
+        while not run.trained:
             for batch in batches_of_epoch(run):
                 result = take_step(run, batch)
                 if result is not None:
@@ -86,13 +99,16 @@ def train(
             share_failures(run)
             validate(run)
             progress.epoch, progress.clips = progress.epoch + 1, 0
-            run.status.tell(epoch=progress.epoch)
-            if progress.epoch == run.epochs or processes.any_rank(run.pace.due() and processes.main):
+            end_epoch(run)
+            if run.trained or processes.any_rank(run.pace.due() and processes.main):
                 save(run)
 
         if run.watched and run.best is not None:
+            if processes.main and progress.best["epoch"] != progress.epoch:
+                shutil.rmtree(out / "last", ignore_errors=True)  # of this run, stopped before it wrote its metrics
+                run.model.save(out / "last")
             run.model.load_adapter_state(run.best)
-        metrics = test(run)
+        metrics = test(run, estimate)
         run.bar.close()
         print_result(console, out, metrics)
         if processes.main:
@@ -163,11 +179,11 @@ def log_step(run: Run, result: StepResult) -> None:
     """Report a step on disk, on the terminal and to the trackers."""
     if not result.clips:
         return
-    progress, clock, left = run.progress, run.clock, run.schedule.steps - run.progress.step
+    progress, clock, left = run.progress, run.clock, run.schedule.end - run.progress.step
     clock.tick()
     lr = run.optimizer.param_groups[0]["lr"]
     run.log.step(progress, result.ids, lr=lr, **result.losses)
-    run.bar.update(progress.step, f"loss {result.losses['loss']:.3f}")
+    run.bar.update(progress.step, result.losses["loss"])
     if clock.ticks == _SETTLED + 1:
         run.console.print(clock.forecast(left, run.processes.device, run.pace.took), soft_wrap=True)
     if clock.pace:
@@ -176,6 +192,25 @@ def log_step(run: Run, result: StepResult) -> None:
         phase="training", step=progress.step, epoch=progress.epoch, loss=result.losses["loss"], lr=lr,
         unreadable=len(run.failures.reasons),
     )  # fmt: skip
+
+
+def end_epoch(run: Run) -> None:
+    """Report an epoch, and ask the callback whether training shall end.
+
+    The callback gets "epoch" (epochs done), "epochs", "step", "loss" (of the last step), "val" (figures of this epoch's
+    validation, None without one) and "best" (those of the best one so far).
+    """
+    progress = run.progress
+    run.status.tell(epoch=progress.epoch)
+    facts = {
+        "epoch": progress.epoch, "epochs": run.epochs, "step": progress.step, "loss": run.status.facts.get("loss"),
+        "val": run.validated, "best": progress.best or None,
+    }  # fmt: skip
+    run.bar.epoch(facts)
+    wanted = run.on_epoch is not None and run.processes.main and run.on_epoch(facts) is True
+    progress.ended = run.processes.any_rank(wanted)
+    if run.trained and progress.epoch < run.epochs:
+        run.console.print(f"Ended early, after epoch {progress.epoch} of {run.epochs}.", highlight=False)
 
 
 def share_failures(run: Run) -> None:

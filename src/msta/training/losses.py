@@ -23,6 +23,7 @@ def objective(
     anchors: Sequence[Tensor],
     alpha: float,
     distance: Distance = "cosine",
+    label_smoothing: float = 0.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """L = CE(logits, labels) + alpha * consistency: a mean over clips, and its two terms for the log.
 
@@ -37,8 +38,9 @@ def objective(
         anchors: see :func:`consistency`.
         alpha: weight of the consistency term; 1 is the best of the paper's ablation.
         distance: see :func:`distances`.
+        label_smoothing: share of every label that is spread evenly over all classes (Szegedy et al. 2016).
     """
-    cross_entropy = F.cross_entropy(logits(video, text), labels)
+    cross_entropy = F.cross_entropy(logits(video, text), labels, label_smoothing=label_smoothing)
     held_to = consistency(text, anchors, distance)
     return cross_entropy + alpha * held_to, {
         "cross_entropy": cross_entropy.detach(),

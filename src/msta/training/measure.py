@@ -19,11 +19,12 @@ from msta.training.saving import stop_if_asked
 def validate(run: Run) -> None:
     """After an epoch: measure if it is due, and keep the best weights."""
     progress, settings = run.progress, run.config.train
-    done = progress.epoch + 1
+    done, run.validated = progress.epoch + 1, None
     if not run.watched or (done % settings.eval_every and done != run.epochs):
         return
     measured = _measure(run, run.watched, record := _recorder(run, run.watched))
     run.log.epoch(progress, run.watched, measured)
+    run.validated = measured
     if measured and is_better(measured, progress.best):
         progress.best = {**measured, "epoch": done}
         run.best = {name: tensor.clone() for name, tensor in run.model.adapter_state().items()}
@@ -38,12 +39,16 @@ def is_better(measured: dict[str, float], best: dict[str, float]) -> bool:
     return not best or (measured["top1"], -measured["nll"]) > (best["top1"], -best["nll"])
 
 
-def test(run: Run) -> dict[str, Any]:
-    """Measure the test clips. Returns the metrics of the whole run.
+def test(run: Run, estimate: dict[str, Any] | None) -> dict[str, Any]:
+    """Measure the test clips. Returns the metrics of the whole run; ``estimate``: the figures, if it has no test clips.
 
     Raises:
         DataError: no test clip can be read.
     """
+    return (estimate if estimate is not None else _tested(run)) | _about(run)
+
+
+def _tested(run: Run) -> dict[str, Any]:
     tested = _measure(run, "test", record := _recorder(run, "test"))
     if not tested:
         error = DataError(f"{run.setup.catalog.source}: not one of the test clips can be read")
@@ -52,10 +57,14 @@ def test(run: Run) -> dict[str, Any]:
     lacking = run.processes.any_rank(run.processes.main and not _predictions_file(run, "val").exists())
     if run.setup.split.val and record and lacking and _measure(run, "val", record := _recorder(run, "val")):
         _keep(run, record, "val")  # nothing was trained, or not selected by these clips
+    fitted = calibrated(_predictions_file(run, "val")) if run.processes.main else {}
+    return {**tested, "split": "test", **fitted}
+
+
+def _about(run: Run) -> dict[str, Any]:
     progress, model = run.progress, run.model
     return {
-        **tested,
-        "split": "test",
+        "classes": len(run.setup.catalog.classes),
         "selected_by": run.config.train.select if progress.best else "last",
         "selected_at": progress.best,
         "method": model.config.name,
@@ -64,7 +73,6 @@ def test(run: Run) -> dict[str, Any]:
         "steps": progress.step,
         "seconds": round(run.clock.seconds(), 1),
         "consistency": run.config.descriptions.summary(run.setup.bank if run.anchors else None),
-        **(calibrated(_predictions_file(run, "val")) if run.processes.main else {}),
         "approximations": run.config.approximations(),
         "unreadable": run.failures.reasons,
     }

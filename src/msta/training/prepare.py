@@ -15,6 +15,7 @@ from rich.console import Console
 from torch import Tensor
 
 from msta.adapters.task import per_class
+from msta.backbone.checkpoints import tell_of_toy
 from msta.backbone.prefix import Tokens
 from msta.config import RunConfig
 from msta.data.clips import Failures
@@ -26,7 +27,7 @@ from msta.training.batches import Source
 from msta.training.lock import locked
 from msta.training.processes import Processes
 from msta.training.report import Clock, RunLog, StepBar, print_plan
-from msta.training.run import Run, Schedule, Stop
+from msta.training.run import Callback, Run, Schedule, Stop
 from msta.training.run_folder import check_same_settings, check_same_split, open_run, refuse_run, reported
 from msta.training.saving import made_with, restore
 from msta.training.setup import Setup, set_up
@@ -36,8 +37,9 @@ from msta.training.step import TrainStep
 
 @contextmanager
 def prepared(
-    config: RunConfig, out: Path, console: Console, processes: Processes, *, resume: bool, or_resume: bool
-) -> Iterator[Run]:
+    config: RunConfig, out: Path, console: Console, processes: Processes, *, resume: bool, or_resume: bool,
+    on_epoch: Callback | None = None,
+) -> Iterator[Run]:  # fmt: skip
     """The run, ready for its next step; its directory is made, or found again, and locked.
 
     Raises:
@@ -87,7 +89,7 @@ def prepared(
         if saved:
             progress, best = restore(saved, model, source, optimizer, failures, processes)
         schedule = _schedule(setup, settings.warmup_epochs)
-        cached = source.plan(setup.epochs) if processes.main else None
+        cached = source.plan(setup.last_epoch) if processes.main else None
         print_plan(console, config, setup, progress.step_clips, bool(anchors), cached, processes.count)
         prompts = _prompts(setup, anchors, processes)
         train_step = TrainStep(config, model, optimizer, prompts, anchors, setup.split.train, failures, processes)
@@ -97,17 +99,17 @@ def prepared(
             notice("The checkpoint is selected on the test clips, as the authors did: the figure will be optimistic.")
         clock = Clock(progress.seconds)
         status.tell(
-            now=True, phase="training", step=progress.step, steps=schedule.steps, epoch=progress.epoch,
-            epochs=setup.epochs, processes=processes.count, best=progress.best,
+            now=True, phase="training", step=progress.step, steps=schedule.end, epoch=progress.epoch,
+            epochs=setup.last_epoch, processes=processes.count, best=progress.best,
         )  # fmt: skip
         log = held.enter_context(RunLog(out if processes.main else None, progress, processes.accelerator))
         held.enter_context(_interruptible(stop, processes.main))
-        bar = held.enter_context(StepBar(console, schedule.steps, progress.step))
+        bar = held.enter_context(StepBar(console, schedule.end, progress.step))
         yield Run(
             config=config, out=out, console=console, processes=processes, setup=setup, source=source, failures=failures,
             anchors=anchors, prompts=prompts, optimizer=optimizer, train_step=train_step, schedule=schedule,
             watched=watched, resumed=saved is not None, progress=progress, best=best, pace=Pace(settings.save_every),
-            clock=clock, status=status, log=log, bar=bar, stop=stop,
+            clock=clock, status=status, log=log, bar=bar, stop=stop, on_epoch=on_epoch,
         )  # fmt: skip
 
 
@@ -125,14 +127,16 @@ def _schedule(setup: Setup, warmup_epochs: float) -> Schedule:
     steps, warmup = setup.epochs * setup.steps_per_epoch, round(warmup_epochs * setup.steps_per_epoch)
     if steps and warmup > steps // 2:
         warmup = steps // 2
-        notice(f"The warm-up is longer than half of the run: it is cut to {warmup} of {steps} steps.")
-    return Schedule(steps, warmup)
+        kept = f"it is cut to {warmup} of {steps} steps" if warmup else f"a run of {steps} step has none"
+        notice(f"The warm-up is longer than half of the run: {kept}.")
+    return Schedule(steps, warmup, setup.last_epoch * setup.steps_per_epoch)
 
 
 def _prompts(setup: Setup, anchors: list[Tensor], processes: Processes) -> Tensor | Tokens:
     """The class prompts as the steps encode them. Says which classes' descriptions are read as another class's."""
     model = setup.model
     assert model.task is not None
+    tell_of_toy(setup.backbone, setup.catalog.classes)
     ids = model.tokenize(model.task.prompts()).to(processes.device)
     with processes.accelerator.autocast():  # the same in every step
         prompts = model.prepare_prompts(ids)

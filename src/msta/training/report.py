@@ -20,7 +20,9 @@ from rich.progress import Progress as ProgressBar
 
 from msta.adapters.inputs import clip_format
 from msta.config import RunConfig
+from msta.data.catalog import Catalog
 from msta.errors import one_line
+from msta.evaluation.metrics import in_words
 from msta.files import write_bytes
 from msta.settings import DescriptionSettings
 from msta.training.setup import Setup
@@ -28,6 +30,8 @@ from msta.training.state import Progress
 
 _LATE = 20
 """The pace is the mean of this many steps."""
+_FEW = 10
+"""With fewer clips per class, cross-validation is advised."""
 
 
 def print_plan(
@@ -46,6 +50,8 @@ def print_plan(
         ("trained", f"{trained:,} parameters ({100 * trained / total:.2f} %): {model.trains}"),
         ("clips", f"{len(split.train)} train, {len(split.val)} val, {len(split.test)} test; "
                   f"{len(catalog.classes)} classes of {catalog.source}"),
+        ("hint", "few clips per class: --folds 5 measures by cross-validation and trains the adapter on all of them"
+                 if _wastes_clips(config, catalog) else None),
         ("prompts", f"{_prompt(config.data.template)}, consistency term "
                     + (_consistency(config.descriptions) if consistent else "off")),
         ("steps", f"{epochs} {'epoch' if epochs == 1 else 'epochs'} x {steps} = {epochs * steps}, "
@@ -59,6 +65,12 @@ def print_plan(
         if text is None:
             continue
         console.print(f"{name:>9}  {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _wastes_clips(config: RunConfig, catalog: Catalog) -> bool:
+    """Whether clips are held out that few can spare, and nobody asked for it."""
+    chosen = config.train.on_all_clips or config.data.shots is not None or catalog.has_splits
+    return not chosen and min(catalog.counts()) < _FEW
 
 
 def _prompt(template: str | tuple[str, ...]) -> str:
@@ -93,6 +105,7 @@ class StepBar:
             transient=True,
         )
         self.task = self.bar.add_task("training", total=steps, completed=done, note="")
+        self._validated = ""
 
     def __enter__(self) -> StepBar:
         self.bar.start()
@@ -101,13 +114,22 @@ class StepBar:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def update(self, step: int, note: str) -> None:
+    def update(self, step: int, loss: float) -> None:
         """A step is done."""
-        self.bar.update(self.task, completed=step, note=note)
+        self.bar.update(self.task, completed=step, note=f"loss {loss:.3f}{self._validated}")
 
     def note(self, text: str) -> None:
         """Show what else is being done."""
         self.bar.update(self.task, note=text)
+
+    def epoch(self, facts: dict[str, Any]) -> None:
+        """Say how an epoch went, see :func:`msta.training.loop.end_epoch`: in the bar, or in a line of a log."""
+        val, best, loss = facts["val"], facts["best"], facts["loss"]
+        if val:
+            self._validated = f", val top-1 {val['top1']:.1f} % (best {best['top1']:.1f} %, epoch {best['epoch']})"
+        if not self.bar.console.is_terminal:
+            said = "" if loss is None else f"loss {loss:.3f}{self._validated if val else ''}"
+            self.bar.console.print(f"epoch {facts['epoch']} of {facts['epochs']}: {said}", highlight=False)
 
     def close(self) -> None:
         """Take the bar away."""
@@ -233,9 +255,12 @@ def print_result(console: Console, out: Path, metrics: dict[str, Any]) -> None:
             console.print(one_line(f"  {path}: {reason}"), markup=False, highlight=False, soft_wrap=True)
     for approximation in metrics["approximations"]:
         console.print(f"Approximate: {approximation}", highlight=False, soft_wrap=True)
+    measured = f"{in_words(metrics)} of {metrics['clips']} clips"
+    if "measured" in metrics:
+        low, high = metrics["interval"]
+        measured += f" ({low:.1f} to {high:.1f} % in 95 of 100 cases), {metrics['measured']}"
     console.print(
-        f"Test: top-1 {metrics['top1']:.1f} %, top-5 {metrics['top5']:.1f} % of {metrics['clips']} clips. "
-        f"Adapter: {out / 'adapter'}",
+        f"Test: {measured}. Adapter: {out / 'adapter'}",
         markup=False,
         highlight=False,
         soft_wrap=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,15 @@ class Stop:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate's schedule: ``warmup`` of ``steps`` optimizer steps."""
+    """The learning rate's schedule: ``warmup`` of ``steps`` optimizer steps, of which the first ``end`` are taken."""
 
     steps: int
     warmup: int
+    end: int
+
+
+Callback = Callable[[dict[str, Any]], Any]
+"""Called in the main process with figures of a step or an epoch."""
 
 
 @dataclass
@@ -64,6 +70,8 @@ class Run:
         log: RUN/log.jsonl and the trackers.
         bar: the progress bar.
         stop: set by Ctrl-C or SIGTERM.
+        validated: figures of the last epoch's validation; None if it had none.
+        on_epoch: called after every epoch; training ends if it returns True.
     """
 
     config: RunConfig
@@ -88,6 +96,8 @@ class Run:
     log: RunLog
     bar: StepBar
     stop: Stop
+    on_epoch: Callback | None
+    validated: dict[str, float] | None = None
 
     @property
     def model(self) -> AdaptedModel:
@@ -97,7 +107,14 @@ class Run:
     @property
     def epochs(self) -> int:
         """Epochs of the whole run; 0 if nothing trains."""
-        return self.setup.epochs
+        return self.setup.last_epoch
+
+    @property
+    def trained(self) -> bool:
+        """Whether training is over: by its epochs, by ``train.patience``, or because a callback wanted it to end."""
+        progress, patience = self.progress, self.config.train.patience
+        waited = progress.epoch - progress.best["epoch"] if progress.best else 0
+        return progress.ended or progress.epoch >= self.epochs or (patience is not None and waited >= patience)
 
     def caching(self, part: str, done: int, clips: int) -> None:
         """Report that the prefix cache is being filled."""

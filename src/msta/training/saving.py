@@ -87,8 +87,8 @@ def stop_if_asked(run: Run) -> None:
 
 def save_and_stop(run: Run) -> NoReturn:
     """Save, and raise Interrupted with the command that continues the run."""
-    if run.progress.epoch < run.epochs:  # else it is saved, and the model may be the best one already
+    if not run.trained:  # else it is saved, and the model may be the best one already
         save(run)
-    step = f"step {run.progress.step} of {run.schedule.steps}"
+    step = f"step {run.progress.step} of {run.schedule.end}"
     said = f"Stopped at {step}, saved. Go on with: msta train --resume {run.out}"
     raise run.processes.common(Interrupted(said))

@@ -14,7 +14,7 @@ from msta.backbone.dual_encoder import DualEncoder
 from msta.config import RunConfig
 from msta.data.catalog import Catalog, require_files
 from msta.data.decode import probe
-from msta.data.splits import Split
+from msta.data.splits import Split, every_clip
 from msta.data.storage import as_url
 from msta.data.video_file import DecodeError, OutOfReach
 from msta.descriptions.bank import DescriptionBank
@@ -25,7 +25,10 @@ from msta.notices import notice
 
 @dataclass(frozen=True)
 class Setup:
-    """The data, backbone and model of a config. ``backbone`` is frozen, and ``model`` shares its weights."""
+    """The data, backbone and model of a config. ``backbone`` is frozen, and ``model`` shares its weights.
+
+    The learning rate's schedule is made for ``epochs``; training ends after ``last_epoch`` of them.
+    """
 
     catalog: Catalog
     split: Split
@@ -33,6 +36,7 @@ class Setup:
     backbone: DualEncoder
     model: AdaptedModel
     epochs: int
+    last_epoch: int
     steps_per_epoch: int
 
 
@@ -52,7 +56,7 @@ def set_up(config: RunConfig, step_clips: int) -> Setup:
             f"{catalog.source}: there is only one class, {catalog.classes[0]!r}, and training needs two; if a table "
             "or JSON file names the classes, give that file as the data"
         )
-    split = data.split(catalog)
+    split = every_clip(catalog) if settings.on_all_clips else data.split(catalog)
     _require_readable(catalog, split)
     bank = config.descriptions.load(catalog.classes)
     if bank is None:
@@ -72,15 +76,11 @@ def set_up(config: RunConfig, step_clips: int) -> Setup:
         model.check_dropping()
     model.task = Task(catalog.classes, data.template, data.frames, data.size, data.fit, source)
     model.prepare(len(catalog.classes), len(split.train))
+    epochs = settings.epochs if model.num_trainable() else 0
     return Setup(
-        catalog,
-        split,
-        bank,
-        backbone,
-        model,
-        epochs=settings.epochs if model.num_trainable() else 0,
+        catalog, split, bank, backbone, model, epochs=epochs, last_epoch=min(epochs, settings.stop_after or epochs),
         steps_per_epoch=math.ceil(len(split.train) / step_clips),
-    )
+    )  # fmt: skip
 
 
 def _require_readable(catalog: Catalog, split: Split) -> None:

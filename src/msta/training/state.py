@@ -52,6 +52,7 @@ class Progress:
         batch_size: clips that a process reads at a time.
         made_with: what the state depends on besides the settings: the backbone, and what the prefix cache's keys are
             made of.
+        ended: whether a callback ended the training.
     """
 
     epoch: int = 0
@@ -64,6 +65,7 @@ class Progress:
     step_clips: int = 0
     batch_size: int = 0
     made_with: dict[str, Any] = field(default_factory=dict)
+    ended: bool = False
 
 
 @dataclass(frozen=True)

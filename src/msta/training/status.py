@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from msta.errors import MSTAError, one_line
+from msta.evaluation.metrics import in_words
 from msta.files import read_json, write_bytes, write_json
 from msta.training.lock import alive, holder
 
 FILE = "status.json"
+MEASURING = "measuring"
+"""Folder in a run's directory: the runs that measure, if the adapter itself trains on all clips."""
 _EVERY = 1.0
 """Seconds between two writes."""
 
@@ -52,7 +55,7 @@ def read_status(run: Path) -> dict[str, Any]:
     """
     if not (run / "config.yaml").exists():
         raise MSTAError(f"{run}: no run of msta train")
-    facts = read_json(run / FILE, MSTAError) if (run / FILE).exists() else {}
+    facts = _facts(run)
     if alive(run):
         state = "running"
     elif (run / "metrics.json").exists():
@@ -61,9 +64,24 @@ def read_status(run: Path) -> dict[str, Any]:
         state = facts.get("ended", "dead")
     if state == "finished":
         facts["metrics"] = {
-            k: v for k, v in read_json(run / "metrics.json", MSTAError).items() if k in ("top1", "top5", "clips")
+            k: v
+            for k, v in read_json(run / "metrics.json", MSTAError).items()
+            if k in ("top1", "top5", "classes", "clips")
         }
     return {"run": str(run), "state": state, **holder(run), **facts}
+
+
+def _facts(run: Path) -> dict[str, Any]:
+    """What the run wrote; if it still measures, see :mod:`msta.training.fit`, what the run wrote that does so."""
+    if (run / FILE).exists():
+        return read_json(run / FILE, MSTAError)
+    measuring = max(run.glob(f"{MEASURING}/*/{FILE}"), key=lambda file: file.stat().st_mtime, default=None)
+    if measuring is None:
+        return {}
+    facts = read_json(measuring, MSTAError) | {"stage": f"{MEASURING}/{measuring.parent.name}"}
+    if facts.get("ended") == "finished":  # that part, not the whole
+        del facts["ended"]
+    return facts
 
 
 def describe(status: dict[str, Any]) -> list[str]:
@@ -78,6 +96,8 @@ def describe(status: dict[str, Any]) -> list[str]:
         "dead": f"dead: {who} ended without a word; go on with: msta train --resume {status['run']}",
     }[status["state"]]
     lines = [f"{status['run']}: {state}"]
+    if "stage" in status:
+        lines.append(f"still measuring, in {status['stage']}; the training on all clips follows")
     if status.get("steps"):
         share = 100 * status["step"] / status["steps"]
         line = f"step {status['step']} of {status['steps']} ({share:.0f} %)"
@@ -101,7 +121,7 @@ def describe(status: dict[str, Any]) -> list[str]:
     lines += [f"error: {one_line(error)}" for error in status.get("errors", [])]
     if "metrics" in status:
         m = status["metrics"]
-        lines.append(f"test: top-1 {m['top1']:.1f} %, top-5 {m['top5']:.1f} % of {m['clips']} clips")
+        lines.append(f"test: {in_words(m)} of {m['clips']} clips")
     return lines
 
 

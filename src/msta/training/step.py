@@ -222,8 +222,9 @@ class TrainStep:
             if video is not None:
                 video, labels = video.float(), batch["label"].to(video.device)
                 loss, terms = losses.objective(
-                    video, text, labels, self.model.logits, self.anchors, alpha, self.config.descriptions.distance
-                )
+                    video, text, labels, self.model.logits, self.anchors, alpha, self.config.descriptions.distance,
+                    self.config.train.label_smoothing,
+                )  # fmt: skip
                 if loss.requires_grad:
                     self.accelerator.backward(loss * (len(labels) / whole))
                 done.indices += batch["index"].tolist()

@@ -1,0 +1,143 @@
+"""``msta train``: one run; or runs that measure, and a last one that trains on all clips, so that none is wasted.
+
+With ``train.refit`` one run measures on held-out clips, and finds the number of epochs. With ``train.folds`` K runs
+measure: each is tested on one of K parts of the clips and trained on the others (cross-validation), for the whole
+schedule, since nothing is left to choose by. The figures are those of all clips, each named by a model that did not
+train on it. They are a little pessimistic: the adapter that is kept has seen more clips.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from msta.config import RunConfig, changed
+from msta.data.catalog import Catalog, write_catalog
+from msta.data.layouts.options import OPTIONS
+from msta.data.splits import every_clip, make_folds
+from msta.errors import ConfigError
+from msta.evaluation.calibration import calibrated
+from msta.evaluation.intervals import wilson
+from msta.evaluation.metrics import accuracy
+from msta.evaluation.predictions import pooled, read_predictions, write_predictions
+from msta.files import new_directory
+from msta.training.lock import locked
+from msta.training.loop import train
+from msta.training.page import write_run_page
+from msta.training.processes import Processes
+from msta.training.run import Callback
+from msta.training.run_folder import check_same_settings, open_run, refuse_run
+from msta.training.status import MEASURING
+
+
+def fit(
+    config: RunConfig,
+    out: Path,
+    console: Console,
+    *,
+    resume: bool = False,
+    or_resume: bool = False,
+    on_epoch: Callback | None = None,
+) -> dict[str, Any]:
+    """Train as :func:`msta.training.loop.train` does, or measure first and then train on all clips.
+
+    In the second case ``out``/measuring has a run for each part, and the metrics have "measured" (how, in words),
+    "interval" (95 %, of top-1), and with folds "folds" (top-1 of each).
+
+    At the end the main process writes the run's page, see :mod:`msta.training.page`.
+
+    Raises:
+        MSTAError: wrong data, files or settings; :class:`Interrupted` after Ctrl-C.
+    """
+    processes = Processes(config.train)
+    if not config.train.on_all_clips:
+        metrics = train(config, out, console, resume=resume, or_resume=or_resume, on_epoch=on_epoch)
+    else:
+        metrics = _train_on_all(config, out, console, processes, resume or or_resume, or_resume, on_epoch)
+    if processes.main and config.eval.keep != "nothing":
+        page = write_run_page(out)
+        console.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)
+    return metrics
+
+
+def _train_on_all(
+    config: RunConfig, out: Path, console: Console, processes: Processes, resume: bool, or_resume: bool,
+    on_epoch: Callback | None,
+) -> dict[str, Any]:  # fmt: skip
+    if resume and (out / "metrics.json").exists():
+        return train(config, out, console, resume=resume, or_resume=or_resume, estimate={})
+    if config.data.shots is not None and config.train.folds is not None:
+        raise ConfigError("train.folds: divides all clips into folds; leave --shots out")
+    catalog = config.data.read()
+    stages = _stages(config, out)
+    begun = processes.any_rank(processes.main and (out / "config.yaml").exists())
+    if begun and or_resume:
+        check_same_settings(out, config)
+    elif not (begun and resume):
+        with processes.alike():
+            refuse_run(out, config.data.path)
+        if processes.main:
+            open_run(out, config, catalog, every_clip(catalog))
+    if processes.main and config.train.folds:
+        _write_folds(config, out, catalog)
+    processes.barrier()
+    console = console if processes.main else Console(quiet=True)
+    metrics = []
+    with locked(out) if processes.main else contextlib.nullcontext():
+        for number, (folder, stage) in enumerate(stages, 1):
+            if not (folder / "metrics.json").exists():
+                console.print(f"\nMeasuring, {number} of {len(stages)}", highlight=False)
+            metrics.append(train(stage, folder, console, or_resume=True))
+    console.print("\nTraining on all clips", highlight=False)
+    last = config
+    if config.train.refit and not config.train.folds and metrics[0]["selected_at"]:
+        last = changed(config, {"train.stop_after": int(metrics[0]["selected_at"]["epoch"])})
+    estimate = _estimate(config, out, [folder for folder, _ in stages], metrics)
+    return train(last, out, console, resume=True, on_epoch=on_epoch, estimate=estimate)
+
+
+def _stages(config: RunConfig, out: Path) -> list[tuple[Path, RunConfig]]:
+    """The runs that measure: folder and settings."""
+    folder = out / MEASURING
+    once: dict[str, Any] = {"train.refit": False, "train.folds": None}
+    if config.eval.keep == "nothing":
+        once["eval.keep"] = "predictions"
+    if not config.train.folds:
+        return [(folder / "held-out", changed(config, once))]
+    once |= {f"data.{name}": None for name in ("layout", *OPTIONS)} | {"data.names": "words", "data.val_fraction": 0}
+    numbers = range(1, config.train.folds + 1)
+    return [(folder / f"fold-{i}", changed(config, once | {"data.path": _clips_of(out, i)})) for i in numbers]
+
+
+def _clips_of(out: Path, fold: int) -> Path:
+    return out / MEASURING / f"clips-{fold}" / "split.csv"
+
+
+def _write_folds(config: RunConfig, out: Path, catalog: Catalog) -> None:
+    for i, split in enumerate(make_folds(catalog, config.train.folds or 0, config.data.seed), 1):
+        csv = _clips_of(out, i)
+        if not csv.exists():
+            with new_directory(csv.parent) as aside:
+                write_catalog(aside / csv.name, catalog.classes, split.all())
+
+
+def _estimate(config: RunConfig, out: Path, folders: list[Path], metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of all runs that measured, together; their predictions are written to ``out``/predictions."""
+    tested = pooled([read_predictions(folder / "predictions" / "test.parquet") for folder in folders])
+    file = out / "predictions" / "test.parquet"
+    write_predictions(file, tested, method=config.method["name"], split="test")
+    figures = {
+        **accuracy(torch.from_numpy(tested.probabilities), torch.from_numpy(tested.labels)),
+        "clips": len(tested.clips),
+        "interval": wilson(sum(tested.hits), len(tested.clips)),
+        "split": "test",
+    }
+    if not config.train.folds:
+        fitted = {name: metrics[0][name] for name in ("temperature", "unknown_below")}
+        return {**figures, **fitted, "measured": "on held-out clips, by a model that did not train on them"}
+    how = f"by cross-validation in {len(folders)} folds: each clip by a model that did not train on it"
+    return {**figures, **calibrated(file), "measured": how, "folds": [each["top1"] for each in metrics]}
