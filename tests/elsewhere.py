@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-LIBRARIES = "matplotlib.font_manager multiprocessing.sharedctypes multiprocessing.popen_spawn_posix multiprocessing.resource_tracker sklearn.metrics"
+LIBRARIES = "matplotlib.font_manager multiprocessing.sharedctypes multiprocessing.popen_spawn_posix multiprocessing.resource_tracker"
 """What the package imports late, or Python does for it."""
 
 

@@ -22,7 +22,9 @@ import msta
 from msta.adapters.card import licence_of
 from msta.adapters.hub import adapter_folder
 from msta.adapters.task import Task
+from msta.backbone.published import PUBLISHED
 from msta.errors import CheckpointError
+from msta.training.cost import flop_counter
 
 SOURCE = Path(msta.__file__).parents[1]
 
@@ -97,7 +99,10 @@ class Hub(BaseHTTPRequestHandler):
         file = "/".join(parts[4:])
         if file not in files:
             return self._answer(404, b"{}", X_Error_Code="EntryNotFound")
-        tag = f'"{hashlib.sha1(files[file]).hexdigest()}"'
+        digest = (
+            hashlib.sha256 if file.endswith(".safetensors") else hashlib.sha1
+        )  # as the Hub: large files, and others
+        tag = f'"{digest(files[file]).hexdigest()}"'
         return self._answer(200, files[file], ETag=tag, X_Repo_Commit="a" * 40)
 
     do_HEAD = do_GET
@@ -247,3 +252,44 @@ def test_licences_are_only_told_of_known_sources():
     assert "Apache" in licence_of("toy")
     for source in ("/models/openai/clip", "somebody/clip", "toy2", "random:clip-b16:0"):
         assert "not known" in licence_of(source)
+
+
+def test_backbones_are_fetched_by_a_short_name_and_checked(hub, tmp_path):
+    handler, endpoint = hub
+    msta.random_backbone(tiny()).save(tmp_path / "bb")
+    wanted = PUBLISHED["viclip-b16"].hub
+    handler.repos[wanted] = {file.name: file.read_bytes() for file in (tmp_path / "bb").iterdir()}
+    fetching = "import sys; sys.argv = ['msta', 'backbones', 'viclip-b16']; from msta.cli import main; main()"
+    got = run(fetching, endpoint, tmp_path / "home")
+    assert got.returncode == 0, got.stderr
+    folder = Path(got.stdout.strip())
+    ours = run("import msta; print(msta.load_backbone('viclip-b16').fingerprint())", endpoint, tmp_path / "home")
+    assert ours.stdout.strip() == msta.load_backbone(folder).fingerprint()
+    blob = next(folder.glob("*.safetensors")).resolve()
+    content = bytearray(blob.read_bytes())
+    content[-1] ^= 1
+    blob.write_bytes(content)
+    damaged = run(fetching, endpoint, tmp_path / "home")
+    assert damaged.returncode == 1
+    assert "damaged" in damaged.stderr
+    assert str(blob) in damaged.stderr
+
+
+def test_a_folder_of_a_short_name_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    saved = msta.random_backbone(tiny())
+    saved.save(tmp_path / "clip-b32")
+    assert msta.load_backbone("clip-b32").fingerprint() == saved.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("short", "architecture"),
+    [("clip-b32", "clip-b32"), ("clip-b16", "clip-b16"), ("viclip-b16", "viclip-b16"), ("pe-core-b16", "pe-core-b16")],
+)
+def test_sizes_and_arithmetic_of_the_list_are_counted(short, architecture):
+    backbone = msta.random_backbone(architecture)
+    counted = sum(p.numel() for p in backbone.parameters()) * 4e-6
+    assert PUBLISHED[short].megabytes == pytest.approx(counted, rel=0.02)
+    with flop_counter() as counter, torch.no_grad():
+        backbone.encode_video(torch.zeros(1, 8, 3, 224, 224))
+    assert PUBLISHED[short].gflop == pytest.approx(counter.get_total_flops() / 1e9, rel=0.03)

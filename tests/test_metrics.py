@@ -16,6 +16,7 @@ from msta.evaluation.calibration import KEEP, choose_threshold, rejection
 from msta.evaluation.intervals import Answers, interval, paired_test
 from msta.evaluation.metrics import (
     accuracy,
+    auroc,
     calibration,
     confusion,
     fit_temperature,
@@ -69,6 +70,16 @@ def test_confusion_and_classes_add_up(seed, n, k):
     with np.errstate(invalid="ignore"):
         expected = 100 * np.diag(by_hand) / by_hand.sum(1)
     np.testing.assert_allclose(per_class(labels, predicted, k), expected)
+
+
+@given(
+    higher=st.lists(st.integers(0, 5), min_size=1, max_size=30),
+    lower=st.lists(st.integers(0, 5), min_size=1, max_size=30),
+)
+def test_auroc_is_scikit_learns(higher, lower):
+    truth = [1] * len(higher) + [0] * len(lower)
+    expected = 100 * sklearn.metrics.roc_auc_score(truth, [*higher, *lower])
+    assert auroc(np.array(higher, float), np.array(lower, float)) == pytest.approx(expected)
 
 
 @given(bins=st.integers(1, 20), **SIZES)

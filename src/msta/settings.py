@@ -202,7 +202,7 @@ class TrainSettings(Section):
     - save_every: seconds between two saved states: what a kill may cost. Rarer where saving takes long. 0: every step.
     - share_prompts: several processes read the class prompts together; None: where there are many.
     - log_clips: the log tells which clips each step saw.
-    - trackers: of Accelerate: "wandb", "mlflow" …; TensorBoard is always there.
+    - trackers: of Accelerate: "wandb", "mlflow" …; TensorBoard is there if it is installed.
     - prometheus: a file of figures for node_exporter's textfile collector.
     - eval_every: epochs between validations.
     - watch_test: measure the test clips as often, for the log alone: nothing is chosen by it.

@@ -247,14 +247,14 @@ def in_words(metrics: dict[str, Any], classes: int) -> list[str]:
     clips, top1 = int(metrics["clips"]), float(metrics["top1"])
     right = round(top1 * clips / 100)
     sentences = [
-        f"Of {clips} clips, each named by a model that was not trained on it, {right} were named rightly: {top1:.0f} %. "
-        f"Guessing would get {100 / classes:.0f} %."
+        f"Of {clips} clips, each named by a model that was not trained on it, {right} were named rightly: "
+        f"{top1:.0f} %. Guessing would get {100 / classes:.0f} %."
     ]
     if "interval" in metrics:
         low, high = metrics["interval"]
         sentences.append(
-            f"With other clips of the same kind, expect {low:.0f} to {high:.0f} %. The adapter itself was trained on all "
-            "of your clips."
+            f"With other clips of the same kind, expect {low:.0f} to {high:.0f} %. The adapter itself was trained on "
+            "all of your clips."
         )
     best = metrics.get("selected_at") or {}
     if best:

@@ -21,10 +21,11 @@ from msta.backbone.formats import hugging_face, open_clip, own, resblocks
 from msta.backbone.formats.folder import WEIGHTS, only_weights, read_sharded
 from msta.backbone.formats.parts import Facts, Parts, Tensors, strip
 from msta.backbone.formats.unsupported import refusal
+from msta.backbone.published import PUBLISHED
 from msta.backbone.tensor_files import read_tensors
 from msta.backbone.tokenizer import Tokenizer, foreign_tokenizer, read_tokenizer
 from msta.errors import CheckpointError, in_short
-from msta.files import read_json
+from msta.files import read_json, sha256_of
 from msta.notices import notice
 
 # In the file but no weights of ours: buffers, OpenAI's archived sizes, ViFi-CLIP's prompts for its own classes.
@@ -43,9 +44,10 @@ def load_backbone(name: str | os.PathLike[str], *, base: str | os.PathLike[str] 
     """A frozen backbone, in float32, on the CPU, in evaluation mode.
 
     Args:
-        name: "toy", the small one that comes with the package; a directory (ours; Hugging Face's CLIP, Meta CLIP 2 and
-            SigLIP; open_clip's); a file (``.pt``, ``.pth``, ``.bin``, ``.safetensors``: ViCLIP, OpenAI CLIP as state
-            dict or TorchScript archive, open_clip, or fine-tuned in the manner of ViFi-CLIP); a Hub id
+        name: "toy", the small one that comes with the package; a name of :data:`msta.backbone.published.PUBLISHED`,
+            such as "viclip-b16", which is fetched from the Hub once; a directory (ours; Hugging Face's CLIP, Meta CLIP
+            2 and SigLIP; open_clip's); a file (``.pt``, ``.pth``, ``.bin``, ``.safetensors``: ViCLIP, OpenAI CLIP as
+            state dict or TorchScript archive, open_clip, or fine-tuned in the manner of ViFi-CLIP); a Hub id
             (``owner/model``, ``hf-hub:owner/model``, ``owner/model/file.pth``); or ``random:`` and the name of an
             architecture (see :func:`random_backbone`). What a file does not say can be said behind it, as in
             ``ViT.pt?activation=gelu&heads=16``: see :data:`msta.backbone.formats.parts.OPTIONS`.
@@ -70,6 +72,8 @@ def load_backbone(name: str | os.PathLike[str], *, base: str | os.PathLike[str] 
             raise CheckpointError(f"{name}: expected random:ARCHITECTURE or random:ARCHITECTURE:SEED")
         return random_backbone(architecture, int(seed))
     place, _, query = (name, "", "") if os.path.lexists(name) else name.partition("?")
+    if place in PUBLISHED and not os.path.lexists(place):
+        place = PUBLISHED[place].hub
     path, facts = Path(place).expanduser(), Facts(place, dict(parse_qsl(query, keep_blank_values=True)))
     options = f"?{query}" if query else ""
     if path.is_dir():
@@ -83,7 +87,8 @@ def load_backbone(name: str | os.PathLike[str], *, base: str | os.PathLike[str] 
         source = place
     else:
         raise CheckpointError(
-            f"{name}: no such file or directory, nor a Hub id (owner/model), toy or random:ARCHITECTURE"
+            f"{name}: no such file or directory, nor a Hub id (owner/model), a name that msta backbones lists, toy or "
+            "random:ARCHITECTURE"
         )
     backbone = _build(parts, path)
     backbone.source = source + options
@@ -125,6 +130,25 @@ def _download(hub_id: str) -> Path:
     except Exception as error:  # the Hub's errors have no common base and run over many lines
         raise CheckpointError(f"{hub_id}: no path here, and not to be had from the Hub: {in_short(error)}") from error
     return folder
+
+
+def fetch(name: str) -> Path:
+    """Download the weights that a short name or a Hub id stands for, and check them against the Hub's hash.
+
+    A download that was cut off goes on where it stopped. What is here already is only checked.
+
+    Returns:
+        The folder, or the file, for :func:`load_backbone`. It lies in the cache of the Hub's client.
+
+    Raises:
+        CheckpointError: it cannot be had, or a file is damaged.
+    """
+    path = _download(PUBLISHED[name].hub if name in PUBLISHED else name.removeprefix("hf-hub:"))
+    for file in [path] if path.is_file() else sorted(path.iterdir()):
+        blob = file.resolve()  # large files are called by their SHA-256 there
+        if re.fullmatch(r"[0-9a-f]{64}", blob.name) and sha256_of(blob) != blob.name:
+            raise CheckpointError(f"{blob}: damaged, it is not what the Hub has; delete it and fetch it again")
+    return path
 
 
 def _kind(path: Path) -> tuple[str | None, dict[str, Any]]:

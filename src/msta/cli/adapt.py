@@ -226,6 +226,34 @@ def info(
     print_facts(described, as_json)
 
 
+@command(epilog="Example: msta backbones; msta backbones viclip-b16; msta train --backbone viclip-b16 …")
+def backbones(
+    name: Annotated[str | None, typer.Argument(help="A name of the list or a Hub id, to fetch and check it.")] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """List trained backbones: where they are, their size and licence, what they are for. With a name: fetch it."""
+    from msta.backbone.checkpoints import fetch
+    from msta.backbone.published import PUBLISHED
+    from msta.evaluation.tables import Column, Table
+
+    if name is not None:
+        path = fetch(name)
+        if as_json:
+            print_json({"path": str(path)})
+        else:
+            print(path)
+        return
+    rows = [{"name": short, **vars(entry)} for short, entry in PUBLISHED.items()]
+    if as_json:
+        print_json(rows)
+        return
+    columns = (
+        Column("--backbone", "name"), Column("MB", "megabytes", ",d"), Column("GFLOP a clip", "gflop", ",d"),
+        Column("licence", "licence"), Column("for", "advice"), Column("on the Hub", "hub"),
+    )  # fmt: skip
+    print(Table(columns, rows).markdown(), end="")
+
+
 @command(epilog="Example: msta pretrain --out runs/toy")
 def pretrain(
     out: Annotated[Path, typer.Option(help="Clips, logs, state and, at the end, backbone/. Given again, it goes on.")],

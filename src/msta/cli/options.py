@@ -43,7 +43,7 @@ Labels = Annotated[
 Backbone = Annotated[
     str | None,
     typer.Option(
-        help="A directory, a file (.pt .pth .safetensors), a Hub id of a CLIP. Default: toy, which is built in."
+        help="A directory, a file (.pt .pth .safetensors), a Hub id, a name of msta backbones. Default: toy, built in."
     ),
 ]
 Base = Annotated[

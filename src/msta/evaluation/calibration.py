@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from msta.errors import DataError
-from msta.evaluation.metrics import Array, fit_temperature, scaled
+from msta.evaluation.metrics import Array, auroc, fit_temperature, scaled
 from msta.evaluation.predictions import Predictions, read_predictions
 
 KEEP = 0.95
@@ -62,11 +62,8 @@ def rejection(below: float, known: Array, unknown: Array) -> dict[str, float]:
         "kept": share of known clips kept; "refused": share of unknown clips refused; "auroc": how well the confidence
         separates them over all thresholds (50: not at all).
     """
-    from sklearn.metrics import roc_auc_score
-
-    truth = np.concatenate([np.ones(len(known)), np.zeros(len(unknown))])
     return {
         "kept": float(100 * (known >= below).mean()),
         "refused": float(100 * (unknown < below).mean()),
-        "auroc": float(100 * roc_auc_score(truth, np.concatenate([known, unknown]))),
+        "auroc": auroc(known, unknown),
     }

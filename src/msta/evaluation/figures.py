@@ -11,6 +11,7 @@ import numpy as np
 from msta.evaluation.fonts import png
 from msta.evaluation.metrics import Array, Integers, reliability
 from msta.evaluation.predictions import Predictions
+from msta.notices import notice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -235,12 +236,18 @@ def reliability_diagram(curves: Mapping[str, tuple[Array, Integers]]) -> bytes:
 
 
 def embedding_map(predictions: Predictions, most: int = 2000) -> bytes | None:
-    """t-SNE of the clips' embeddings; filled: right, open: wrong. None if there are no embeddings, or too few."""
+    """t-SNE of the clips' embeddings; filled: right, open: wrong.
+
+    None if there are no embeddings or too few, or if scikit-learn is not installed, with a notice.
+    """
     embeddings = predictions.embeddings
     if embeddings is None or len(embeddings) < 5:
         return None
-    from sklearn.manifold import TSNE
-
+    try:
+        from sklearn.manifold import TSNE
+    except ImportError:
+        notice("The page has no map of the embeddings: that needs scikit-learn (pip install 'msta[map]').")
+        return None
     chosen = np.linspace(0, len(embeddings) - 1, min(most, len(embeddings))).astype(int)
     unit = embeddings[chosen] / np.linalg.norm(embeddings[chosen], axis=1, keepdims=True)
     perplexity = min(30.0, (len(chosen) - 1) / 3)

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import torch
 from accelerate import Accelerator
+from accelerate.utils import is_tensorboard_available
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
@@ -185,7 +186,7 @@ class Clock:
 
 
 class RunLog:
-    """log.jsonl, one line per step and one per validation; the same figures for TensorBoard and Accelerate's trackers.
+    """log.jsonl, one line per step and one per validation; the same for TensorBoard, if installed, and for trackers.
 
     Args:
         out: the run's directory; None: nothing is written.
@@ -195,24 +196,27 @@ class RunLog:
 
     def __init__(self, out: Path | None, progress: Progress, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
-        self.file = self.board = None
+        self.file = None
+        self.board: Any = None
         if out is None:
             return
-        from torch.utils.tensorboard import SummaryWriter
-
         before = (out / "log.jsonl").read_text().splitlines() if (out / "log.jsonl").exists() else []
         kept = [line for line in before if _is_before(line, progress)]
         write_bytes(out / "log.jsonl", "".join(f"{line}\n" for line in kept).encode())
         self.file = (out / "log.jsonl").open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=progress.step + 1)  # type: ignore[no-untyped-call]
+        if is_tensorboard_available():
+            from torch.utils import tensorboard
+
+            self.board = tensorboard.SummaryWriter(str(out / "tensorboard"), purge_step=progress.step + 1)
 
     def __enter__(self) -> RunLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.file and self.board:
+        if self.file:
             self.file.close()
-            self.board.close()  # type: ignore[no-untyped-call]
+        if self.board:
+            self.board.close()
 
     def step(self, progress: Progress, clips: list[int], **values: float) -> None:
         """A training step's figures and, if asked for, the numbers of its clips."""
@@ -225,15 +229,15 @@ class RunLog:
         self._write(line, part, values, progress.step)
 
     def _write(self, line: dict[str, Any], group: str, values: dict[str, float], step: int) -> None:
-        if self.file is None or self.board is None:
+        if self.file is None:
             return
         try:
             self.file.write(json.dumps(line) + "\n")
             self.file.flush()
         except OSError as error:
             raise OSError(error.errno, error.strerror, self.file.name) from error
-        for name, value in values.items():
-            self.board.add_scalar(f"{group}/{name}", value, step)  # type: ignore[no-untyped-call]
+        for name, value in values.items() if self.board else ():
+            self.board.add_scalar(f"{group}/{name}", value, step)
         self.accelerator.log({f"{group}/{name}": value for name, value in values.items()}, step=step)
 
 
@@ -258,7 +262,7 @@ def print_result(console: Console, out: Path, metrics: dict[str, Any]) -> None:
     measured = f"{in_words(metrics)} of {metrics['clips']} clips"
     if "measured" in metrics:
         low, high = metrics["interval"]
-        measured += f" ({low:.1f} to {high:.1f} % in 95 of 100 cases), {metrics['measured']}"
+        measured += f" (95 % interval {low:.1f} to {high:.1f} %), {metrics['measured']}"
     console.print(
         f"Test: {measured}. Adapter: {out / 'adapter'}",
         markup=False,

@@ -1,4 +1,4 @@
-"""W&B, MLflow and whatever else Accelerate logs to, beside TensorBoard, which a run always writes."""
+"""W&B, MLflow and whatever else Accelerate logs to, beside TensorBoard, which a run writes if it is installed."""
 
 from __future__ import annotations
 
