@@ -63,6 +63,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault == "drop":
             self.connection.shutdown(socket.SHUT_RDWR)
             return
+        if fault == "mute":
+            time.sleep(1.0)  # longer than the tests' patience
+            return
         if fault == "error":
             self.send_error(503)
             return

@@ -363,7 +363,7 @@ def test_a_folder_of_runs_that_cannot_be_written_to_is_told(models, folder, tmp_
         made.start("x", folder / "clips")
 
 
-def wait(trainings: Trainings, done, seconds: float = 90) -> Progress:
+def wait(trainings: Trainings, done, seconds: float = 600) -> Progress:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         now = trainings.progress()

@@ -83,8 +83,8 @@ def test_label_studios_json_min_and_csv_and_records_of_anybody(root, name, caplo
         ("t.json", [task("a.mp4", choice("push", "pull"))], "two labels of one clip, pull and push"),
         ("t.json", {"info": {}, "categories": {}, "items": []}, "Datumaro's form, of single frames; take 'CVAT for video"),
         ("t.json", {"images": [], "annotations": [], "categories": []}, "COCO's form"),
-        ("t.json", {"a.mp4": "push"}, "expected a list of records with path and label"),
-        ("t.json", [1, 2], "expected a list of records"),
+        ("t.json", {"a.mp4": 1}, "expected records with path and label in a list or by file"),
+        ("t.json", [1, 2], "expected records with path"),
         ("t.json", "[{", "no valid JSON"),
         ("t.json", [{"clip": "a.mp4", "who": "me"}], "expected a column of paths and one of labels, found 'clip, who'"),
         ("t.csv", 'video,choice\na.mp4,"{""choices"": [""push"", ""pull""]}"\n', "expected one label"),
@@ -197,3 +197,29 @@ def test_the_app_reads_typed_names_as_every_other_way_does(clip):
 
     for typed in ("swipe_left", "swipeLeft", "  swipe-left "):
         assert [name.lower() for name in add_class({}, typed, [str(clip)])] == ["swipe left"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"a.mp4": "push", "deep/er/c.mp4": "pull"},
+        {"push": ["a.mp4"], "pull": ["deep/er/c.mp4"]},
+        {"a.mp4": {"label": "push", "fps": 10}, "deep/er/c.mp4": {"label": "pull", "fps": 10}},
+        {"clips": [{"file": "a.mp4", "action": "push"}, {"file": "deep/er/c.mp4", "action": "pull"}]},
+    ],
+    ids=["labels by file", "files by label", "records by file", "a list under a name"],
+)
+def test_objects_that_say_which_file_has_which_label(root, content):
+    write(root, "t.json", content)
+    assert clips_of(root, "t.json") == [
+        ("a.mp4", "push", None, None, None),
+        ("deep/er/c.mp4", "pull", None, None, None),
+    ]
+
+
+def test_a_table_beside_the_only_folder_is_asked_about(root):
+    write(root / "deep", "labels.json", {"frames": 20})
+    with pytest.raises(DataError, match=r"'er' would be the only class, though labels.json .*--data .*labels.json"):
+        read_catalog(root / "deep")
+    with pytest.raises(DataError, match="expected records with path and label in a list or by file"):
+        read_catalog(root / "deep" / "labels.json")

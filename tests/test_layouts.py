@@ -177,6 +177,21 @@ def test_kinetics_as_whole_videos_or_as_clips_called_by_their_id(tmp_path, video
         read_catalog(tmp_path / "cut")
 
 
+@pytest.mark.parametrize("given", ["", "kinetics.json"])
+def test_kinetics_own_json(tmp_path, videos, given):
+    def entry(label, start, subset):
+        return {"annotations": {"label": label, "segment": [start, start + 10]}, "duration": 10.0, "subset": subset}
+
+    listed = {"aaaaaaaaaaa": entry("abseiling", 84.0, "train"), "bbbbbbbbbbb": entry("bowling", 1.0, "train"),
+              "ccccccccccc": entry("bowling", 3.0, "validate")}  # fmt: skip
+    (tmp_path / "kinetics.json").write_text(json.dumps(listed))
+    names = ("aaaaaaaaaaa_000084_000094", "bbbbbbbbbbb_000001_000011", "ccccccccccc_000003_000013")
+    put(videos[".mp4"], *(tmp_path / "clips" / f"{name}.mp4" for name in names))
+    assert told(read_catalog(tmp_path / given)) == {
+        names[0]: ("abseiling", "train"), names[1]: ("bowling", "train"), names[2]: ("bowling", "test"),
+    }  # fmt: skip
+
+
 def ssv2(root: Path, videos, prefix: str = "") -> Path:
     root.mkdir(exist_ok=True)
     names = {"Holding something next to something": "1", "Approaching something with your camera": "0"}

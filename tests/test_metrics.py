@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from msta.errors import DataError
+from msta.evaluation import figures
 from msta.evaluation.calibration import KEEP, choose_threshold, rejection
 from msta.evaluation.intervals import Answers, interval, paired_test
 from msta.evaluation.metrics import (
@@ -20,6 +21,7 @@ from msta.evaluation.metrics import (
     confusion,
     fit_temperature,
     harmonic_mean,
+    in_words,
     per_class,
     scaled,
 )
@@ -218,3 +220,27 @@ def test_known_and_unknown_validation_clips_are_parted():
 def test_no_threshold_without_clips():
     with pytest.raises(DataError, match="validation clips"):
         choose_threshold(np.array([]))
+
+
+def test_top_five_of_five_classes_is_not_mentioned():
+    measured = {"top1": 62.5, "top5": 100.0}
+    assert in_words({**measured, "classes": 5}) == "top-1 62.5 %"
+    assert in_words({**measured, "classes": 6}) == "top-1 62.5 %, top-5 100.0 %"
+
+
+def test_axes_of_percent_end_at_0_and_100(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "png", lambda figure: drawn.append(figure) or b"")
+    row = {"shots": 2, "label": "a", "set": "", "top1": 100.0, "low": 98.0, "high": 100.0, "share": 100.0}
+    rows = [row, {**row, "shots": 4, "top1": 0.0, "low": 0.0, "high": 1.0, "share": 0.0}]
+    figures.accuracy_by_shots(rows)
+    figures.trainable_share(rows)
+    figures.accuracy_bars(rows)
+    figures.pareto_front({"a": (1.0, 0.0), "b": (2.0, 100.0)}, "s", "top-1, %", logarithmic=False)
+    figures.reliability_diagram({"a": (np.array([[1.0, 0.0], [0.01, 0.99]]), np.array([1, 1]))})
+    log = [{"epoch": 0, "step": 1, "loss": 1.0}, *({"epoch": e, "step": e, "val": {"top1": 100.0 * e}} for e in (0, 1))]
+    figures.learning_curves({"a": log})
+    ends = [axes.get_ylim() for figure in drawn for axes in figure.axes if "%" in axes.get_ylabel()]
+    ends += [axes.get_xlim() for figure in drawn for axes in figure.axes if "%" in axes.get_xlabel()]
+    assert len(ends) == 8
+    assert all(0 <= min(end) < max(end) <= 100 for end in ends), ends

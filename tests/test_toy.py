@@ -30,7 +30,7 @@ from msta.errors import CheckpointError, MSTAError
 from msta.evaluation.figures import prediction
 from msta.evaluation.metrics import harmonic_mean
 from msta.evaluation.report import write_page
-from msta.motionworld import DEMO_MOTIONS, HELD_OUT_MOTIONS, MOTIONS, REVERSED
+from msta.motionworld import ALL_MOTIONS, DEMO_MOTIONS, HELD_OUT_MOTIONS, MOTIONS, REVERSED
 from msta.motionworld import measure as synthetic
 
 FOLDER = Path(str(resources.files("msta.backbone"))) / "toy"
@@ -296,3 +296,20 @@ def test_the_demo_runs_from_the_wheel_in_an_empty_folder(tmp_path):
     assert results["few_shot"]["msta"] > results["few_shot"]["zero_shot"]
     with (empty / "out" / "splits" / "base" / "split.csv").open() as file:
         assert len(list(csv.reader(file))) > 1
+
+
+def test_it_says_what_it_has_seen_unless_it_knows_the_classes(toy, tmp_path, every_notice, caplog):
+    from msta.inference.predictor import Predictor
+    from msta.inference.search import query_embedding
+
+    model = msta.attach(toy, "zero-shot")
+    known = (FOLDER / "motions.txt").read_text().splitlines()
+    assert known == list(ALL_MOTIONS)
+    Predictor(model, ["Swipe left", "star"])
+    query_embedding(model, "swipe left")
+    assert not caplog.messages
+    for _ in range(2):
+        Predictor(model, ["swipe left", "open a door"])
+        query_embedding(model, "someone opens a door")
+    assert [message for message in caplog.messages if "has seen drawn motion only" in message] == caplog.messages
+    assert len(set(caplog.messages)) == 1

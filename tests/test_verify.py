@@ -146,7 +146,6 @@ def badly(path: str) -> dict[str, object]:
 
 def test_what_hangs_or_dies_takes_nothing_with_it():
     paths = ["a", "hang 1", "bb", "crash 1", "ccc", "crash 2", "hang 2", "dddd"]
-    start = time.monotonic()
     results = dict(in_processes(paths, 3, 5.0, badly))
     assert results.keys() == set(paths)
     assert {p: results[p] for p in ("a", "bb", "ccc", "dddd")} == {
@@ -157,7 +156,6 @@ def test_what_hangs_or_dies_takes_nothing_with_it():
             assert results[path] == {"problem": "timeout", "reason": "not decoded within 5 s"}
         if "crash" in path:
             assert results[path] == {"problem": "crash", "reason": "the decoding process died (SIGSEGV)"}
-    assert time.monotonic() - start < 500
     assert not [child for child in psutil.Process().children(recursive=True) if child.name() == "hang"]
 
 

@@ -31,6 +31,12 @@ CONFIG, WEIGHTS, CLASSES = "adapter_config.json", "adapter_model.safetensors", "
 METRICS, CARD = "metrics.json", "README.md"
 
 
+def adapter_in(directory: str | os.PathLike[str]) -> Path:
+    """An adapter's directory: the one given, or the ``adapter/`` in it if it is that of a run of ``msta train``."""
+    folder = Path(directory)
+    return folder / "adapter" if (folder / "adapter" / CONFIG).is_file() else folder
+
+
 @dataclass(frozen=True)
 class Artefact:
     """What the directory holds.
@@ -84,14 +90,15 @@ class Artefact:
 
     @classmethod
     def read(cls, directory: str | os.PathLike[str]) -> Artefact:
-        """Read a directory.
+        """Read a directory, or that of a run.
 
         Raises:
             CheckpointError: there is no adapter, or it is damaged; the message names the file.
         """
-        folder = Path(directory)
+        folder = adapter_in(directory)
         if not (folder / CONFIG).exists():
-            raise CheckpointError(f"{folder}: no adapter directory: there is no {CONFIG} in it")
+            why = "its run has not finished" if (folder / "config.yaml").exists() else f"there is no {CONFIG} in it"
+            raise CheckpointError(f"{folder}: no adapter directory: {why}")
         config = read_json(folder / CONFIG, CheckpointError)
         if config.get("format") != FORMAT:
             raise CheckpointError(f"{folder}: an adapter of format {config.get('format')!r}, expected {FORMAT}")

@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from msta.adapters.artefact import CARD, CLASSES, CONFIG, METRICS, WEIGHTS, Artefact
+from msta.adapters.artefact import CARD, CLASSES, CONFIG, METRICS, WEIGHTS, Artefact, adapter_in
 from msta.adapters.card import HUB_ID, model_card
 from msta.errors import CheckpointError, DataError, MSTAError, in_short
 from msta.files import read_json
@@ -18,7 +18,7 @@ def adapter_folder(name: str | os.PathLike[str], revision: str | None = None) ->
     """An adapter's directory on this machine: ``name`` itself, or, if there is none, a copy from the Hub.
 
     Args:
-        name: a directory, or ``owner/name`` on the Hub.
+        name: a directory, of an adapter or a run, or ``owner/name`` on the Hub.
         revision: a branch, tag or commit there.
 
     Raises:
@@ -26,7 +26,7 @@ def adapter_folder(name: str | os.PathLike[str], revision: str | None = None) ->
     """
     folder = Path(name)
     if folder.exists() or not HUB_ID.fullmatch(os.fspath(name)):
-        return folder
+        return adapter_in(folder)
     from huggingface_hub import snapshot_download
 
     try:
@@ -48,7 +48,7 @@ def push_adapter(
     """Send an adapter's directory to the Hub, with a card that says how to use it from there.
 
     Args:
-        directory: what :meth:`AdaptedModel.save` wrote.
+        directory: what :meth:`AdaptedModel.save` wrote, or a run's.
         repo_id: ``owner/name``; made if it does not exist.
         private: whether it is made private.
         revision: an existing branch; None: the main one.
@@ -63,7 +63,7 @@ def push_adapter(
     """
     from huggingface_hub import HfApi
 
-    artefact, folder = Artefact.read(directory), Path(directory)
+    artefact, folder = Artefact.read(directory), adapter_in(directory)
     metrics = read_json(folder / METRICS, DataError) if (folder / METRICS).exists() else {}
     api = HfApi(token=token, library_name="msta")
     with tempfile.TemporaryDirectory() as aside:

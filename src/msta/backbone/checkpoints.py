@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ _IGNORED = re.compile(
 
 
 TOY = "toy"
+_MOTIONS = "motions.txt"  # in the toy's folder: the names of those it was pretrained on
 """Name of the embedded default: a small ViCLIP, pretrained on a synthetic world by ``msta pretrain``."""
 
 
@@ -95,6 +97,17 @@ def load_backbone(name: str | os.PathLike[str], *, base: str | os.PathLike[str] 
 
 
 # ---------------------------------------------------------------- finding
+
+
+def tell_of_toy(backbone: DualEncoder, texts: Iterable[str]) -> None:
+    """Give a notice if the embedded backbone is asked about other things than the motions that it has seen."""
+    if backbone.source == TOY:
+        known = (resources.files("msta.backbone") / TOY / _MOTIONS).read_text(encoding="utf-8").splitlines()
+        if not {text.casefold() for text in texts} <= {name.casefold() for name in known}:
+            notice(
+                "The built-in backbone (toy) has seen drawn motion only, and nothing that a camera filmed. For the "
+                "real world give --backbone, a ViCLIP or a CLIP."
+            )
 
 
 def _is_hub_id(name: str) -> bool:

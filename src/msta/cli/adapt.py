@@ -8,7 +8,23 @@ from typing import Annotated, Any
 
 import typer
 
-from msta.cli.options import AsJSON, Backbone, Base, app, checked, console, load_model, print_facts, print_json, say
+from msta.cli.options import (
+    Adapter,
+    AsJSON,
+    Backbone,
+    Base,
+    Data,
+    DataArguments,
+    app,
+    checked,
+    console,
+    data_first,
+    data_settings,
+    load_model,
+    print_facts,
+    print_json,
+    say,
+)
 from msta.errors import ConfigError, one_line
 
 command = partial(app.command, rich_help_panel="Adapt")
@@ -28,12 +44,13 @@ def demo(
     run(out, console, seed=seed)
 
 
-@command(epilog="Example: msta train --data clips/ --shots 8 --out runs/first train.lr=5e-4")
+@command(epilog="Example: msta train clips/ --shots 8 --out runs/first train.lr=5e-4")
 def train(
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting.")] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder with a sub-folder for each class; CSV of path,label.")
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[DATA] [KEY=VALUE]", help="The data, unless --data names them; then any setting."),
     ] = None,
+    data: Data = None,
     backbone: Backbone = None,
     base: Base = None,
     method: Annotated[str | None, typer.Option(help="msta, zero-shot, full, lora, …: docs/methods.md.")] = None,
@@ -70,6 +87,7 @@ def train(
     from msta.config import make_config, read_config
     from msta.training.fit import fit
 
+    data, overrides = data_first(data, arguments)
     if resume is not None:
         if overrides or data or backbone or base or method or shots or preset or out or or_resume or folds or refit:
             raise ConfigError("--resume takes its settings from the run; give nothing else but --auto-batch")
@@ -83,7 +101,7 @@ def train(
         raise ConfigError(f"missing {', '.join(missing)}")
     settings = {"data.path": str(data), "data.shots": shots, "backbone": backbone, "base": base}
     settings |= {"train.folds": folds, "train.refit": refit or None, "train.auto_batch": auto_batch or None}
-    config = make_config(preset or "small", settings, overrides or [], method=method)
+    config = make_config(preset or "small", settings, overrides, method=method)
     fit(config, out, console, or_resume=or_resume)
 
 
@@ -116,12 +134,13 @@ def status(
         raise typer.Exit(1)
 
 
-@command(name="eval", epilog="Example: msta eval --data RUN/split.csv --adapter RUN/adapter --json")
+@command(name="eval", epilog="Example: msta eval RUN/split.csv --adapter RUN --json")
 def eval_(
-    data: Annotated[Path, typer.Option(help="As for train. A run's split.csv measures on its test clips.")],
+    arguments: DataArguments = None,
+    data: Data = None,
     backbone: Backbone = None,
     base: Base = None,
-    adapter: Annotated[Path | None, typer.Option(help="An adapter's directory. Without: zero-shot.")] = None,
+    adapter: Adapter = None,
     split: Annotated[str | None, typer.Option(help="train, val, test or all. Default: test if there is one.")] = None,
     clips: Annotated[int, typer.Option(min=1, help="Test clips a video.")] = 1,
     crops: Annotated[int, typer.Option(help="Test crops per clip: 1 or 3.")] = 1,
@@ -132,39 +151,44 @@ def eval_(
     predictions: Annotated[Path | None, typer.Option(help="A Parquet file to write every prediction to.")] = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Measure top-1 and top-5, in percent, of an adapter or of a backbone as it is."""
+    """Measure top-1 and top-5, in percent, of an adapter or of a backbone as it is.
+
+    A run's split.csv as data: its test clips.
+    """
     from msta.evaluation.evaluate import evaluate_on
+    from msta.evaluation.metrics import in_words
     from msta.settings import EvalSettings
 
     views = checked(EvalSettings, clips=clips, crops=crops).views()
     metrics = evaluate_on(
-        load_model(backbone, base, adapter), data, split=split, views=views, new_classes=new_classes, console=console,
-        template=template, predictions=predictions,
+        load_model(backbone, base, adapter), data_settings(data, arguments).read(), split=split, views=views,
+        new_classes=new_classes, console=console, template=template, predictions=predictions,
     )  # fmt: skip
     for path, reason in metrics["unreadable"].items():
         say(one_line(f"left out: {path}: {reason}"))
     if as_json:
         print_json(metrics)
     else:
-        accuracy = f"top-1 {metrics['top1']:.1f} %  top-5 {metrics['top5']:.1f} %"
-        print(f"{accuracy}  of {metrics['clips']} clips ({metrics['split']})")
+        print(f"{in_words(metrics)} of {metrics['clips']} clips ({metrics['split']})")
 
 
 @command(
-    epilog="Example: msta info runs/first/adapter; msta info --preset paper:base-to-novel "
-    "--backbone random:viclip-b16; msta info --plan --data clips/ --shots 8 cache.views=10"
+    epilog="Example: msta info runs/first; msta info --preset paper:base-to-novel "
+    "--backbone random:viclip-b16; msta info --plan clips/ --shots 8 cache.views=10"
 )
 def info(
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="TARGET | KEY=VALUE", help="A backbone, an adapter; or, with --preset, --method, --plan, settings."
+            metavar="TARGET | KEY=VALUE",
+            help="A backbone, an adapter, a run; with --plan the data; with --preset, --method, --plan settings.",
         ),
     ] = None,
     backbone: Backbone = None,
     base: Base = None,
     plan: Annotated[bool, typer.Option("--plan", help="What msta train would take with these options.")] = False,
-    data: Annotated[Path | None, typer.Option(help="As for train.")] = None,
+    adapter: Adapter = None,
+    data: Data = None,
     method: Annotated[str | None, typer.Option(help="As for train.")] = None,
     shots: Annotated[int | None, typer.Option(help="As for train.")] = None,
     preset: Annotated[str | None, typer.Option(help="As for train.")] = None,
@@ -179,10 +203,11 @@ def info(
         from msta.config import make_config
         from msta.training.cost import plan as planned
 
+        data, overrides = data_first(data, arguments)
         if data is None:
             raise ConfigError("missing --data")
         settings = {"data.path": str(data), "data.shots": shots, "backbone": backbone, "base": base}
-        described = planned(make_config(preset or "small", settings, arguments or [], method=method))
+        described = planned(make_config(preset or "small", settings, overrides, method=method))
     elif preset or method:
         from msta.config import make_config
         from msta.inference.describe import describe_recipe
@@ -194,9 +219,10 @@ def info(
     else:
         from msta.inference.describe import describe
 
-        if len(arguments or []) > 1 or data or shots:
+        targets = [*(arguments or ()), *([str(adapter)] if adapter else ())]
+        if len(targets) > 1 or data or shots:
             raise ConfigError("one target at a time; --data and --shots go with --plan")
-        described = describe(arguments[0] if arguments else None, backbone, base)
+        described = describe(targets[0] if targets else None, backbone, base)
     print_facts(described, as_json)
 
 

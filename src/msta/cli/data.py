@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from msta.cli.options import AsJSON, app, console, print_json, say
+from msta.cli.options import AsJSON, Data, DataArguments, app, console, data_settings, print_json, say
 from msta.errors import ConfigError, one_line
-
-if TYPE_CHECKING:
-    from msta.settings import DataSettings
 
 data_app = typer.Typer(no_args_is_help=True, help="Make, list, check and split data sets.")
 app.add_typer(data_app, name="data", rich_help_panel="Data and descriptions")
 
-DataFolder = Annotated[Path, typer.Option("--data", help="As for train.")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="data.layout=ucf101 and any other setting of data.")
-]
 Workers = Annotated[int | None, typer.Option(min=1, help="Files at a time. Default: the processors there are.")]
 
 
@@ -53,12 +46,12 @@ def motionworld(
 
 @data_app.command(
     name="index",
-    epilog="Example: msta data index --data UCF-101/ --out ucf2.parquet data.layout=ucf101 data.split_number=2",
+    epilog="Example: msta data index UCF-101/ --out ucf2.parquet data.layout=ucf101 data.split_number=2",
 )
 def index_(
-    data: DataFolder,
     out: Annotated[Path, typer.Option(help="A new file, .parquet or .csv; itself a data set.")],
-    overrides: Overrides = None,
+    arguments: DataArguments = None,
+    data: Data = None,
     without: Annotated[
         Path | None, typer.Option(help="Leave out the clips of this table, broken.csv of msta data verify.")
     ] = None,
@@ -68,7 +61,7 @@ def index_(
     """Write a data set's catalog once: path, class, split, start, end, duration, frames of each clip."""
     from msta.data.index import index
 
-    catalog = _settings(data, overrides).read()
+    catalog = data_settings(data, arguments).read()
     done = index(catalog, out, without=without, workers=workers, console=None if as_json else console)
     if as_json:
         print_json(done)
@@ -78,11 +71,11 @@ def index_(
     print(f"{done['clips']} clips of {classes} in {done['files']} files, {hours}, in {out}")
 
 
-@data_app.command(epilog="Example: msta data verify --data clips/ --out verified/")
+@data_app.command(epilog="Example: msta data verify clips/ --out verified/")
 def verify(
-    data: DataFolder,
     out: Annotated[Path, typer.Option(help="A folder for broken.csv. Given again, it goes on.")],
-    overrides: Overrides = None,
+    arguments: DataArguments = None,
+    data: Data = None,
     workers: Workers = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds a file may take.")] = 300.0,
     as_json: AsJSON = False,
@@ -90,7 +83,7 @@ def verify(
     """Decode every file from first frame to last, and list what is broken, and why. Exit code 1 if anything is."""
     from msta.data.verify import verify as run
 
-    catalog = _settings(data, overrides).read()
+    catalog = data_settings(data, arguments).read()
     done = run(catalog, out, workers=workers, timeout=timeout, console=None if as_json else console)
     if as_json:
         print_json(done)
@@ -104,20 +97,18 @@ def verify(
         raise typer.Exit(1)
 
 
-@data_app.command(
-    epilog="Example: msta data split --data clips/ --out splits/base-4 --classes base data.shots=4 data.seed=1"
-)
+@data_app.command(epilog="Example: msta data split clips/ --out splits/base-4 --classes base data.shots=4 data.seed=1")
 def split(
-    data: DataFolder,
     out: Annotated[Path, typer.Option(help="A new folder for split.csv and classes.csv; split.csv is a data set.")],
-    overrides: Overrides = None,
+    arguments: DataArguments = None,
+    data: Data = None,
     classes: Annotated[str, typer.Option(help="all, or the base or novel half.")] = "all",
     as_json: AsJSON = False,
 ) -> None:
     """Write who trains, validates and tests, as msta train would decide it."""
     from msta.data.splits import write_split
 
-    settings = _settings(data, overrides)
+    settings = data_settings(data, arguments)
     done = write_split(
         settings.read(), out, classes, shots=settings.shots, val_fraction=settings.val_fraction,
         test_fraction=settings.test_fraction, seed=settings.seed,
@@ -131,13 +122,12 @@ def split(
 
 
 @data_app.command(
-    epilog="Example: msta data shard --data clips/ --out shards/ --resize 256; "
-    "msta train --data shards/index.json --out RUN"
+    epilog="Example: msta data shard clips/ --out shards/ --resize 256; msta train shards/index.json --out RUN"
 )
 def shard(
-    data: DataFolder,
     out: Annotated[str, typer.Option(help="A folder or a URL that fsspec knows. Given again, it goes on.")],
-    overrides: Overrides = None,
+    arguments: DataArguments = None,
+    data: Data = None,
     resize: Annotated[
         int | None, typer.Option(metavar="PIXELS", help="Encode again, the shorter side at most so long.")
     ] = None,
@@ -161,7 +151,7 @@ def shard(
     if copy and reencode:
         raise ConfigError("--copy, --reencode: one or the other")
     mode: Any = "copy" if copy else "reencode" if reencode else None
-    catalog = _settings(data, overrides).read()
+    catalog = data_settings(data, arguments).read()
     recipe = Recipe(mode, resize, clips_per_shard, mb, seed)
     index = write_shards(catalog, out, recipe, workers=workers, timeout=timeout, console=None if as_json else console)
     if as_json:
@@ -171,12 +161,3 @@ def shard(
         say(one_line(f"left out: {one['clip']}: {one['reason']}"))
     size = sum(each["bytes"] for each in index["shards"]) / 1e6
     print(f"{index['clips']} clips in {len(index['shards'])} shards, {size:.1f} MB; {len(index['left_out'])} left out")
-
-
-def _settings(data: Path, overrides: list[str] | None) -> DataSettings:
-    from msta.config import make_config
-
-    for override in overrides or ():
-        if not override.startswith("data."):
-            raise ConfigError(f"{override.partition('=')[0]}: says nothing of data; data.layout=ucf101 does")
-    return make_config("small", {"data.path": str(data)}, overrides or []).data

@@ -20,7 +20,7 @@ app.add_typer(descriptions_app, name="descriptions", rich_help_panel="Data and d
 def describe(
     out: Annotated[Path, typer.Option(help="The bank: made, or completed. Given again, it goes on.")],
     labels: Annotated[
-        Path | None, typer.Option(help="Class names: classes.csv, a text file of one per line, a data set's folder.")
+        str | None, typer.Option(help="Classes, separated by commas, or a file of them, or a data set's folder.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="The language model, as the server calls it.")] = None,
     endpoint: Annotated[
@@ -44,11 +44,11 @@ def describe(
     from msta.descriptions import describe as by
     from msta.descriptions.endpoint import endpoint as endpoint_of
     from msta.descriptions.generate import Patience
-    from msta.descriptions.labels import read_labels
+    from msta.descriptions.labels import named_classes
 
     if labels is None and not edit:
         raise ConfigError("missing --labels")
-    classes = read_labels(labels) if labels is not None else ()
+    classes = named_classes(labels) if labels is not None else ()
     if edit:
         done = by.edit(classes, out)
     elif template:
@@ -98,17 +98,20 @@ def check(
     bank: Annotated[Path, typer.Option(help="The bank.")],
     backbone: Backbone = None,
     base: Base = None,
-    labels: Annotated[Path | None, typer.Option(help="Which classes. Default: all.")] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Classes, separated by commas, or a file of them, or a data set's folder. Default: all."),
+    ] = None,
     template: Annotated[str, typer.Option(help="The classes' own prompt.")] = "a video of {}.",
     out: Annotated[Path | None, typer.Option(help="A new page, .html, with heat maps.")] = None,
     as_json: AsJSON = False,
 ) -> None:
     """Ask a backbone's text tower which sentences are bad, and how far the anchors are from their own prompts."""
-    from msta.descriptions.labels import read_labels
+    from msta.descriptions.labels import named_classes
     from msta.evaluation.descriptions import check_bank, print_check
 
     model = load_model(backbone, base, None).backbone
-    found = check_bank(bank, model, read_labels(labels) if labels else None, template=template, out=out)
+    found = check_bank(bank, model, named_classes(labels) if labels else None, template=template, out=out)
     if as_json:
         print_json(found)
     else:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from msta.errors import ConfigError
+
+if TYPE_CHECKING:
+    from msta.settings import DataSettings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,6 +25,21 @@ app = typer.Typer(
 )
 console = Console(stderr=True)
 
+
+def adapter_or_run(text: str) -> Path:
+    """An adapter's directory, named by it or by its run, or its id on the Hub."""
+    from msta.adapters.artefact import adapter_in
+
+    return adapter_in(Path(text).expanduser())
+
+
+_ADAPTER = typer.Option(metavar="DIR", parser=adapter_or_run, help="A run's or adapter's directory, or a Hub id.")
+Adapter = Annotated[Path | None, _ADAPTER]
+Adapters = Annotated[list[Path] | None, _ADAPTER]
+Labels = Annotated[
+    str | None,
+    typer.Option(help="Classes, separated by commas, or a file of them, or a data set's folder. Else the adapter's."),
+]
 Backbone = Annotated[
     str | None,
     typer.Option(
@@ -29,6 +48,17 @@ Backbone = Annotated[
 ]
 Base = Annotated[
     str | None, typer.Option(help="The CLIP that a fine-tuned backbone without token embedding (ViFi-CLIP) began as.")
+]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="A folder with a sub-folder for each class, a CSV of path,label, or a known data set."),
+]
+DataArguments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[DATA] [KEY=VALUE]",
+        help="The data, unless --data names them; then data.layout=ucf101 and any other setting of data.",
+    ),
 ]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 
@@ -59,7 +89,12 @@ def load_model(backbone: str | None, base: str | None, adapter: Path | None) -> 
     """The adapter in its backbone or in the one given, or a backbone as it is; on the GPU if there is one."""
     import msta
     from msta.backbone.device import best_device
+    from msta.inference.onnx_predictor import export_in
 
+    if adapter is not None and export_in(adapter) is not None:
+        raise ConfigError(
+            f"--adapter: {adapter} is exported, and only msta predict runs it; give what it was made from"
+        )
     if base is not None and backbone is None:
         raise ConfigError("--base: completes a file that --backbone names; give both")
     if adapter is not None:
@@ -67,6 +102,28 @@ def load_model(backbone: str | None, base: str | None, adapter: Path | None) -> 
     else:
         model = msta.attach(msta.load_backbone(backbone or "toy", base=base), "zero-shot")
     return model.to(best_device())
+
+
+def data_first(data: Path | None, arguments: list[str] | None) -> tuple[Path | None, list[str]]:
+    """The data set, which ``--data`` names or else the first argument, and the other arguments."""
+    rest = list(arguments or ())
+    if data is None and rest and ("=" not in rest[0] or os.path.exists(rest[0])):
+        data = Path(rest.pop(0))
+    return data, rest
+
+
+def data_settings(data: Path | None, arguments: list[str] | None, **settings: Any) -> DataSettings:
+    """The data set, read as the arguments say (``data.layout=ucf101``) or else as ``settings`` do."""
+    from msta.config import make_config
+
+    data, overrides = data_first(data, arguments)
+    if data is None:
+        raise ConfigError("missing --data")
+    for override in overrides:
+        if not override.startswith("data.") or "=" not in override:
+            raise ConfigError(f"{override.partition('=')[0]}: says nothing of data; data.layout=ucf101 does")
+    own = {f"data.{name}": value for name, value in settings.items()}
+    return make_config("small", {"data.path": str(data), **own}, overrides).data
 
 
 def checked(section: Any, **values: Any) -> Any:

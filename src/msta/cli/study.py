@@ -9,7 +9,19 @@ from typing import Annotated
 
 import typer
 
-from msta.cli.options import AsJSON, Backbone, Base, app, console, integers, listed, load_model, print_facts, print_json
+from msta.cli.options import (
+    Adapter,
+    AsJSON,
+    Backbone,
+    Base,
+    app,
+    console,
+    integers,
+    listed,
+    load_model,
+    print_facts,
+    print_json,
+)
 from msta.errors import ConfigError
 
 command = partial(app.command, rich_help_panel="Study")
@@ -40,8 +52,10 @@ def protocol(
     ] = None,
     backbone: Backbone = None,
     base: Base = None,
-    adapter: Annotated[Path | None, typer.Option(help="A trained one for zero-shot, in place of --source.")] = None,
-    method: Annotated[str, typer.Option(help="Names, separated by commas, the baseline first.")] = "zero-shot,msta",
+    adapter: Adapter = None,
+    method: Annotated[
+        str, typer.Option("--methods", "--method", help="Names, separated by commas, the baseline first.")
+    ] = "zero-shot,msta",
     shots: Annotated[
         str | None,
         typer.Option(help="Clips per class. Default: 2,4,8,16 for few-shot, 16 for base-to-novel, else all."),
@@ -56,6 +70,7 @@ def protocol(
 ) -> None:
     """Run one of the field's four protocols: splits, runs, tables with intervals, and a report to look at.
 
+    --adapter is measured by zero-shot, in place of training on --source.
     Writes DIR/report.html, results.md, results.tex and results.json, and keeps every prediction. The checkpoint is
     selected on validation clips; train.watch_test=true also prints the authors' choice, by test clips, as test-leak.
     """
@@ -129,7 +144,7 @@ def compare(
         typer.Argument(metavar="[METHOD:]KEY=VALUE", help="Any setting, of all runs or of a method's own."),
     ] = None,
     methods: Annotated[
-        str, typer.Option(help="Names, separated by commas. zero-shot is always there.")
+        str, typer.Option("--methods", "--method", help="Names, separated by commas. zero-shot is always there.")
     ] = "linear-probe,full,lora,mma,msta",
     cases: Annotated[str, typer.Option(help="few-shot, base-to-novel, or both.")] = "few-shot",
     shots: Annotated[int, typer.Option(min=1, help="Training clips per class.")] = 8,

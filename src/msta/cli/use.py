@@ -8,30 +8,52 @@ from typing import Annotated, Any
 
 import typer
 
-from msta.cli.options import AsJSON, Backbone, Base, app, checked, console, load_model, print_json
+from msta.cli.options import (
+    Adapter,
+    Adapters,
+    AsJSON,
+    Backbone,
+    Base,
+    Labels,
+    adapter_or_run,
+    app,
+    checked,
+    console,
+    data_settings,
+    load_model,
+    print_json,
+)
 from msta.errors import ConfigError, one_line
 
 command = partial(app.command, rich_help_panel="Use")
 
 
 @command(
-    epilog="Example: msta predict clips/*.mp4 --adapter runs/first/adapter; "
-    "msta predict long.mp4 --adapter runs/first/adapter --window 2s --stride 0.5s --format srt --out long.srt; "
+    epilog="Example: msta predict clips/*.mp4 --adapter runs/first; "
+    "msta predict long.mp4 --adapter runs/first --window 2s --stride 0.5s --format srt --out long.srt; "
     'msta predict clip.mp4 --backbone ViClip.pth --labels "push,hug,shake hands"'
 )
 def predict(
     videos: Annotated[
         list[str] | None,
-        typer.Argument(help="Files, folders, patterns; with --window also rtsp:// or http:// and webcam:0."),
+        typer.Argument(
+            metavar="VIDEO | KEY=VALUE",
+            help="Files, folders, patterns; with --window also rtsp:// or http:// and webcam:0. "
+            "With --data its settings: data.layout=ucf101.",
+        ),
     ] = None,
     adapter: Annotated[
-        list[Path] | None, typer.Option(help="An adapter's directory; again: several of one backbone, in one pass.")
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            parser=adapter_or_run,
+            help="A run's or adapter's directory, or a Hub id; again: several of one backbone, in one pass; "
+            "or what msta export wrote, alone.",
+        ),
     ] = None,
     backbone: Backbone = None,
     base: Base = None,
-    labels: Annotated[
-        str | None, typer.Option(help="Classes, separated by commas, or a .txt or .csv of them; else the adapter's.")
-    ] = None,
+    labels: Labels = None,
     template: Annotated[
         list[str] | None, typer.Option(help='"a video of {}."; again: several, averaged. Else the adapter\'s.')
     ] = None,
@@ -54,7 +76,7 @@ def predict(
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode.")] = 2,
     data: Annotated[
         Path | None,
-        typer.Option(help="In place of videos: a data set or a CSV of path; --out is a .parquet or folder."),
+        typer.Option(help="In place of videos: a data set, or a CSV of path; --out is a .parquet or folder."),
     ] = None,
     engine: Annotated[str | None, typer.Option(help="Of --data: local processes, or ray, an extra.")] = None,
     processes: Annotated[int | None, typer.Option(min=1, help="Of --data: models at work. Default: one a GPU.")] = None,
@@ -69,6 +91,8 @@ def predict(
     reported in its place, and the exit code is 1.
     """
     from msta.inference.arguments import class_names, find_videos, parse_seconds, unknown_threshold
+    from msta.inference.exported import ExportedPredictor
+    from msta.inference.onnx_predictor import export_in
     from msta.inference.predict import Request
     from msta.inference.predict import predict as run
     from msta.inference.predictor import Predictor
@@ -82,12 +106,17 @@ def predict(
     shown = {
         "--unknown-below": unknown_below, "--top": top, "--format": format, "--overlay": overlay, "--window": window,
     }  # fmt: skip
+    exported = [folder for one in adapters if (folder := export_in(one)) is not None]
+    if exported:
+        fixed = {"--backbone": backbone, "--labels": labels, "--template": template, "--data": data,
+                 "--clips": clips > 1, "--crops": crops > 1, "a second --adapter": len(adapters) > 1}  # fmt: skip
+        _refuse(fixed, f"does not go with {exported[0]}, an exported model")
     timed = {"--stride": stride, "--min-duration": min_duration, "--seconds": seconds}
     if data is not None:
-        _refuse({"VIDEO": videos, **shown, **timed}, "does not go with --data")
+        _refuse({**shown, **timed}, "does not go with --data")
         _predict_catalog(
-            data, out, engine or "local", processes, partition or 1000, as_json, adapter=adapters, backbone=backbone,
-            base=base, labels=names, template=template, views=views, batch=batch, readers=workers,
+            data, videos, out, engine or "local", processes, partition or 1000, as_json, adapter=adapters,
+            backbone=backbone, base=base, labels=names, template=template, views=views, batch=batch, readers=workers,
         )  # fmt: skip
         return
     if not videos:
@@ -110,24 +139,26 @@ def predict(
         "json" if as_json else format or "table", out, overlay, below, top or 3, batch, workers, seconds,
     )  # fmt: skip
     request.check()
-    predictors = {
-        name: Predictor(model, names, template=template, views=views)
-        for name, model in _load_models(backbone, base, adapters).items()
-    }
+    predictors: dict[str, Any]
+    if exported:
+        predictors = {exported[0].name: ExportedPredictor(exported[0])}
+    else:
+        predictors = {
+            name: Predictor(model, names, template=template, views=views)
+            for name, model in _load_models(backbone, base, adapters).items()
+        }
     if not run(predictors, request, lambda text: print(text, flush=True)):
         raise typer.Exit(1)
 
 
-@command(epilog="Example: msta explain clip.mp4 --adapter runs/first/adapter --out why")
+@command(epilog="Example: msta explain clip.mp4 --adapter runs/first --out why")
 def explain(
     video: Annotated[str, typer.Argument(help="A video file.")],
     out: Annotated[Path, typer.Option(help="A folder for strip.png, overlay.mp4 and explanation.json.")],
-    adapter: Annotated[Path | None, typer.Option(help="An adapter's directory.")] = None,
+    adapter: Adapter = None,
     backbone: Backbone = None,
     base: Base = None,
-    labels: Annotated[
-        str | None, typer.Option(help="Classes, separated by commas, or a .txt or .csv of them; else the adapter's.")
-    ] = None,
+    labels: Labels = None,
     template: Annotated[list[str] | None, typer.Option(help="As for predict.")] = None,
     label: Annotated[str | None, typer.Option("--class", help="The class to explain. Default: the likeliest.")] = None,
     start: Annotated[str, typer.Option(help="Explain a part of a long video: from here …")] = "0s",
@@ -158,7 +189,7 @@ def explain(
 def search(
     query: Annotated[str, typer.Argument(help="A sentence.")],
     folder: Annotated[Path, typer.Option("--in", help="A folder of videos.")],
-    adapter: Annotated[Path | None, typer.Option(help="An adapter's directory. Else the bare backbone.")] = None,
+    adapter: Adapter = None,
     backbone: Backbone = None,
     base: Base = None,
     index: Annotated[
@@ -237,9 +268,9 @@ def serve(
     )  # fmt: skip
 
 
-@command(name="app", epilog="Example: msta app --adapter runs/first/adapter --in videos/")
+@command(name="app", epilog="Example: msta app --adapter runs/first --in videos/")
 def app_(
-    adapter: Annotated[list[Path] | None, typer.Option(help="An adapter's directory; again: several.")] = None,
+    adapter: Adapters = None,
     adapters: Annotated[
         Path | None, typer.Option(help="A folder with a sub-folder an adapter, or a run. All of one backbone.")
     ] = None,
@@ -268,15 +299,13 @@ def app_(
     )  # fmt: skip
 
 
-@command(name="export", epilog="Example: msta export --adapter runs/first/adapter --out exported --precision int8")
+@command(name="export", epilog="Example: msta export --adapter runs/first --out exported --precision int8")
 def export_(
     out: Annotated[Path, typer.Option(help="A new directory.")],
-    adapter: Annotated[
-        Path | None, typer.Option(help="An adapter's directory. Without: the backbone, --labels.")
-    ] = None,
+    adapter: Adapter = None,
     backbone: Backbone = None,
     base: Base = None,
-    labels: Annotated[str | None, typer.Option(help="As for predict.")] = None,
+    labels: Labels = None,
     form: Annotated[str, typer.Option("--format", help="onnx or torch-export.")] = "onnx",
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
     tolerance: Annotated[float | None, typer.Option(min=0, help="Relative difference from torch let through.")] = None,
@@ -315,10 +344,9 @@ def _refuse(options: dict[str, Any], why: str) -> None:
 
 
 def _predict_catalog(
-    data: Path, out: Path | None, engine: Any, processes: int | None, partition: int, as_json: bool, *,
-    adapter: list[Path], labels: Any, template: Any, **settings: Any,
+    data: Path, overrides: list[str] | None, out: Path | None, engine: Any, processes: int | None, partition: int,
+    as_json: bool, *, adapter: list[Path], labels: Any, template: Any, **settings: Any,
 ) -> None:  # fmt: skip
-    from msta.config import make_config
     from msta.inference.arguments import read_clips
     from msta.inference.bulk import Job, default_threads, predict_catalog
 
@@ -328,8 +356,8 @@ def _predict_catalog(
         raise ConfigError("--data: goes with one --adapter")
     if not adapter and labels is None:
         raise ConfigError("give --adapter, or --labels")
-    read = make_config("small", {"data.path": str(data), "data.fold": "none"}).data.read
-    clips, classes = read_clips(data, read)
+    settled = data_settings(data, overrides, fold="none")
+    clips, classes = read_clips(data, settled.read, settled.layout)
     job = Job(
         str(adapter[0].absolute()) if adapter else None, labels=tuple(labels) if labels else None,
         template=tuple(template) if template else None, threads=default_threads(processes), **settings,

@@ -45,7 +45,10 @@ def file_of(name: str) -> str:
 
 
 def _records(path: Path) -> Iterator[Row]:
-    """A list of objects, or one per line: Label Studio's tasks, or rows of a table whose columns the keys are."""
+    """A list of objects, or one per line: Label Studio's tasks, or rows of a table whose columns the keys are.
+
+    Or an object: of records by file (Kinetics' by YouTube id), of labels by file, or of lists of files by label.
+    """
     records = _load(path)
     if any(isinstance(record.get("annotations"), list) for record in records):
         yield 0, _CLIP
@@ -71,10 +74,39 @@ def _load(path: Path) -> list[dict[str, Any]]:
         tool = next((name for name, keys in _OF_FRAMES.items() if keys <= content.keys()), None)
         if tool is not None:
             raise DataError(f"{path}: {tool}'s form, of single frames; take 'CVAT for video 1.1' from CVAT, or {_SAY}")
+        content = _by_key(content)
     if not isinstance(content, list) or not content or not all(isinstance(record, dict) for record in content):
-        known = "a list of records with path and label, or Label Studio's export as JSON or CSV"
+        known = "records with path and label in a list or by file, or Label Studio's export as JSON or CSV"
         raise DataError(f"{path}: expected {known}; else {_SAY}")
     return content
+
+
+def _by_key(content: dict[str, Any]) -> Any:
+    """The records of an object, as far as it says which file has which label."""
+    values = list(content.values())
+    if len(values) == 1 and isinstance(values[0], list) and all(isinstance(one, dict) for one in values[0]):
+        return values[0]  # {"clips": [{…}, …]}
+    if all(isinstance(one, dict) for one in values):
+        return [_flat(name, one) for name, one in content.items()]
+    if all(isinstance(one, str) for one in values) and all(map(_is_file, content)):
+        return [{"path": name, "label": label} for name, label in content.items()]
+    if all(isinstance(one, list) and all(isinstance(x, str) and _is_file(x) for x in one) for one in values):
+        return [{"path": name, "label": label} for label, names in content.items() for name in names]
+    return None
+
+
+def _flat(name: str, record: dict[str, Any]) -> dict[str, Any]:
+    """A record under the name of its file. Kinetics' has its label and time range one level below."""
+    inner = record.get("annotations")
+    if not isinstance(inner, dict):
+        return {"path": name, **record}
+    start, end = (*(inner.get("segment") or ()), None, None)[:2]
+    columns = {"label": inner.get("label"), "youtube_id": name, "time_start": start, "time_end": end}
+    return {**columns, "split": record.get("subset")}
+
+
+def _is_file(name: str) -> bool:
+    return "/" in name or re.search(r"\.\w+$", name) is not None
 
 
 def _task(where: str, task: dict[str, Any]) -> Iterator[list[str]]:

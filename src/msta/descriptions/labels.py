@@ -11,7 +11,7 @@ from msta.data.layouts.tables import COLUMNS
 from msta.data.names import is_number, notice_numbers, read_as_words
 from msta.data.text_tables import as_columns, csv_rows, open_text, tell_columns
 from msta.descriptions.bank import key
-from msta.errors import DataError, in_short, is_text
+from msta.errors import ConfigError, DataError, in_short, is_text
 from msta.files import read_json
 
 
@@ -28,6 +28,22 @@ def given_names(names: Iterable[str], source: str) -> tuple[str, ...]:
     words = read_as_words(_distinct(names, source), source)
     notice_numbers(source, words, "write what is to be seen")
     return words
+
+
+def named_classes(text: str) -> tuple[str, ...]:
+    """Class names, as words, of what ``--labels`` says: names ("push,hug"), or what :func:`read_labels` reads.
+
+    Raises:
+        ConfigError: a name is empty.
+        DataError: the file cannot be read or has no names; or two read the same.
+    """
+    path = Path(text).expanduser()
+    if text.lower().endswith((".txt", ".csv", ".tsv", ".json", ".parquet")) or path.is_dir():
+        return read_labels(path)
+    written = text.split("," if "," in text else ";")
+    if not all(name.strip() for name in written):
+        raise ConfigError(f"--labels: an empty one in {text!r}")
+    return given_names(written, "--labels")
 
 
 def _distinct(names: Iterable[str], source: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from msta.adapters.inputs import clip_format, views_of
 from msta.adapters.model import AdaptedModel
 from msta.adapters.task import DEFAULT_TEMPLATE, per_class, prompts
+from msta.backbone.checkpoints import tell_of_toy
 from msta.backbone.prefix import Tokens
 from msta.data.catalog import SPLITS, Catalog, Clip, require_files
 from msta.data.clips import ONE_VIEW, ClipDataset, Failures, Views, make_loader
@@ -29,7 +30,7 @@ from msta.notices import notice
 
 def evaluate_on(
     model: AdaptedModel,
-    data: Path,
+    data: Path | Catalog,
     *,
     split: str | None = None,
     views: Views = ONE_VIEW,
@@ -42,7 +43,7 @@ def evaluate_on(
 
     Args:
         model: an adapter, or a backbone with "zero-shot" attached.
-        data: see :func:`read_catalog`.
+        data: what was read, or what :func:`read_catalog` reads.
         split: "train", "val", "test" or "all"; None: "test" if the data has one, else all clips.
         views: test views per video.
         new_classes: choose among the data's classes even if the adapter was trained for others.
@@ -51,25 +52,26 @@ def evaluate_on(
         predictions: a Parquet file to write every prediction to; None: none.
 
     Returns:
-        See :func:`accuracy`; also "clips" (measured), "split", "unreadable", clip -> reason, and "unknown_below", the
-        probability, as ``msta predict`` gives it, that 95 % of these clips reach.
+        See :func:`accuracy`; also "clips" (measured), "classes" (how many), "split", "unreadable", clip -> reason, and
+        "unknown_below", the probability, as ``msta predict`` gives it, that 95 % of these clips reach.
 
     Raises:
         DataError: classes the adapter does not know, no such split, or no clip that can be read.
     """
     if split not in (None, "all", *SPLITS):
         raise ConfigError(f"--split: {split!r} is none of {', '.join(SPLITS)}, all")
-    catalog = read_catalog(data)
+    catalog = data if isinstance(data, Catalog) else read_catalog(data)
     require_files(catalog)
     if split is None:
         split = "test" if any(c.split == "test" for c in catalog.clips) else "all"
         if split == "all" and model.config.name != "zero-shot":
             notice(
-                f"{data} has no test split: all of its clips are measured, also those the adapter may have trained on."
+                f"{catalog.source} has no test split: all of its clips are measured, also those the adapter may have "
+                "trained on."
             )
     chosen = [c for c in catalog.clips if split == "all" or c.split == split]
     if not chosen:
-        raise DataError(f"{data}: no clips in the split {split!r}")
+        raise DataError(f"{catalog.source}: no clips in the split {split!r}")
     classes = _classes(model, catalog, new_classes)
     relabelled = {label: classes.index(name) for label, name in enumerate(catalog.classes) if name in classes}
     moved = [replace(clip, label=relabelled[clip.label]) for clip in chosen]
@@ -80,12 +82,12 @@ def evaluate_on(
         views=views, console=console, recorder=recorder,
     )  # fmt: skip
     if not metrics:
-        raise DataError(f"{data}: not one of its {len(chosen)} clips can be read")
+        raise DataError(f"{catalog.source}: not one of its {len(chosen)} clips can be read")
     if predictions is not None:
         recorder.write(predictions, split=split, method=model.config.name)
     probabilities = scaled(recorder.predictions().probabilities, model.temperature_for(classes))
     threshold = choose_threshold(probabilities.max(1))
-    return {**metrics, "split": split, "unknown_below": threshold, "unreadable": unreadable}
+    return {**metrics, "classes": len(classes), "split": split, "unknown_below": threshold, "unreadable": unreadable}
 
 
 def _classes(model: AdaptedModel, catalog: Catalog, new_classes: bool) -> tuple[str, ...]:
@@ -136,6 +138,7 @@ def class_embeddings(model: AdaptedModel, classes: Sequence[str], template: str 
         if "{}" not in each:
             raise ConfigError(f"--template: {each!r} has no {{}} for the class name")
     model.check_classes(classes)
+    tell_of_toy(model.backbone, classes)
     ids = model.tokenize(prompts(classes, template)).to(model.backbone.logit_scale.device)
     return per_class(model.encode_text(ids), len(classes))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -43,6 +43,15 @@ def blank(
     return figure, axes
 
 
+def percent(axes: Axes, *which: Literal["x", "y"]) -> None:
+    """Keep axes of percentages within 0 to 100. Marks at the ends are drawn whole."""
+    for name in which:
+        low, high = getattr(axes, f"get_{name}lim")()
+        getattr(axes, f"set_{name}lim")(max(0, low), min(100, high))
+    for mark in (*axes.lines, *axes.collections):
+        mark.set_clip_on(False)
+
+
 def case(row: dict[str, Any]) -> str:
     """The data set and set that a row is about, in words."""
     shots = f"{row['shots']} shots" if row["shots"] and not row["set"] else ""
@@ -67,6 +76,7 @@ def accuracy_by_shots(rows: Sequence[dict[str, Any]]) -> bytes:
     axes.set_xticks(range(len(shots)), [str(s) for s in shots])
     axes.set_xlabel("clips per class", fontsize=9)
     axes.set_ylabel("top-1, %", fontsize=9)
+    percent(axes, "y")
     axes.legend(frameon=False, fontsize=9)
     return png(figure)
 
@@ -93,10 +103,11 @@ def trainable_share(rows: Sequence[dict[str, Any]]) -> bytes:
     for colour, method in zip(_cycle(), dict.fromkeys(row["label"] for row in rows), strict=False):
         own = [row for row in rows if row["label"] == method]
         axes.scatter([r["share"] for r in own], [r["top1"] for r in own], color=colour, label=method, zorder=3)
-    axes.set_xlim(-0.002, 150)
+    axes.set_xlim(0, 100)
     axes.set_xticks([0, 0.01, 0.1, 1, 10, 100], ["0", "0.01", "0.1", "1", "10", "100"])
     axes.set_xlabel("trained parameters, % of all", fontsize=9)
     axes.set_ylabel("top-1, %", fontsize=9)
+    percent(axes, "y")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=9)
     return png(figure)
@@ -119,6 +130,7 @@ def pareto_front(at: Mapping[str, tuple[float, float]], x: str, y: str, *, logar
     axes.margins(x=0.22, y=0.12)
     axes.set_xlabel(x, fontsize=9)
     axes.set_ylabel(y, fontsize=9)
+    percent(axes, "y")
     axes.grid(alpha=0.25)
     figure.draw_without_rendering()  # the layout moves the points
     _name_points(axes, at)
@@ -166,7 +178,7 @@ def learning_curves(logs: Mapping[str, Sequence[dict[str, Any]]]) -> bytes:
     above.set_ylabel("loss", fontsize=9)
     if validated:
         below.set_ylabel("top-1, %", fontsize=9)
-        below.set_ylim(top=min(102, below.get_ylim()[1]))
+        percent(below, "y")
     below.set_xlabel("epoch (below: validation; dotted: test, if watched)" if validated else "epoch", fontsize=9)
     above.legend(frameon=False, fontsize=8)
     return png(figure)
@@ -218,6 +230,7 @@ def reliability_diagram(curves: Mapping[str, tuple[Array, Integers]]) -> bytes:
         axes.scatter(100 * confidence[seen], 100 * right[seen], s=8 + 250 * share[seen], color=colour, alpha=0.6)
     axes.set_xlabel("confidence, % (larger: more clips)", fontsize=9)
     axes.set_ylabel("right, %", fontsize=9)
+    percent(axes, "x", "y")
     axes.legend(frameon=False, fontsize=9)
     return png(figure)
 

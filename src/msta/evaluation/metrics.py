@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -33,6 +38,12 @@ def accuracy(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
         "mean_class": 100 * sum(p.item() for p in per_class) / len(per_class),
         "nll": -probabilities.double().clamp_min(1e-12)[range(len(labels)), labels].log().mean().item(),
     }
+
+
+def in_words(metrics: Mapping[str, Any]) -> str:
+    """ "top-1 62.5 %, top-5 91.7 %", of "top1", "top5" and "classes"; top-5 of five classes or less says nothing."""
+    top5 = f", top-5 {metrics['top5']:.1f} %" if metrics.get("classes", 6) > 5 else ""
+    return f"top-1 {metrics['top1']:.1f} %{top5}"
 
 
 def harmonic_mean(base: float, novel: float) -> float:

@@ -9,16 +9,19 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from msta.adapters.artefact import METRICS, adapter_in
+from msta.adapters.hub import adapter_folder
 from msta.data.catalog import Catalog, Clip
 from msta.data.folders import SYSTEM_FOLDERS, is_video, videos_in
 from msta.data.layouts.parts import seconds
 from msta.data.layouts.tables import COLUMNS, beside_table
 from msta.data.storage import beside
 from msta.data.text_tables import as_columns, csv_rows, tell_columns
-from msta.descriptions.labels import given_names, read_labels
+from msta.descriptions.labels import named_classes
 from msta.errors import ConfigError, DataError, in_short
 from msta.files import read_json
 from msta.inference.live import is_live
+from msta.inference.onnx_predictor import export_in
 from msta.notices import notice
 
 _UNITS = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0}
@@ -39,6 +42,7 @@ def adapter_names(adapters: Sequence[Path]) -> list[str]:
 
     Raises ConfigError if one is given twice.
     """
+    adapters = [adapter_in(adapter) for adapter in adapters]
     if len(set(adapters)) < len(adapters):
         raise ConfigError(f"--adapter: {next(a for a in adapters if adapters.count(a) > 1)} is given twice")
     names = [(a.parent if a.name == "adapter" else a).name for a in adapters]
@@ -46,19 +50,8 @@ def adapter_names(adapters: Sequence[Path]) -> list[str]:
 
 
 def class_names(text: str) -> list[str]:
-    """ "push,hug", or a file of names (see :func:`read_labels`) -> class names, as words.
-
-    Raises:
-        ConfigError: a name is empty, or there is one alone.
-        DataError: the file cannot be read or has no names; or two read the same.
-    """
-    if text.lower().endswith((".txt", ".csv", ".tsv", ".json")):
-        names = read_labels(Path(text).expanduser())
-    else:
-        written = text.split("," if "," in text else ";")
-        if not all(name.strip() for name in written):
-            raise ConfigError(f"--labels: an empty one in {text!r}")
-        names = given_names(written, "--labels")
+    """The classes to choose among, see :func:`named_classes`. Raises what it does, and ConfigError for one alone."""
+    names = named_classes(text)
     if len(names) < 2:
         raise ConfigError(f"--labels: there is only one class, {names[0]!r}; give two or more")
     return list(names)
@@ -74,6 +67,8 @@ def unknown_threshold(text: str, adapter: Path | None) -> float:
             raise ConfigError(
                 "--unknown-below val: goes with --adapter, whose validation clips chose it; give a number"
             )
+        if export_in(adapter) is not None:
+            raise ConfigError(f"--unknown-below val: {adapter} is exported, without the threshold; give a number")
         if (chosen := chosen_threshold(adapter)) is None:
             raise ConfigError(f"--unknown-below val: {adapter} was trained without validation clips; give a number")
         return chosen
@@ -88,7 +83,7 @@ def unknown_threshold(text: str, adapter: Path | None) -> float:
 
 def chosen_threshold(adapter: Path) -> float | None:
     """The threshold that the training of an adapter chose, or None. Raises DataError if metrics.json is missing."""
-    chosen = read_json(adapter / "metrics.json", DataError).get("unknown_below")
+    chosen = read_json(adapter_folder(adapter) / METRICS, DataError).get("unknown_below")
     return float(chosen) if isinstance(chosen, int | float) else None
 
 
@@ -139,20 +134,25 @@ def _in_a_system_folder(match: str, pattern: str) -> bool:
 # ---------------------------------------------------------------- clips
 
 
-def read_clips(path: Path, read_labelled: Callable[[], Catalog]) -> tuple[tuple[Clip, ...], tuple[str, ...]]:
+def read_clips(
+    path: Path, read_labelled: Callable[[], Catalog], layout: str | None = None
+) -> tuple[tuple[Clip, ...], tuple[str, ...]]:
     """The clips to predict, and the names of their classes. Clips without labels have label -1 and no class names.
 
     Args:
         path: a CSV or Parquet file with a column path, but without label or class, and optionally start and end [s];
             or a folder with videos directly in it. Anything else is a labelled data set.
         read_labelled: reads the data set.
+        layout: of a labelled data set, if the user has said so.
 
     Raises:
         DataError: it cannot be read, or there is nothing in it.
     """
     suffix = path.suffix.lower()
     clips: list[Clip] | None = None
-    if path.is_file() and suffix == ".csv":
+    if layout is not None:
+        pass
+    elif path.is_file() and suffix == ".csv":
         clips = _clips_from_csv(path)
     elif path.is_file() and suffix in (".parquet", ".pq"):
         clips = _clips_from_parquet(path)

@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 from torch import Tensor
 
+from msta.adapters.artefact import WEIGHTS, adapter_in
 from msta.backbone.checkpoints import TOY, load_backbone
 from msta.data.catalog import Clip, fingerprint
 from msta.data.clips import ONE_VIEW, Views, read_views
@@ -48,7 +49,7 @@ JOB = "job.json"
 class Job:
     """What every process needs to know to make the same predictions."""
 
-    adapter: str | None = None  # its directory; None: the backbone alone
+    adapter: str | None = None  # its directory or its run's; None: the backbone alone
     backbone: str | None = None  # see :func:`msta.load_backbone`; None: the adapter's
     base: str | None = None  # see :func:`msta.load_backbone`
     labels: tuple[str, ...] | None = None  # the classes to choose from; None: the adapter's
@@ -71,7 +72,7 @@ class Job:
         """All that the predictions depend on. The number of threads is not part of it."""
         settings = {k: v for k, v in asdict(self).items() if k not in ("readers", "threads")}
         if self.adapter is not None:
-            weights = Path(self.adapter) / "adapter_model.safetensors"
+            weights = adapter_in(self.adapter) / WEIGHTS
             settings["weights"] = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
         plain: dict[str, Any] = json.loads(json.dumps(settings))
         return plain

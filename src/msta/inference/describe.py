@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import platform
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from msta._version import __version__
+from msta.adapters.artefact import CONFIG, adapter_in
 from msta.adapters.model import AdaptedModel
 from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
@@ -35,10 +35,8 @@ def describe(target: str | None, backbone: str | None = None, base: str | None =
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
             "threads": torch.get_num_threads(),
         }
-    folder = Path(target) if target is not None else None
-    if folder is not None and (folder / "adapter" / "adapter_config.json").exists():
-        folder = folder / "adapter"
-    if folder is None or not (folder / "adapter_config.json").exists():
+    folder = adapter_in(target) if target is not None else None
+    if folder is None or not (folder / CONFIG).exists():
         return _describe_backbone(load_backbone(target or backbone or "", base=base))
     model = load_adapter(folder, load_backbone(backbone, base=base) if backbone else None)
     facts = {"adapter": str(folder), "method": model.config.name, **model.config.model_dump(), **_trained(model)}

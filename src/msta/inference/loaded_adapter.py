@@ -26,6 +26,12 @@ class Prediction:
     probability: float
 
 
+def ranked(classes: Sequence[str], probabilities: Array) -> list[Prediction]:
+    """Probabilities [K] of the classes, in their order -> all classes, the most likely first."""
+    order = np.argsort(-probabilities, kind="stable")
+    return [Prediction(classes[i], float(probabilities[i])) for i in order]
+
+
 class LoadedAdapter:
     """An adapted model with its classes. The class prompts are encoded once, when it is made.
 
@@ -70,8 +76,7 @@ class LoadedAdapter:
 
     def rank(self, probabilities: Array) -> list[Prediction]:
         """Probabilities of a clip [K] -> all classes, the most likely first."""
-        order = np.argsort(-probabilities, kind="stable")
-        return [Prediction(self.classes[i], float(probabilities[i])) for i in order]
+        return ranked(self.classes, probabilities)
 
     def own_bytes(self, backbone: DualEncoder) -> int:
         """The memory that it adds to the backbone's: its own parameters and class embeddings."""

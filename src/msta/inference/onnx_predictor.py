@@ -22,6 +22,14 @@ from msta.files import read_json
 FORMAT, DESCRIPTION = "msta-export-1", "export.json"
 
 
+def export_in(path: str | os.PathLike[str]) -> Path | None:
+    """The directory of an exported model: the one given, or that of the ``.onnx`` file given. None: it is neither."""
+    folder = Path(path)
+    if folder.suffix.lower() == ".onnx" and not folder.is_dir():
+        return folder.parent
+    return folder if (folder / DESCRIPTION).is_file() else None
+
+
 class OnnxPredictor:
     """A model that ``msta export`` wrote.
 
@@ -31,6 +39,7 @@ class OnnxPredictor:
 
     Attributes:
         classes: names, in the order of the outputs.
+        about: the content of ``export.json``: also the clips' "frames", "size", "fit", "mean" and "std".
 
     Raises:
         CheckpointError: there is no export, or it is damaged.
@@ -59,7 +68,7 @@ class OnnxPredictor:
             )
         except Exception as error:  # onnxruntime's errors have no common class
             raise CheckpointError(f"{folder / 'video.onnx'}: cannot be loaded ({in_short(error)})") from error
-        self._about: dict[str, Any] = about
+        self.about: dict[str, Any] = about
         self.classes: tuple[str, ...] = tuple(about["classes"])
 
     def __call__(self, path: str | os.PathLike[str]) -> list[tuple[str, float]]:
@@ -75,13 +84,13 @@ class OnnxPredictor:
 
     def read(self, path: str | os.PathLike[str]) -> NDArray[np.float32]:
         """The middle view of a video: [T, 3, size, size], normalised."""
-        frames, size = self._about["frames"], self._about["size"]
-        squash = self._about["fit"] == "squash"
+        frames, size = self.about["frames"], self.about["size"]
+        squash = self.about["fit"] == "squash"
         pixels = read_frames(path, lambda seconds: view_times(seconds, frames, 1).ravel(), size, squash=squash)
         height, width = pixels.shape[1:3]
         top, left = round((height - size) * 0.5), round((width - size) * 0.5)
         cut = pixels[:, top : top + size, left : left + size].transpose(0, 3, 1, 2).astype(np.float32) / 255
-        mean, std = (np.asarray(self._about[name], np.float32)[:, None, None] for name in ("mean", "std"))
+        mean, std = (np.asarray(self.about[name], np.float32)[:, None, None] for name in ("mean", "std"))
         return np.ascontiguousarray((cut - mean) / std)
 
 

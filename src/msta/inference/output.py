@@ -90,13 +90,18 @@ def clock(seconds: float, point: str = ".", digits: int = 2) -> str:
 
 
 def as_csv(results: Sequence[Result], top: int = 3) -> str:
-    """One row per segment, or ``top`` rows per video. The label of an unknown class is empty."""
+    """One row per segment, or ``top`` rows per video. The label of an unknown class is empty.
+
+    There is a column of adapters if there are several.
+    """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     timelines = any(r.timeline for r in results)
-    writer.writerow(["path", "adapter", *(["start", "end"] if timelines else ["rank"]), "label", "probability"])
+    several = any(r.adapter is not None for r in results)
+    columns = ["path", *(["adapter"] if several else []), *(["start", "end"] if timelines else ["rank"])]
+    writer.writerow([*columns, "label", "probability"])
     for r in results:
-        first = [r.path, r.adapter or ""]
+        first = [r.path, *([r.adapter or ""] if several else [])]
         for s in r.timeline.segments if r.timeline else ():
             writer.writerow([*first, f"{s.start:.3f}", f"{s.end:.3f}", s.label or "", f"{s.probability:.4f}"])
         for rank, p in enumerate(r.predictions[:top], start=1):

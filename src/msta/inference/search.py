@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from msta.adapters.inputs import clip_format
 from msta.adapters.model import AdaptedModel
+from msta.backbone.checkpoints import tell_of_toy
 from msta.data.decode import play, probe, read_frames
 from msta.data.folders import videos_in
 from msta.data.video_file import DecodeError
@@ -87,6 +88,7 @@ def query_embedding(model: AdaptedModel, text: str) -> NDArray[np.float32]:
         raise ConfigError("search: the sentence is empty; say what to look for")
     if model.config.closed_set:
         raise ConfigError(f"{model.config.name} reads no words; search with another method's adapter, or without one")
+    tell_of_toy(model.backbone, [text])
     ids = model.tokenize([text]).to(model.backbone.logit_scale.device)
     return F.normalize(model.encode_text(ids).float(), dim=-1)[0].cpu().numpy()
 

@@ -26,6 +26,7 @@ from msta.data.clips import ONE_VIEW, ClipFormat, cut_views
 from msta.data.decode import Shown, play, probe
 from msta.data.video_file import DecodeError
 from msta.errors import ConfigError
+from msta.inference.exported import ExportedPredictor
 from msta.inference.live import as_frames, is_live, play_array, play_live
 from msta.inference.predictor import Predictor, batched, common_format
 from msta.inference.segments import Scored, Segment, Segmenter, Smoothing
@@ -33,6 +34,7 @@ from msta.inference.shared_backbone import SharedBackbone, shared_blocks
 from msta.inference.windows import Window, sliding_windows
 from msta.notices import notice
 
+AnyPredictor = Predictor | ExportedPredictor
 Video = str | os.PathLike[str] | NDArray[np.uint8] | Tensor
 
 
@@ -67,7 +69,7 @@ class Timeline:
 
 
 def read_timelines(
-    predictors: Predictor | Sequence[Predictor],
+    predictors: AnyPredictor | Sequence[AnyPredictor],
     video: Video,
     windows: Windows | None = None,
     smoothing: Smoothing | Sequence[Smoothing] | None = None,
@@ -79,7 +81,8 @@ def read_timelines(
     """Read a video once, and give the timeline of each predictor.
 
     Args:
-        predictors: one, or several of one backbone, which share the decoding and their common blocks.
+        predictors: one, or several of one backbone, which share the decoding and their common blocks; or an exported
+            model alone.
         video: a file, the URL of a stream, ``webcam:0``, or frames, uint8 [T, H, W, 3].
         windows: default 2 s every 0.5 s.
         smoothing: how windows become segments; a list holds one for each predictor.
@@ -95,7 +98,7 @@ def read_timelines(
         >>> read_timelines(Predictor(model), "long.mp4")[0].segments[0]  # doctest: +SKIP
         Segment(start=0.0, end=3.5, label='swipe left', probability=0.81)
     """
-    predictors = [predictors] if isinstance(predictors, Predictor) else list(predictors)
+    predictors = list(predictors) if isinstance(predictors, Sequence) else [predictors]
     windows = windows or Windows()
     if smoothing is None or isinstance(smoothing, Smoothing):
         smoothing = [smoothing or Smoothing()] * len(predictors)
@@ -123,15 +126,23 @@ def read_timelines(
 
 
 def score_windows(
-    predictors: Sequence[Predictor], video: Video, windows: Windows, *, fps: float | None, seconds: float | None
+    predictors: Sequence[AnyPredictor], video: Video, windows: Windows, *, fps: float | None, seconds: float | None
 ) -> Iterator[list[Scored]]:
     """For each window, as it is read, the probabilities by each predictor. See :func:`read_timelines`."""
     if any(predictor.views != ONE_VIEW for predictor in predictors):
         raise ConfigError("--clips, --crops: a timeline has one view of a window; leave them out")
-    form = common_format(predictors)
+    if isinstance(exported := predictors[0], ExportedPredictor):
+        shown, duration = _open(video, exported.format, fps, seconds)
+        for group in _cut_windows(shown, exported.format, windows.fitted(duration)):
+            rows = exported.probabilities(_stacked(group))
+            for window, row in zip(group, rows, strict=True):
+                yield [Scored(window.start, window.end, row)]
+        return
+    loaded = [predictor for predictor in predictors if isinstance(predictor, Predictor)]
+    form = common_format(loaded)
     shown, duration = _open(video, form, fps, seconds)
-    for group, embeddings in encode_windows([p.model for p in predictors], shown, form, windows.fitted(duration)):
-        probabilities = [p.probabilities(e[None]) for p, e in zip(predictors, embeddings, strict=True)]
+    for group, embeddings in encode_windows([p.model for p in loaded], shown, form, windows.fitted(duration)):
+        probabilities = [p.probabilities(e[None]) for p, e in zip(loaded, embeddings, strict=True)]
         for i, window in enumerate(group):
             yield [Scored(window.start, window.end, p[i]) for p in probabilities]
 
@@ -166,13 +177,22 @@ def encode_windows(
 ) -> Iterator[tuple[list[Window[PreparedFrame]], list[Tensor]]]:
     """Cut a video into windows. Yield them in batches, each with its embeddings [B, D] by each model."""
     encode = WindowEncoder(models)
-    cut = sliding_windows(
-        _until_broken(shown), windows.length, windows.stride, form.frames, lambda picture: PreparedFrame(picture, form)
-    )
-    for group in batched(cut, windows.batch):
+    for group in _cut_windows(shown, form, windows):
         with torch.inference_mode():
             embeddings = encode(group)
         yield group, embeddings
+
+
+def _cut_windows(shown: Iterator[Shown], form: ClipFormat, windows: Windows) -> Iterator[list[Window[PreparedFrame]]]:
+    cut = sliding_windows(
+        _until_broken(shown), windows.length, windows.stride, form.frames, lambda picture: PreparedFrame(picture, form)
+    )
+    return batched(cut, windows.batch)
+
+
+def _stacked(group: Sequence[Window[PreparedFrame]]) -> Tensor:
+    """The clips [B, T, 3, size, size] of B windows."""
+    return torch.stack([torch.stack([frame.pixels for frame in window.frames]) for window in group])
 
 
 def _until_broken(shown: Iterator[Shown]) -> Iterator[Shown]:
@@ -218,8 +238,7 @@ class WindowEncoder:
         ]
 
     def _encode_windows(self, group: Sequence[Window[PreparedFrame]], models: Sequence[AdaptedModel]) -> list[Tensor]:
-        clips = torch.stack([torch.stack([frame.pixels for frame in window.frames]) for window in group])
-        return self.shared.encode_each(clips.to(self.device), models)
+        return self.shared.encode_each(_stacked(group).to(self.device), models)
 
     def _encode_frames(self, new: Sequence[PreparedFrame]) -> None:
         if not new:

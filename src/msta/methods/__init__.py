@@ -73,7 +73,7 @@ def load_adapter(
     """Read an adapter's directory and attach it, ready to predict.
 
     Args:
-        directory: a directory that :meth:`AdaptedModel.save` wrote, or ``owner/name`` on the Hub.
+        directory: a directory that :meth:`AdaptedModel.save` wrote, or a run's, or ``owner/name`` on the Hub.
         backbone: the backbone it was trained on. None: it is loaded from the source that the adapter names.
         revision: a branch, tag or commit on the Hub.
 

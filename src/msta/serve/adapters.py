@@ -7,7 +7,7 @@ import re
 from collections import OrderedDict
 from pathlib import Path
 
-from msta.adapters.artefact import CONFIG
+from msta.adapters.artefact import CONFIG, adapter_in
 from msta.errors import MSTAError
 from msta.inference.loaded_adapter import LoadedAdapter
 from msta.inference.shared_backbone import SharedBackbone
@@ -85,7 +85,5 @@ class Adapters:
         """Where the adapter is; None if there is none of that name inside the folder."""
         if not _NAME.fullmatch(name):
             return None
-        for place in (self.folder / name, self.folder / name / "adapter"):
-            if place.resolve().is_relative_to(self.folder) and (place / CONFIG).is_file():
-                return place
-        return None
+        place = adapter_in(self.folder / name)
+        return place if place.resolve().is_relative_to(self.folder) and (place / CONFIG).is_file() else None

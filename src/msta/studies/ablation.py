@@ -19,7 +19,7 @@ from msta.backbone.dual_encoder import DualEncoder
 from msta.config import RunConfig, changed
 from msta.descriptions.bank import KINDS, DescriptionBank
 from msta.errors import ConfigError
-from msta.evaluation.figures import AFTER, BEFORE, blank
+from msta.evaluation.figures import AFTER, BEFORE, blank, percent
 from msta.evaluation.fonts import png
 from msta.evaluation.metrics import harmonic_mean
 from msta.evaluation.tables import Column, Table
@@ -255,6 +255,7 @@ def draw(path: Path, axis: str, title: str, result: dict[str, Any]) -> None:
     axes.set_xticks(range(len(of)), list(of), rotation=20 if max(map(len, of)) > 8 else 0)
     axes.set_xlim(-0.5, len(of) - 0.5)
     axes.set_ylabel("accuracy, %", fontsize=9)
+    percent(axes, "y")
     axes.set_title(title, loc="left", fontsize=11)
     axes.grid(axis="y", alpha=0.25)
     if len(axes.get_legend_handles_labels()[0]) > 1:

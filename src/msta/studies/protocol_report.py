@@ -139,8 +139,9 @@ def details_table(rows: Sequence[dict[str, Any]], *, seconds: bool = True) -> Ta
         for row in rows
         if "clips" in row  # a harmonic mean has none of its own
     ]
+    top5 = [Column("top-5", "top5", ".1f")] if any(row["classes"] > 5 for row in shown) else []
     columns = [
-        _DATASET, _CASE, Column("method", "label"), Column("top-5", "top5", ".1f"),
+        _DATASET, _CASE, Column("method", "label"), *top5,
         Column("mean class", "mean_class", ".1f"), Column("ECE", "ece", ".1f"),
         Column("ECE scaled", "ece_scaled", ".1f"), Column("T", "temperature", ".2f"), Column("clips", "clips", "d"),
         Column("trained", "trained", ">"),

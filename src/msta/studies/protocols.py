@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from msta.adapters.artefact import WEIGHTS, Artefact
+from msta.adapters.artefact import WEIGHTS, Artefact, adapter_in
 from msta.config import RunConfig, make_config
 from msta.data.catalog import Catalog, Clip
 from msta.data.reading import read_catalog
@@ -225,7 +225,7 @@ def zero_shot(request: Request, out: Path) -> Iterator[Cell]:
     if FROZEN in request.methods or not (request.source or request.adapter):
         yield as_it_is
     if request.adapter is not None:
-        weights = hashlib.sha256((request.adapter / WEIGHTS).read_bytes()).hexdigest()[:12]
+        weights = hashlib.sha256((adapter_in(request.adapter) / WEIGHTS).read_bytes()).hexdigest()[:12]
         yield replace(
             as_it_is, folder=f"adapter-{weights}", method=f"{artefact.label} adapter", adapter=request.adapter
         )

@@ -64,6 +64,7 @@ def _tested(run: Run) -> dict[str, Any]:
 def _about(run: Run) -> dict[str, Any]:
     progress, model = run.progress, run.model
     return {
+        "classes": len(run.setup.catalog.classes),
         "selected_by": run.config.train.select if progress.best else "last",
         "selected_at": progress.best,
         "method": model.config.name,

@@ -15,6 +15,7 @@ from rich.console import Console
 from torch import Tensor
 
 from msta.adapters.task import per_class
+from msta.backbone.checkpoints import tell_of_toy
 from msta.backbone.prefix import Tokens
 from msta.config import RunConfig
 from msta.data.clips import Failures
@@ -126,7 +127,8 @@ def _schedule(setup: Setup, warmup_epochs: float) -> Schedule:
     steps, warmup = setup.epochs * setup.steps_per_epoch, round(warmup_epochs * setup.steps_per_epoch)
     if steps and warmup > steps // 2:
         warmup = steps // 2
-        notice(f"The warm-up is longer than half of the run: it is cut to {warmup} of {steps} steps.")
+        kept = f"it is cut to {warmup} of {steps} steps" if warmup else f"a run of {steps} step has none"
+        notice(f"The warm-up is longer than half of the run: {kept}.")
     return Schedule(steps, warmup, setup.last_epoch * setup.steps_per_epoch)
 
 
@@ -134,6 +136,7 @@ def _prompts(setup: Setup, anchors: list[Tensor], processes: Processes) -> Tenso
     """The class prompts as the steps encode them. Says which classes' descriptions are read as another class's."""
     model = setup.model
     assert model.task is not None
+    tell_of_toy(setup.backbone, setup.catalog.classes)
     ids = model.tokenize(model.task.prompts()).to(processes.device)
     with processes.accelerator.autocast():  # the same in every step
         prompts = model.prepare_prompts(ids)

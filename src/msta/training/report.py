@@ -23,6 +23,7 @@ from msta.adapters.inputs import clip_format
 from msta.config import RunConfig
 from msta.data.catalog import Catalog
 from msta.errors import one_line
+from msta.evaluation.metrics import in_words
 from msta.files import write_bytes
 from msta.settings import DescriptionSettings
 from msta.training.setup import Setup
@@ -258,7 +259,7 @@ def print_result(console: Console, out: Path, metrics: dict[str, Any]) -> None:
             console.print(one_line(f"  {path}: {reason}"), markup=False, highlight=False, soft_wrap=True)
     for approximation in metrics["approximations"]:
         console.print(f"Approximate: {approximation}", highlight=False, soft_wrap=True)
-    measured = f"top-1 {metrics['top1']:.1f} %, top-5 {metrics['top5']:.1f} % of {metrics['clips']} clips"
+    measured = f"{in_words(metrics)} of {metrics['clips']} clips"
     if "measured" in metrics:
         low, high = metrics["interval"]
         measured += f" (95 % interval {low:.1f} to {high:.1f} %), {metrics['measured']}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from msta.errors import MSTAError, one_line
+from msta.evaluation.metrics import in_words
 from msta.files import read_json, write_bytes, write_json
 from msta.training.lock import alive, holder
 
@@ -63,7 +64,9 @@ def read_status(run: Path) -> dict[str, Any]:
         state = facts.get("ended", "dead")
     if state == "finished":
         facts["metrics"] = {
-            k: v for k, v in read_json(run / "metrics.json", MSTAError).items() if k in ("top1", "top5", "clips")
+            k: v
+            for k, v in read_json(run / "metrics.json", MSTAError).items()
+            if k in ("top1", "top5", "classes", "clips")
         }
     return {"run": str(run), "state": state, **holder(run), **facts}
 
@@ -118,7 +121,7 @@ def describe(status: dict[str, Any]) -> list[str]:
     lines += [f"error: {one_line(error)}" for error in status.get("errors", [])]
     if "metrics" in status:
         m = status["metrics"]
-        lines.append(f"test: top-1 {m['top1']:.1f} %, top-5 {m['top5']:.1f} % of {m['clips']} clips")
+        lines.append(f"test: {in_words(m)} of {m['clips']} clips")
     return lines
 
 

@@ -34,11 +34,11 @@ LAYOUTS = {
     "shards": Layout(shards.read, shards.looks_like, frozenset({"labels"})),
     "parquet": Layout(tables.read_parquet, tables.is_parquet, frozenset({"labels"})),
     "list": Layout(lists.read, lists.looks_like, frozenset({"labels", "train_list", "val_list", "test_list"})),
+    "kinetics": Layout(kinetics.read, kinetics.looks_like, _OFFICIAL),
     "csv": Layout(tables.read_csv, Path.is_file, frozenset({"labels", "fold"})),
     "ucf101": Layout(ucf101.read, ucf101.looks_like, _OFFICIAL | {"split_number"}),
     "hmdb51": Layout(hmdb51.read, hmdb51.looks_like, _OFFICIAL | {"split_number"}),
     "ssv2": Layout(ssv2.read, ssv2.looks_like, _OFFICIAL),
-    "kinetics": Layout(kinetics.read, kinetics.looks_like, _OFFICIAL),
     "activitynet": Layout(activitynet.read, activitynet.looks_like, _OFFICIAL),
     "folder": Layout(folder.read, Path.is_dir, frozenset({"labels", "split_folders"})),
 }

@@ -10,8 +10,10 @@ from msta.data.folders import Walk, is_video
 from msta.data.layouts.options import Options
 from msta.data.layouts.parts import SPLIT_NAMES, are_spelled, choose_classes, read_classes
 from msta.data.names import class_words
-from msta.errors import ConfigError, DataError
+from msta.errors import ConfigError, DataError, in_short
 from msta.notices import notice
+
+_TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml", ".parquet")
 
 
 def read(root: Path, options: Options) -> Catalog:
@@ -25,6 +27,8 @@ def read(root: Path, options: Options) -> Catalog:
     if not folders:
         raise DataError(f"{root}: expected a sub-folder for each class, found none")
     ids = sorted({folder.name for folder, _ in folders})
+    if len(ids) == 1:
+        _refuse_tables(root, ids[0])
     names = read_classes(root / "classes.csv")
     if names is None:
         classes = tuple(class_words(i) for i in ids)
@@ -39,6 +43,16 @@ def read(root: Path, options: Options) -> Catalog:
         raise DataError(f"{root}: no clips for the class {classes[empty[0]]!r}: its folder has no video files")
     spelled = are_spelled(root / "classes.csv")
     return choose_classes(Catalog(str(root), classes, tuple(clips), spelled=spelled), options.labels)
+
+
+def _refuse_tables(root: Path, folder: str) -> None:
+    """Refuse a table beside the only folder: it probably has the labels."""
+    tables = sorted(file.name for file in root.iterdir() if file.suffix.lower() in _TABLES)
+    if others := [name for name in tables if name != "classes.csv"]:
+        raise DataError(
+            f"{root}: {folder!r} would be the only class, though {in_short(', '.join(others))} beside it may have the "
+            f"labels; give the table itself, --data {root / others[0]}, or another folder"
+        )
 
 
 def _match_folders(names: dict[str, str], folders: Sequence[str], file: Path) -> dict[str, int]:

@@ -1,37 +1,40 @@
-"""Kinetics-400/600/700: CSVs of label,youtube_id,time_start,time_end,split; videos in class folders or flat."""
+"""Kinetics-400/600/700: CSVs of label,youtube_id,time_start,time_end,split, or its JSON; videos by class or flat."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from msta.data.catalog import Catalog
 from msta.data.decode import probe
+from msta.data.exports import table_rows
 from msta.data.layouts.options import Options
 from msta.data.layouts.parts import SPLIT_NAMES, Listed, VideoFiles, gather, not_empty, places, said_once, seconds
-from msta.data.text_tables import csv_rows
 from msta.data.video_file import DecodeError
 from msta.errors import DataError
 from msta.notices import notice
 
 FOLDERS = ("annotations", "kinetics400", "kinetics600", "kinetics700", "k400", "k600", "csv")
 _COLUMNS = ("youtube_id", "time_start", "time_end")
+_JSON = re.compile(r'"annotations":\s*\{[^{}]*"segment"')  # ActivityNet's annotations are lists
 
 
 def looks_like(path: Path) -> bool:
-    """Whether the folder has a CSV with its columns."""
-    return path.is_dir() and next(_annotation_files(places(path, None, *FOLDERS)), None) is not None
+    """Whether the folder has a CSV with its columns, or its JSON, or the path is such a file."""
+    return next(_annotation_files([path] if path.is_file() else places(path, None, *FOLDERS)), None) is not None
 
 
 def read(root: Path, options: Options) -> Catalog:
     """Classes in alphabetical order. The validation set is read as "test": what everyone reports is measured on it.
 
     A file ``id_000010_000020.mp4`` is the clip; one called ``id.mp4`` is the whole video, of which the clip is a time
-    range, unless it is too short for that.
+    range, unless it is too short for that. If ``root`` is one of the annotation files, the videos are beside it.
     """
-    where = places(root, options.annotations, *FOLDERS)
+    where = [root] if root.is_file() else places(root, options.annotations, *FOLDERS)
+    root = root.parent if root.is_file() else root
     rows: dict[tuple[str, str, float, float], tuple[str, str]] = {}  # (split, id, start, end) -> (label, place)
     for file in _annotation_files(where):
         found = list(_rows(file))
@@ -68,11 +71,16 @@ def read(root: Path, options: Options) -> Catalog:
 
 
 def _annotation_files(where: list[Path]) -> Iterator[Path]:
-    """CSVs with Kinetics' columns."""
-    for file in itertools.chain.from_iterable(sorted(place.glob("*.csv")) for place in where):
+    """CSVs with Kinetics' columns, and JSON files in its form, that are or lie in one of the places."""
+    every = ([place] if place.is_file() else sorted(place.glob("*.*")) for place in where)
+    for file in itertools.chain.from_iterable(every):
+        if file.suffix.lower() not in (".csv", ".json"):
+            continue
         with file.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
-            head = stream.readline(1000).lower()
-        if all(column in head for column in _COLUMNS):
+            head = stream.read(1000)
+        first = head.partition("\n")[0].lower()
+        of_csv = file.suffix.lower() == ".csv" and all(column in first for column in _COLUMNS) and "path" not in first
+        if of_csv or (file.suffix.lower() == ".json" and _JSON.search(head)):
             yield file
 
 
@@ -81,7 +89,7 @@ def _rows(file: Path) -> Iterator[tuple[str, str, str, str, float, float]]:
     columns: list[str] | None = None
     words = [word for word in SPLIT_NAMES if word in file.stem.lower()]
     by_name = SPLIT_NAMES[max(words, key=len)] if words else ""
-    for line, row in csv_rows(file):
+    for line, row in table_rows(file):
         if columns is None:
             columns = [cell.strip().lower() for cell in row]
             continue
