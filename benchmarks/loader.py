@@ -22,8 +22,9 @@ import av
 import numpy as np
 import torch
 
+from msta.data.augment import Augmentation
 from msta.data.catalog import Clip
-from msta.data.clips import Augmentation, ClipDataset, ClipFormat, EpochSampler, make_loader
+from msta.data.clips import ClipDataset, ClipFormat, EpochSampler, make_loader
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = ((340, 256), (1280, 720))

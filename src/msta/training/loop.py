@@ -60,7 +60,7 @@ def train(
     Raises:
         MSTAError: wrong data, files or settings; :class:`Interrupted` after Ctrl-C.
     """
-    if config.data.workers:
+    if config.data.workers != 0:
         check_main_guard()  # before there is a folder
     processes = Processes(config.train, log_with=tracker_names(config.train) or None, project_dir=out)
     console = console if processes.main else Console(quiet=True)
