@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import time
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -35,6 +36,7 @@ from msta.data.clips import (
     segment_times,
     view_times,
 )
+from msta.data.loading import SteadyLoader
 from msta.data.names import class_words
 from msta.data.reading import read_catalog
 from msta.data.ring import Ring, write
@@ -514,6 +516,31 @@ def test_a_clip_fits_its_slot(tmp_path, size, fit):
         dataset = ClipDataset([Clip(path, 0)], form, augmentation=augmentation, finish_on=torch.device("cpu"))
         for epoch in range(12):
             assert dataset[epoch, 0]["frames"].nbytes <= dataset.clip_bytes
+
+
+class Slow:
+    """Samples that take a while; remembers which were read."""
+
+    def __init__(self):
+        self.read = []
+
+    def __getitem__(self, key):
+        time.sleep(0.01)
+        self.read.append(key[1])
+        if key[1] == 13:
+            raise DataError("damaged")
+        return key[1]
+
+
+def test_a_thread_reads_ahead_and_changes_nothing():
+    data, keys = Slow(), [[(0, 2 * i), (0, 2 * i + 1)] for i in range(6)]
+    batches = iter(SteadyLoader(data, keys, tuple, ahead=True))
+    assert next(batches) == (0, 1)
+    time.sleep(0.2)
+    assert data.read == list(range(6))  # the next two, and no more
+    assert list(batches) == [(2 * i, 2 * i + 1) for i in range(1, 6)]
+    with pytest.raises(DataError, match="damaged"):
+        list(SteadyLoader(data, [[(0, 13)]], tuple, ahead=True))
 
 
 def test_a_ring_gives_no_slot_twice():

@@ -19,6 +19,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -37,7 +38,7 @@ from msta.notices import notice
 _TRIES = 5
 """Deaths of decoding processes in a row, without a batch in between, after which it is no accident."""
 _AHEAD = 2
-"""Batches that a process has to do."""
+"""Batches that a process has to do, or that a thread reads ahead."""
 
 
 class StepSampler:
@@ -126,6 +127,7 @@ class SteadyLoader:
         workers: decoding processes, kept from pass to pass; 0: decode here, where nothing can be interrupted.
         ring: (clips, bytes, device): "frames" of samples come in slots of so many bytes, for batches of so many clips,
             and ``collate`` copies them to the device. A clip that finds no slot comes through the pipe. None: all do.
+        ahead: without workers, a thread reads the next batches meanwhile. That suits what is read, not decoded.
         timeout: seconds a clip may take in a decoding process; None: for ever.
         stopped: asked after every batch; a pass ends early when it says so.
         sampler: what ``batches`` takes its keys from, for those who set its epoch.
@@ -139,13 +141,14 @@ class SteadyLoader:
         workers: int = 0,
         *,
         ring: tuple[int, int, torch.device] | None = None,
+        ahead: bool = False,
         timeout: float | None = None,
         stopped: Callable[[], bool] = lambda: False,
         sampler: Any = None,
     ) -> None:
         self.dataset, self.batches, self.sampler = dataset, batches, sampler
         self._collate, self._count, self._timeout, self._stopped = collate, workers, timeout, stopped
-        self._sizes = ring
+        self._sizes, self._ahead = ring, ahead
         self._ring: Ring | None = None
         self._workers: list[_Worker] = []
         self._owner = os.getpid()
@@ -158,8 +161,8 @@ class SteadyLoader:
         return len(self.batches)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        here = (self._collate([self.dataset[key] for key in keys]) for keys in self.batches)
-        for batch in self._in_processes() if self._count else here:
+        passing = self._in_processes() if self._count else self._in_a_thread() if self._ahead else self._here()
+        for batch in passing:
             yield batch
             if self._stopped():
                 return
@@ -177,6 +180,22 @@ class SteadyLoader:
         if self._ring is not None:
             self._ring.close()
         self._ring = None
+
+    def _here(self) -> Iterator[dict[str, Any]]:
+        return map(self._read, self.batches)
+
+    def _in_a_thread(self) -> Iterator[dict[str, Any]]:
+        coming: deque[Future[dict[str, Any]]] = deque()
+        with ThreadPoolExecutor(1) as thread:
+            for keys in self.batches:
+                coming.append(thread.submit(self._read, keys))
+                if len(coming) > _AHEAD:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+
+    def _read(self, keys: Keys) -> dict[str, Any]:
+        return self._collate([self.dataset[key] for key in keys])
 
     def _in_processes(self) -> Iterator[dict[str, Any]]:
         self._passes += 1
