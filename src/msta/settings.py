@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from msta.adapters.task import DEFAULT_TEMPLATE
+from msta.data.augment import Augmentation
 from msta.data.catalog import Catalog
-from msta.data.clips import Augmentation, Views
+from msta.data.clips import Views
 from msta.data.layouts.options import OPTIONS
 from msta.data.names import told_by_side
 from msta.data.reading import read_catalog
@@ -48,7 +49,8 @@ class DataSettings(Section):
     - template: the prompt of the trainable text branch; a list of several, whose embeddings are averaged; or
       "ensemble" for ours, see ``msta.descriptions.prompts``.
     - on_error: what to do about a file that cannot be read.
-    - workers: decoding processes, of each training process.
+    - workers: decoding processes, of each training process. None: 1 on a CPU; on an accelerator the process's share of
+      the cores, less one.
     - timeout: seconds a decoding process may take for a clip, which is then left out. Without workers: no limit.
     - crop_area, jitter, greyscale, flip: see ``Augmentation``.
     - flip_guard: whether the flip is off if a class is told by its side (left, clockwise, cw, L2R …), with a notice.
@@ -74,7 +76,7 @@ class DataSettings(Section):
     fit: Literal["crop", "squash"] | None = None
     template: str | tuple[str, ...] = DEFAULT_TEMPLATE
     on_error: Literal["skip", "fail"] = "skip"
-    workers: int = Field(1, ge=0)
+    workers: int | None = Field(None, ge=0)
     timeout: float = Field(120, gt=0)
     crop_area: tuple[float, float] = (0.5, 1.0)
     jitter: float = Field(0.8, ge=0, le=1)

@@ -247,7 +247,7 @@ def plan(config: RunConfig) -> dict[str, Any]:
     validations = len(range(settings.eval_every, made.last_epoch + 1, settings.eval_every)) if split.val else 0
     test_views = (len(split.val) * (1 if views else validations) + len(split.test)) * measured.clips * measured.crops
     processors = os.cpu_count() or 1
-    decode_seconds = decoded * decoding / (processors if config.data.workers else 1)
+    decode_seconds = decoded * decoding / (1 if config.data.workers == 0 else processors)
     test_seconds = test_views * (forward + decoding / processors)
     facts: dict[str, Any] = {
         "trainable parameters": model.num_trainable(),

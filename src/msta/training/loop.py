@@ -73,7 +73,7 @@ def train(
     """
     if config.train.on_all_clips and estimate is None:
         raise ConfigError("train.refit and train.folds go with msta train: other commands measure in their own way")
-    if config.data.workers:
+    if config.data.workers != 0:
         check_main_guard()  # before there is a folder
     processes = Processes(config.train, log_with=tracker_names(config.train) or None, project_dir=out)
     console = console if processes.main else Console(quiet=True)

@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
 
+from msta.data.processes import decoders
 from msta.errors import ConfigError, Interrupted, MSTAError
 from msta.settings import TrainSettings
 
@@ -64,6 +65,10 @@ class Processes:
     def device(self) -> torch.device:
         """The device that this process computes on."""
         return self.accelerator.device
+
+    def decoders(self, wanted: int | None) -> int:
+        """Decoding processes for this process, see :func:`msta.data.processes.decoders`."""
+        return decoders(self.device, wanted, int(os.environ.get("LOCAL_WORLD_SIZE", self.count)))
 
     def share(self, total: int) -> range:
         """This process's share of so many things. They are dealt out like cards, so shares differ by one at most."""
