@@ -31,6 +31,7 @@ from msta.data.clips import ClipFormat, collate_on
 from msta.evaluation.evaluate import read_views
 from msta.inference.explain import log_odds
 from msta.methods import METHODS
+from msta.settings import TrainSettings
 from msta.training.step import TrainStep
 
 CLASSES, CLIPS = ["a", "a b c", "a b"], 4
@@ -95,7 +96,7 @@ def batch(
 def train_step(model: AdaptedModel, prompts: Tensor | Tokens, device: str, autocast) -> TrainStep:
     """The run's own, of one process."""
     config = SimpleNamespace(
-        train=SimpleNamespace(share_prompts=None, clip_grad=1.0, log_clips=False, precision="fp32"),
+        train=TrainSettings(),
         descriptions=SimpleNamespace(distance="cosine"),
     )
     accelerator = SimpleNamespace(autocast=autocast, backward=lambda loss: loss.backward())
