@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -157,3 +158,21 @@ def backbone(request) -> msta.DualEncoder:
 @pytest.fixture
 def joint_backbone() -> msta.DualEncoder:
     return msta.random_backbone(tiny("joint"))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium."""
+    pytest.importorskip("playwright", reason="needs playwright: pip install 'msta[dev]'")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        own = playwright.chromium.executable_path
+        found = (
+            own if os.path.exists(own) else next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+        )
+        if found is None:
+            pytest.skip("needs Chromium: playwright install chromium, or one in PATH")
+        launched = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield launched
+        launched.close()

@@ -17,9 +17,10 @@ def predict_tab(page: Page) -> gr.Dropdown:
     """Build the tab. Returns the list of adapters, to which trained ones are added."""
     found = gr.State(None)
     first = next(iter(page.models.adapters()), NONE)
-    with gr.Row():
+    with gr.Row(elem_id="msta-both"):
         with gr.Column(min_width=320, elem_id="msta-given"):
             video = gr.Video(label="Video", sources=["upload"], elem_id="msta-video", height=300)
+            strip = gr.HTML(elem_id="msta-frames")  # which is shown if the browser cannot play the file
             line = gr.HTML(visible=False)
             adapter = gr.Dropdown(page.choices(), value=first, label="Adapter", filterable=False)
             typed = gr.Textbox(
@@ -34,7 +35,9 @@ def predict_tab(page: Page) -> gr.Dropdown:
                 explaining = gr.Checkbox(True, label="Explain the likeliest class")
             go = gr.Button("Predict", variant="primary", elem_id="msta-predict")
         with gr.Column(min_width=320, elem_id="msta-found"):
-            ranking = gr.HTML(placeholder("The classes of the video appear here."), min_height=90)
+            ranking = gr.HTML(
+                placeholder("The classes of the video appear here."), min_height=90, elem_id="msta-answer"
+            )
             with gr.Row(visible=False) as choice:
                 label = gr.Dropdown([], label="Explain", filterable=False, min_width=200)
                 part = gr.Dropdown([], label="of", filterable=False, min_width=200)
@@ -69,9 +72,7 @@ def predict_tab(page: Page) -> gr.Dropdown:
     asked = [video, adapter, typed, lines, window, shortest, unsure]
     shown = [found, ranking, line, choice, label, part, reasons]
     predicted = go.click(predict, asked, shown, show_progress_on=[ranking], **COMPUTING)
-    predicted.then(
-        None, js=scroll_to("#msta-given:has(.msta-timeline) #msta-video", "#msta-found"), api_visibility="private"
-    )
+    predicted.then(None, js=scroll_to("#msta-answer"), api_visibility="private")
     predicted.then(
         lambda got, label, part, wanted: explain(got, label, part) if wanted else "",
         [found, label, part, explaining],
@@ -82,5 +83,6 @@ def predict_tab(page: Page) -> gr.Dropdown:
     part.input(lambda got, part: got.parts[part][1] if got else None, [found, part], label, **QUICK).then(
         explain, [found, label, part], reasons, **COMPUTING
     )
-    video.clear(lambda: (None, gr.HTML(visible=False)), None, [found, line], **QUICK)
+    video.upload(lambda video: page.attempt(lambda: render.frames(video))[0] or "", video, strip, **QUICK)
+    video.clear(lambda: (None, "", gr.HTML(visible=False)), None, [found, strip, line], **QUICK)
     return adapter

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from msta.app.predicting import Answer, in_words
 from msta.app.searching import SearchResult
 from msta.app.training import Progress
+from msta.data.decode import read_frames
+from msta.data.times import segment_times
 from msta.errors import MSTAError, one_line
 from msta.evaluation.figures import COLOURS, film_strip
 from msta.evaluation.report import embedded
@@ -111,6 +113,12 @@ def explanation(explanation: Explanation) -> str:
     most = max((abs(loss) for _, loss in explanation.words), default=0.0) or 1.0
     words = [(word, loss, abs(loss) / most) for word, loss in explanation.words]
     return _fill("explanation", explanation=explanation, frames=frames, words=words, said=in_words(explanation))
+
+
+def frames(video: str, count: int = 8) -> str:
+    """Frames of a video side by side, for browsers that cannot play it. Raises DecodeError if it cannot be read."""
+    seen = read_frames(video, lambda duration: segment_times(duration, count), 90)
+    return f'<img alt="{count} frames of the video" src="{embedded(film_strip(np.stack(list(seen))))}">'
 
 
 def classes(uploaded: dict[str, list[str]]) -> str:

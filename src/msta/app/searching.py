@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from msta.app.models import Models
+from msta.data.shards.encode import h264
 from msta.errors import MSTAError
-from msta.files import typed_path
+from msta.files import typed_path, write_bytes
 from msta.inference.search import Moment, index_file, query_embedding, strips, update_index
 from msta.inference.timeline import Windows
 
@@ -24,6 +26,17 @@ class SearchResult:
     strips: list[bytes]  # JPEG, three frames of each moment
     files: int  # videos in the folder
     windows: int  # moments in the index
+
+
+def playable(found: SearchResult, number: int, to: Path) -> str:
+    """A moment as an MP4 that every browser plays, in the folder ``to``. Raises DecodeError if it cannot be read."""
+    moment = found.moments[number]
+    to.mkdir(parents=True, exist_ok=True)
+    key = hashlib.sha256(f"{found.folder / moment.path} {moment.start} {moment.end}".encode(errors="surrogateescape"))
+    file = to / f"{key.hexdigest()[:16]}.mp4"
+    if not file.exists():
+        write_bytes(file, h264(str(found.folder / moment.path), (moment.start, moment.end), 360))
+    return str(file)
 
 
 def search(

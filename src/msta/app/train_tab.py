@@ -63,8 +63,8 @@ def train_tab(page: Page) -> tuple[gr.Timer, list[Any]]:
     def add_class(so_far: dict[str, list[str]], name: str, files: list[str] | None) -> list[Any]:
         got, wrong = page.attempt(lambda: clips.add_class(so_far, name, files))
         if got is None:
-            return [so_far, wrong + render.classes(so_far), gr.skip(), gr.skip()]
-        return [got, render.classes(got), "", None]
+            return [so_far, wrong + render.classes(so_far), gr.skip(), gr.skip(), gr.skip()]
+        return [got, render.classes(got), "", None, gr.HTML(visible=False)]  # what was wrong before may be right now
 
     def start(called: str, method: str, epochs: float, *given: Any) -> list[Any]:
         return do(lambda: page.trainings.start(called, _data(page, *given), method, int(epochs)))
@@ -75,8 +75,8 @@ def train_tab(page: Page) -> tuple[gr.Timer, list[Any]]:
 
     watched = [view, download, go, stop, resume]
     by.change(show, by, [one_by_one, zipped, on_disk], **QUICK)
-    add.click(add_class, [uploaded, name, files], [uploaded, added, name, files], **QUICK)
-    clear.click(lambda: ({}, render.classes({})), None, [uploaded, added], **QUICK)
+    add.click(add_class, [uploaded, name, files], [uploaded, added, name, files, problem], **QUICK)
+    clear.click(lambda: ({}, render.classes({}), gr.HTML(visible=False)), None, [uploaded, added, problem], **QUICK)
     shown = [problem, *watched, timer]
     started = go.click(start, [called, method, epochs, by, uploaded, archive, folder], shown, **ALONE)
     started.then(None, js=scroll_to("#msta-trained"), api_visibility="private")

@@ -11,7 +11,7 @@ from msta.backbone.dual_encoder import DualEncoder
 from msta.descriptions.bank import DescriptionBank
 from msta.descriptions.check import Check, check
 from msta.errors import ConfigError, one_line
-from msta.evaluation.figures import blank
+from msta.evaluation.figures import WIDTH, blank
 from msta.evaluation.fonts import png
 from msta.evaluation.report import write_page
 from msta.files import cache_folder, refuse_existing
@@ -104,25 +104,25 @@ def _classes(found: Check) -> list[dict[str, Any]]:
 def _write(out: Path, found: Check, result: dict[str, Any]) -> None:
     content = {name: value for name, value in result.items() if name != "template"} | {"prompt": result["template"]}
     shown = [found.classes.index(row["class"]) for row in result["classes"][:_SHOWN]]
-    write_page(out, "descriptions.html", {"heat": _draw(found, shown)}, **content, shown=len(shown))
+    write_page(out, "descriptions.html", _heat_maps(found, shown), **content, shown=len(shown))
 
 
-def _draw(found: Check, shown: Sequence[int]) -> bytes:
-    """One heat map per kind: anchors down, prompts across, of the shown classes."""
-    side = 1.6 + 0.24 * len(shown)
+def _heat_maps(found: Check, shown: Sequence[int]) -> dict[str, bytes]:
+    """A heat map per kind: anchors down, prompts across, of the shown classes. As wide as a telephone shows well."""
     names = [_short(found.classes[label]) for label in shown]
-    kinds = len(found.distances)
-    figure, panels = blank(side + 1.4, 1.5 + side * kinds, columns=kinds, dpi=120)
     parts: list[torch.Tensor] = [kind.cosines[shown][:, shown] for kind in found.distances]
     low, high = min(float(p.min()) for p in parts), max(float(p.max()) for p in parts)
-    for axes, kind, part in zip(panels, found.distances, parts, strict=True):
+    pictures: dict[str, bytes] = {}
+    for kind, part in zip(found.distances, parts, strict=True):
+        figure, (axes,) = blank(max(WIDTH, 0.2 * len(shown) + 1.9), max(WIDTH, 0.2 * len(shown) + 1.9))
         image = axes.imshow(part.numpy(), vmin=low, vmax=high, cmap="viridis")
         axes.set_title(f"{kind.kind} anchors", fontsize=10)
-        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-        axes.set_yticks(range(len(names)), names if axes is panels[0] else [""] * len(names), fontsize=7)
-        axes.set_xlabel("prompts", fontsize=8)
-    figure.colorbar(image, ax=panels, shrink=0.8, label="cosine")
-    return png(figure)
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=9)
+        axes.set_yticks(range(len(names)), names, fontsize=9)
+        axes.set_xlabel("prompts", fontsize=9)
+        figure.colorbar(image, shrink=0.6, label="cosine")
+        pictures[kind.kind] = png(figure)
+    return pictures
 
 
 def _short(name: str) -> str:

@@ -166,7 +166,8 @@ def learning_curves(logs: Mapping[str, Sequence[dict[str, Any]]]) -> bytes:
         for line in log:
             if "loss" in line:
                 by_epoch.setdefault(line["epoch"] + 1, []).append(line["loss"])
-        above.plot(list(by_epoch), [np.mean(v) for v in by_epoch.values()], color=colour, label=name)
+        mean = [np.mean(v) for v in by_epoch.values()]
+        above.plot(list(by_epoch), mean, color=colour, label=name, marker="." if len(mean) == 1 else None)
         for part, style in (("val", "-"), ("test", ":")):
             measured = [(line["epoch"], line[part]["top1"]) for line in log if part in line]
             if measured:
@@ -307,22 +308,24 @@ def prediction(
     shown = sorted(after, key=lambda name: -after[name])[:classes]
     if truth not in shown:
         shown[-1] = truth
-    heights = (1.55, 0.36 * len(shown) + 0.5)
-    figure, (strip, bars) = blank(sum(heights), 9, rows=2, dpi=120, height_ratios=heights)
-    strip.imshow(_side_by_side(frames, max(2, frames.shape[2] // 24)), interpolation="lanczos")
+    half = -(-len(frames) // 2)  # two rows, so that a telephone shows them well
+    rows_of_frames = [_side_by_side(part, max(2, frames.shape[2] // 24)) for part in (frames[:half], frames[-half:])]
+    heights = (2 * (WIDTH * frames.shape[1] / rows_of_frames[0].shape[1]) + 0.5, 0.42 * len(shown) + 0.7)
+    figure, (strip, bars) = blank(sum(heights), rows=2, height_ratios=heights)
+    strip.imshow(np.concatenate(rows_of_frames), interpolation="lanczos")
     strip.set_axis_off()
-    strip.set_title(f"{len(frames)} frames of a clip the adapter has not seen: {truth}", loc="left", fontsize=11)
+    strip.set_title(f"A clip the adapter has not seen: {truth}", loc="left", fontsize=10)
     rows = np.arange(len(shown))
     for i, (model, name, colour) in enumerate(zip((before, after), names, (BEFORE, AFTER), strict=True)):
         values = [100 * model[c] for c in shown]
         drawn = bars.barh(rows + 0.38 * (i - 0.5), values, 0.36, color=colour, label=name)
         bars.bar_label(drawn, [f"{v:.0f} %" for v in values], padding=3, fontsize=8)
-    bars.set_yticks(rows, [f"{c} \N{CHECK MARK}" if c == truth else c for c in shown], fontsize=10)
+    bars.set_yticks(rows, [f"{c} \N{CHECK MARK}" if c == truth else c for c in shown], fontsize=9)
     bars.invert_yaxis()
     bars.set_xlim(0, 112)
     bars.set_xticks([])
     bars.spines["bottom"].set_visible(False)
-    bars.legend(loc="lower right", frameon=False, fontsize=9)
+    figure.legend(loc="outside lower left", frameon=False, fontsize=8)
     return png(figure)
 
 

@@ -85,16 +85,19 @@ class Table:
         ])  # fmt: skip
 
     def html(self) -> Markup:
-        """For a page, see :func:`msta.evaluation.report.write_page`; it scrolls if the page is too narrow."""
+        """For a page, see :func:`msta.evaluation.report.write_page`. On a telephone a row of many cells is a block."""
         header, *body = self.cells()
-        rows = [("", "th", header)]
+        rows = [(' class="head"', "th", header)]
         rows += [(' class="others"' if row.get("by_others") else "", "td", cells)
                  for row, cells in zip(self.rows, body, strict=True)]  # fmt: skip
         lines = []
         for own, tag, cells in rows:
             made = (
-                f"<{tag}{' class=number' if column.format else ''}>{escape(cell)}</{tag}>"
+                f'<{tag} data-title="{escape(column.title)}"{" class=number" if column.format else ""}>'
+                f"{escape(cell)}</{tag}>"
                 for column, cell in zip(self.columns, cells, strict=True)
             )
             lines.append(f"<tr{own}>{''.join(made)}</tr>\n")
-        return Markup(f'<div class="scroll"><table>\n{"".join(lines)}</table></div>')
+        return Markup(
+            f'<div class="scroll"><table{" class=stack" if len(header) > 4 else ""}>\n{"".join(lines)}</table></div>'
+        )

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -248,11 +249,20 @@ def read_index(file: Path) -> Index:
 
 
 def write_found(query: str, folder: Path, moments: Sequence[Moment], index: Index, to: Path) -> None:
-    """Write an HTML page with three frames of each moment."""
+    """Write an HTML page with three frames of each moment. A click plays it."""
     pictures = {f"moment{i}": strip for i, strip in enumerate(strips(folder, moments))}
-    rows = [{"path": m.path, "start": clock(m.start), "end": clock(m.end), "score": m.score} for m in moments]
+    rows = [
+        {"path": m.path, "start": clock(m.start), "end": clock(m.end), "score": m.score, "link": _link(folder, m, to)}
+        for m in moments
+    ]
     counts = {"files": len(index.files), "windows": len(index.paths)}
     write_page(to, "search.html", pictures, query=query, rows=rows, folder=str(folder), **counts)
+
+
+def _link(folder: Path, moment: Moment, page: Path) -> str:
+    """The address of a moment for a page: relative, so that page and folder can move together."""
+    video = os.path.relpath((folder / moment.path).absolute(), page.absolute().parent)
+    return f"{quote(os.fsencode(video.replace(os.sep, '/')))}#t={moment.start:.2f},{moment.end:.2f}"
 
 
 def strips(folder: Path, moments: Sequence[Moment]) -> Iterator[bytes]:

@@ -13,6 +13,15 @@
     now.hidden = false;
     now.style.left = `${Math.min(100, (100 * event.target.currentTime) / Number(line.dataset.duration))}%`;
   };
+  // A moment that was found: its number goes into a hidden field, which the server answers with a video.
+  const pickMoment = (event) => {
+    const figure = event.target.closest?.("[data-moment]");
+    const field = document.querySelector("#msta-moment textarea, #msta-moment input");
+    if (!figure || !field || (event.type === "keydown" && event.key !== "Enter")) return;
+    field.value = `${figure.dataset.moment} ${Date.now()}`; // another value each time
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  };
+  for (const name of ["click", "keydown"]) document.addEventListener(name, pickMoment);
   // Videos that a browser cannot play, such as AVI, can still be predicted: do not show an error.
   const playable = (is) => (event) => {
     if (event.target !== player()) return;
