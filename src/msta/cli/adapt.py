@@ -8,13 +8,26 @@ from typing import Annotated, Any
 
 import typer
 
-from msta.cli.options import AsJSON, Backbone, Base, app, checked, console, load_model, print_facts, print_json, say
+from msta.cli.options import (
+    AsJSON,
+    Backbone,
+    Base,
+    app,
+    checked,
+    computes,
+    console,
+    load_model,
+    print_facts,
+    print_json,
+    say,
+)
 from msta.errors import ConfigError, one_line
 
 command = partial(app.command, rich_help_panel="Adapt")
 
 
 @command(epilog="Example: msta demo --out msta-demo")
+@computes("device")
 def demo(
     out: Annotated[Path, typer.Option(help="A folder that is not there yet.")] = Path("msta-demo"),
     seed: Annotated[int, typer.Option(min=0, help="Of clips, splits and training.")] = 0,
@@ -29,6 +42,7 @@ def demo(
 
 
 @command(epilog="Example: msta train --data clips/ --shots 8 --out runs/first train.lr=5e-4")
+@computes("device")
 def train(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting.")] = None,
     data: Annotated[
@@ -112,6 +126,7 @@ def status(
 
 
 @command(name="eval", epilog="Example: msta eval --data RUN/split.csv --adapter RUN/adapter --json")
+@computes("device", "precision")
 def eval_(
     data: Annotated[Path, typer.Option(help="As for train. A run's split.csv measures on its test clips.")],
     backbone: Backbone = None,

@@ -9,7 +9,19 @@ from typing import Annotated
 
 import typer
 
-from msta.cli.options import AsJSON, Backbone, Base, app, console, integers, listed, load_model, print_facts, print_json
+from msta.cli.options import (
+    AsJSON,
+    Backbone,
+    Base,
+    app,
+    computes,
+    console,
+    integers,
+    listed,
+    load_model,
+    print_facts,
+    print_json,
+)
 from msta.errors import ConfigError
 
 command = partial(app.command, rich_help_panel="Study")
@@ -20,6 +32,7 @@ command = partial(app.command, rich_help_panel="Study")
     "msta protocol zero-shot --source clips/ --target ucf101=UCF-101/ --out runs/transfer; "
     "msta protocol report --out runs/few-shot"
 )
+@computes("device", "precision")
 def protocol(
     name: Annotated[
         str, typer.Argument(help="zero-shot, few-shot, base-to-novel or supervised; report makes its pages again.")
@@ -82,6 +95,7 @@ def protocol(
 
 
 @command(epilog="Example: msta ablate --data clips/ --shots 8 --axes dim,temporal,towers --out runs/ablation")
+@computes("device", "precision")
 def ablate(
     data: Annotated[str, typer.Option(help="[NAME=]PATH[?setting=value&…].")],
     out: Annotated[Path, typer.Option(help="Runs, table and figures. Given again, it goes on.")],
@@ -121,6 +135,7 @@ def ablate(
     epilog="Example: msta compare --methods linear-probe,lora,full,msta --data clips/ --shots 8 "
     "--cases few-shot,base-to-novel --second other=more-clips/ --out runs/compared"
 )
+@computes("device", "precision")
 def compare(
     data: Annotated[list[str], typer.Option(help="[NAME=]PATH[?setting=value&…]. Again: another data set.")],
     out: Annotated[Path, typer.Option(help="Runs, tables, figures. Given again, it goes on.")],
@@ -167,6 +182,7 @@ def compare(
 
 
 @command(epilog="Example: msta bench --backbone random:viclip-b16 --method msta --classes 51")
+@computes("device", "precision")
 def bench(
     backbone: Annotated[
         str, typer.Option(help="As for train; random:viclip-b16 has the shape, which is what time depends on.")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from msta.cli.options import AsJSON, Backbone, Base, app, checked, console, load_model, print_json
+from msta.cli.options import AsJSON, Backbone, Base, app, checked, computes, console, load_model, print_json
 from msta.errors import ConfigError, one_line
 
 command = partial(app.command, rich_help_panel="Use")
@@ -19,6 +19,7 @@ command = partial(app.command, rich_help_panel="Use")
     "msta predict long.mp4 --adapter runs/first/adapter --window 2s --stride 0.5s --format srt --out long.srt; "
     'msta predict clip.mp4 --backbone ViClip.pth --labels "push,hug,shake hands"'
 )
+@computes("device", "precision")
 def predict(
     videos: Annotated[
         list[str] | None,
@@ -119,6 +120,7 @@ def predict(
 
 
 @command(epilog="Example: msta explain clip.mp4 --adapter runs/first/adapter --out why")
+@computes("device", "precision")
 def explain(
     video: Annotated[str, typer.Argument(help="A video file.")],
     out: Annotated[Path, typer.Option(help="A folder for strip.png, overlay.mp4 and explanation.json.")],
@@ -155,6 +157,7 @@ def explain(
 
 
 @command(epilog='Example: msta search "someone falls" --in videos/ --backbone ViClip.pth --out found.html')
+@computes("device", "precision")
 def search(
     query: Annotated[str, typer.Argument(help="A sentence.")],
     folder: Annotated[Path, typer.Option("--in", help="A folder of videos.")],
@@ -200,6 +203,7 @@ def search(
 
 
 @command(epilog="Example: msta serve --adapters adapters/ --keys keys.txt --host 0.0.0.0")
+@computes("device", "precision")
 def serve(
     adapters: Annotated[Path, typer.Option(help="A folder with a sub-folder an adapter, all of one backbone.")],
     backbone: Backbone = None,
@@ -238,6 +242,7 @@ def serve(
 
 
 @command(name="app", epilog="Example: msta app --adapter runs/first/adapter --in videos/")
+@computes("device", "precision")
 def app_(
     adapter: Annotated[list[Path] | None, typer.Option(help="An adapter's directory; again: several.")] = None,
     adapters: Annotated[
@@ -318,6 +323,7 @@ def _predict_catalog(
     data: Path, out: Path | None, engine: Any, processes: int | None, partition: int, as_json: bool, *,
     adapter: list[Path], labels: Any, template: Any, **settings: Any,
 ) -> None:  # fmt: skip
+    from msta.backbone.device import best_device, inference_precision
     from msta.config import make_config
     from msta.inference.arguments import read_clips
     from msta.inference.bulk import Job, default_threads, predict_catalog
@@ -332,7 +338,8 @@ def _predict_catalog(
     clips, classes = read_clips(data, read)
     job = Job(
         str(adapter[0].absolute()) if adapter else None, labels=tuple(labels) if labels else None,
-        template=tuple(template) if template else None, threads=default_threads(processes), **settings,
+        template=tuple(template) if template else None, threads=default_threads(processes),
+        precision=inference_precision(best_device()), **settings,
     )  # fmt: skip
     done = predict_catalog(
         clips, classes, out, job, engine=engine, partition=partition, processes=processes,
