@@ -38,8 +38,10 @@ WORKERS = (0, 1, 2)
 BATCH = 4
 FORM = ClipFormat(8, 224, (0.5,) * 3, (0.25,) * 3)
 HOST = torch.device("cpu")
+CLIPS = 96
+"""Clips of a round for an accelerator,"""
 FREE = 2000
-"""Clips of a round if decoding is free."""
+"""or if decoding is free."""
 
 
 def write(path: Path, width: int, height: int, seed: int) -> None:
@@ -102,11 +104,16 @@ def copy(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"clips": len(samples), "copied": [sample["frames"].copy() for sample in samples]}
 
 
+def keys_of(dataset: ClipDataset) -> list[tuple[int, int]]:
+    """Enough batches that it hardly matters which worker has the last one: clips of files several times."""
+    return [(epoch, i) for epoch in range(max(1, CLIPS // len(dataset))) for i in range(len(dataset))]
+
+
 def delivered(
     dataset: ClipDataset, consume: Callable[..., dict[str, Any]] = look, workers: int = 2
 ) -> Callable[[], float]:
     """Clips a second to the consumer, after a first pass that starts the workers."""
-    keys = [(0, i) for i in range(len(dataset))]
+    keys = keys_of(dataset)
     batches = [keys[i : i + BATCH] for i in range(0, len(keys), BATCH)]
     ring = None if dataset.finish_on is None else (BATCH, dataset.clip_bytes, HOST)
     loader = SteadyLoader(dataset, batches, consume, workers, ring=ring)
@@ -130,7 +137,7 @@ def decode(dataset: ClipDataset, keys: Sequence[tuple[int, int]], ready: Any) ->
 
 def decoded(dataset: ClipDataset, processes: int) -> float:
     """Clips a second of so many processes that decode and hand over nothing."""
-    ready, keys = multiprocessing.Barrier(processes + 1), [(0, i) for i in range(len(dataset))]
+    ready, keys = multiprocessing.Barrier(processes + 1), keys_of(dataset)
     shares = [keys[i::processes] for i in range(processes)]
     each = [multiprocessing.Process(target=decode, args=(dataset, share, ready)) for share in shares]
     for process in each:

@@ -211,6 +211,9 @@ class TrainSettings(Section):
     - keep_tokens: share of the patches that a training clip keeps, in all of its frames: cheaper, and approximate.
     - checkpointing: compute the blocks above the prefix once more for the backward pass, instead of keeping what is in
       them: less memory, the same gradients. ``msta info --plan`` tells how much memory is left.
+    - precision: fp32, or the products of the towers in bf16 or fp16, under autocast; "auto": bf16 on CUDA (fp16 on
+      cards without it), else fp32. The run's config.yaml has what it became.
+    - compile: torch.compile of the frozen blocks of the video tower. Needs a C++ compiler.
     - tf32: on a CUDA card, products and convolutions of fp32 numbers may round their factors to TF32's 10 bits: faster,
       and no longer what fp32 gives.
     - exact_reference: no shortcuts, which is slow: what the fast path is tested against.
@@ -232,7 +235,7 @@ class TrainSettings(Section):
     weight_decay: float = Field(1e-3, ge=0)
     warmup_epochs: float = Field(3, ge=0)
     clip_grad: float | None = Field(1.0, gt=0)
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     seed: int = Field(2048, ge=0, lt=2**32)
     select: Literal["val", "last", "test-leak"] = "val"
     patience: int | None = Field(None, ge=1)
@@ -244,6 +247,7 @@ class TrainSettings(Section):
     watch_test: bool = False
     keep_tokens: float = Field(1, gt=0, le=1)
     exact_reference: bool = False
+    compile: bool = False
     checkpointing: bool = False
     tf32: bool = False
     save_every: float = Field(300, ge=0)

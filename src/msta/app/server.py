@@ -20,7 +20,6 @@ from msta.app.models import Models
 from msta.app.predicting import LIMITS
 from msta.app.training import Trainings
 from msta.backbone.checkpoints import load_backbone
-from msta.backbone.device import best_device
 from msta.backbone.dual_encoder import DualEncoder
 from msta.errors import ConfigError, MSTAError
 from msta.inference.arguments import adapter_names
@@ -77,8 +76,7 @@ def _backbone(adapters: Sequence[Path], name: str | None, base: str | None) -> D
     if name is None and adapters:
         own = Artefact.read(adapters[0]).backbone
         name, base = own["source"], base or own.get("base")
-    loaded = load_backbone(name or "toy", base=base)
-    return loaded.to(best_device())
+    return load_backbone(name or "toy", base=base).placed()
 
 
 def _serve(
