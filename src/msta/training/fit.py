@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from msta.backbone.device import best_device
 from msta.config import RunConfig, changed
 from msta.data.catalog import Catalog, write_catalog
 from msta.data.layouts.options import OPTIONS
@@ -53,6 +54,7 @@ def fit(
     Raises:
         MSTAError: wrong data, files or settings; :class:`Interrupted` after Ctrl-C.
     """
+    config = config.on(best_device())
     processes = Processes(config.train)
     if not config.train.on_all_clips:
         metrics = train(config, out, console, resume=resume, or_resume=or_resume, on_epoch=on_epoch)
