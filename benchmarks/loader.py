@@ -1,20 +1,25 @@
-"""Whether decoding and augmentation keep a training step fed: clips a second of the loader, by size of the files.
+"""Whether decoding keeps a training step fed: clips a second, on a CPU and as an accelerator gets them.
 
     python benchmarks/loader.py [--clips 24] [--rounds 3]
 
-Writes ten-second H.264 files of moving noise at 340x256 and 1280x720, reads 8 frames of 224 px of each as training
-does, in this process and with one and two workers. What a step consumes is taken from results/step.json, if that is
-there. Writes results/loader.json and results/loader.md.
+Writes ten-second H.264 files of moving noise at 340x256 and 1280x720; reads 8 frames of 224 px of each for training.
+
+On a CPU: augmented and normalised, in this process and with one and two workers. For an accelerator: two workers leave
+uint8 crops, and what was drawn for them, in shared memory; beside it two processes decode the same clips and hand over
+nothing. Then frames that cost nothing to decode: what handing over alone allows, in shared memory and, as fp32, through
+pipes. It needs no accelerator: the consumer looks at each clip, or copies it within memory. What a step on a CPU
+consumes is taken from results/step.json, if that is there. Writes results/loader.json and results/loader.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +27,21 @@ import av
 import numpy as np
 import torch
 
+from msta.data.augment import Augmentation
 from msta.data.catalog import Clip
-from msta.data.clips import Augmentation, ClipDataset, ClipFormat, EpochSampler, make_loader
+from msta.data.clips import ClipDataset, ClipFormat, EpochSampler, make_loader
+from msta.data.loading import SteadyLoader
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = ((340, 256), (1280, 720))
 WORKERS = (0, 1, 2)
+BATCH = 4
+FORM = ClipFormat(8, 224, (0.5,) * 3, (0.25,) * 3)
+HOST = torch.device("cpu")
+CLIPS = 96
+"""Clips of a round for an accelerator,"""
+FREE = 2000
+"""or if decoding is free."""
 
 
 def write(path: Path, width: int, height: int, seed: int) -> None:
@@ -50,10 +64,9 @@ def write(path: Path, width: int, height: int, seed: int) -> None:
 
 def rates(files: list[Path], rounds: int) -> Iterator[tuple[int, list[float]]]:
     """Clips a second for each number of workers, whose start is part of the first round, which is not counted."""
-    form = ClipFormat(8, 224, (0.5,) * 3, (0.25,) * 3)
     for workers in WORKERS:
-        dataset = ClipDataset([Clip(str(f), 0) for f in files], form, augmentation=Augmentation())
-        loader = make_loader(dataset, 4, workers, shuffle=True)
+        dataset = ClipDataset([Clip(str(f), 0) for f in files], FORM, augmentation=Augmentation())
+        loader = make_loader(dataset, BATCH, workers, shuffle=True)
         sampler: EpochSampler = loader.sampler  # type: ignore[assignment]
         measured = []
         for epoch in range(rounds + 1):
@@ -64,31 +77,149 @@ def rates(files: list[Path], rounds: int) -> Iterator[tuple[int, list[float]]]:
         yield workers, measured[1:]
 
 
+class Free(ClipDataset):
+    """Frames that are there already: uint8 for an accelerator, else fp32."""
+
+    def __init__(self, draws: bool, finish_on: torch.device | None) -> None:
+        super().__init__([Clip(str(i), 0) for i in range(FREE)], FORM, augmentation=Augmentation(), finish_on=finish_on)
+        shape = (FORM.frames, FORM.size, FORM.size, 3)
+        self.draws = draws
+        self.frames = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        self.video = np.zeros((1, FORM.frames, 3, FORM.size, FORM.size), np.float32)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        pixels = {"video": self.video} if self.finish_on is None else {"frames": self.frames}
+        drawn = self.augmentation.draw(self.draw(key), FORM.margin, FORM.margin) if self.draws else None
+        return {**pixels, "drawn": drawn, "label": 0, "index": key[1]}
+
+
+def look(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A consumer that reads a row of every clip."""
+    rows = [(s["frames"] if "frames" in s else s["video"])[0, 0].sum() for s in samples]
+    return {"clips": len(samples), "seen": rows}
+
+
+def copy(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A consumer that copies every clip within memory."""
+    return {"clips": len(samples), "copied": [sample["frames"].copy() for sample in samples]}
+
+
+def keys_of(dataset: ClipDataset) -> list[tuple[int, int]]:
+    """Enough batches that it hardly matters which worker has the last one: clips of files several times."""
+    return [(epoch, i) for epoch in range(max(1, CLIPS // len(dataset))) for i in range(len(dataset))]
+
+
+def delivered(
+    dataset: ClipDataset, consume: Callable[..., dict[str, Any]] = look, workers: int = 2
+) -> Callable[[], float]:
+    """Clips a second to the consumer, after a first pass that starts the workers."""
+    keys = keys_of(dataset)
+    batches = [keys[i : i + BATCH] for i in range(0, len(keys), BATCH)]
+    ring = None if dataset.finish_on is None else (BATCH, dataset.clip_bytes, HOST)
+    loader = SteadyLoader(dataset, batches, consume, workers, ring=ring)
+
+    def once() -> float:
+        start = time.perf_counter()
+        assert sum(batch["clips"] for batch in loader) == len(keys)
+        return len(keys) / (time.perf_counter() - start)
+
+    once()
+    return once
+
+
+def decode(dataset: ClipDataset, keys: Sequence[tuple[int, int]], ready: Any) -> None:
+    torch.set_num_threads(1)
+    dataset[keys[0]]
+    ready.wait()
+    for key in keys:
+        dataset[key]
+
+
+def decoded(dataset: ClipDataset, processes: int) -> float:
+    """Clips a second of so many processes that decode and hand over nothing."""
+    ready, keys = multiprocessing.Barrier(processes + 1), keys_of(dataset)
+    shares = [keys[i::processes] for i in range(processes)]
+    each = [multiprocessing.Process(target=decode, args=(dataset, share, ready)) for share in shares]
+    for process in each:
+        process.start()
+    ready.wait()
+    start = time.perf_counter()
+    for process in each:
+        process.join()
+    return len(keys) / (time.perf_counter() - start)
+
+
+def alternating(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """What each way gives, in turns."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            found[name].append(way())
+    return found
+
+
+def for_an_accelerator(files: list[Path], rounds: int) -> dict[str, list[float]]:
+    """Two workers that hand over, beside two processes that do not."""
+    dataset = ClipDataset([Clip(str(f), 0) for f in files], FORM, augmentation=Augmentation(), finish_on=HOST)
+    return alternating({"decoding alone": lambda: decoded(dataset, 2), "handed over": delivered(dataset)}, rounds)
+
+
+def free(rounds: int) -> dict[str, list[float]]:
+    """Two workers and frames that cost nothing."""
+    ways = {
+        "shared memory": delivered(Free(False, HOST)),
+        "shared memory, the consumer copies": delivered(Free(False, HOST), copy),
+        "shared memory, with the draws of augmentation": delivered(Free(True, HOST)),
+        "fp32 through pipes": delivered(Free(False, None)),
+    }
+    return alternating(ways, rounds)
+
+
+def cell(measured: Sequence[float]) -> str:
+    """Median (smallest..largest)."""
+    digits = 1 if statistics.median(measured) < 100 else 0
+    return f"{statistics.median(measured):.{digits}f} ({min(measured):.{digits}f}..{max(measured):.{digits}f})"
+
+
+def tables(result: dict[str, Any]) -> str:
+    """Markdown."""
+    lines = ["| clips a second | in the training process | one worker | two workers |", "|---|---|---|---|"]
+    for size, by_workers in result["clips a second"].items():
+        lines.append(f"| {size} | {' | '.join(map(cell, by_workers.values()))} |")
+    if (RESULTS / "step.json").exists():
+        steps = json.loads((RESULTS / "step.json").read_text())
+        part = next(value for name, value in steps.items() if name.endswith(" classes"))
+        eaten = {v: steps["settings"]["batch"] / statistics.median(s) for v, s in part["seconds"].items()}
+        lines += ["", f"A step of {steps['settings']['architecture']} consumes {eaten['fast']:.2f} clips a second."]
+    lines += ["", "| for an accelerator, two workers | decoding alone | handed over | share |", "|---|---|---|---|"]
+    for size, found in result["for an accelerator"].items():
+        alone, over = found["decoding alone"], found["handed over"]
+        share = statistics.median(b / a for a, b in zip(alone, over, strict=True))
+        lines.append(f"| {size} | {cell(alone)} | {cell(over)} | {100 * share:.0f} % |")
+    lines += ["", "| decoding is free, two workers | clips a second |", "|---|---|"]
+    lines += [f"| {way} | {cell(found)} |" for way, found in result["decoding is free"].items()]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # a worker has one; the model has the rest
-    result: dict[str, Any] = {"settings": vars(arguments), "clips a second": {}}
+    result: dict[str, Any] = {"settings": vars(arguments), "clips a second": {}, "for an accelerator": {}}
+    result["decoding is free"] = free(arguments.rounds)
     with tempfile.TemporaryDirectory() as folder:
         for width, height in SIZES:
             files = [Path(folder) / f"{width}-{i}.mp4" for i in range(arguments.clips)]
             for i, file in enumerate(files):
                 write(file, width, height, i)
-            result["clips a second"][f"{width}x{height}"] = dict(rates(files, arguments.rounds))
+            size = f"{width}x{height}"
+            result["for an accelerator"][size] = for_an_accelerator(files, arguments.rounds)
+            result["clips a second"][size] = dict(rates(files, arguments.rounds))
     (RESULTS / "loader.json").write_text(json.dumps(result, indent=2) + "\n")
-    lines = ["| clips a second | in the training process | one worker | two workers |", "|---|---|---|---|"]
-    for size, by_workers in result["clips a second"].items():
-        cells = [f"{statistics.median(r):.1f} ({min(r):.1f}..{max(r):.1f})" for r in by_workers.values()]
-        lines.append(f"| {size} | {' | '.join(cells)} |")
-    if (RESULTS / "step.json").exists():
-        steps = json.loads((RESULTS / "step.json").read_text())
-        part = next(value for name, value in steps.items() if name.endswith(" classes"))
-        eaten = {v: steps["settings"]["batch"] / statistics.median(s) for v, s in part["seconds"].items()}
-        lines += ["", f"A step of {steps['settings']['architecture']} consumes {eaten['fast']:.2f} clips a second."]
-    (RESULTS / "loader.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    (RESULTS / "loader.md").write_text(tables(result))
+    print(tables(result))
 
 
 if __name__ == "__main__":

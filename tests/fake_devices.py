@@ -26,9 +26,12 @@ from torch.utils import backend_registration
 import msta
 from msta.adapters.model import AdaptedModel
 from msta.backbone.prefix import Tokens
+from msta.data.augment import Augmentation
+from msta.data.clips import ClipFormat, collate_on
 from msta.evaluation.evaluate import read_views
 from msta.inference.explain import log_odds
 from msta.methods import METHODS
+from msta.settings import TrainSettings
 from msta.training.step import TrainStep
 
 CLASSES, CLIPS = ["a", "a b c", "a b"], 4
@@ -68,18 +71,32 @@ def prompts_of(model: AdaptedModel, mode: FakeTensorMode, device: str) -> Tensor
     return replace(prompts, **parts)
 
 
-def batch(mode: FakeTensorMode, first: int, clips: int) -> dict[str, object]:
-    """A loader's: pixels in numpy, on the host."""
-    video = np.zeros((clips, 1, 4, 3, 32, 32), np.float32)
-    index = torch.arange(first, first + clips)
-    label = mode.from_tensor(index % len(CLASSES))
-    return {"video": video, "tokens": None, "kept": None, "label": label, "index": index, "failures": []}
+def decoded(first: int, clips: int) -> list[dict[str, object]]:
+    """Samples of a data set whose clips the device finishes."""
+    samples = []
+    for i in range(first, first + clips):
+        drawn = Augmentation((0.5, 0.9), jitter=1, greyscale=i % 2, flip=1).draw(i, 40, 50)
+        left, top, right, bottom = drawn.box
+        frames = np.zeros((4, bottom - top, right - left, 3), np.uint8)
+        samples.append({"frames": frames, "drawn": drawn, "label": i % len(CLASSES), "index": i, "kept": None})
+    return samples
+
+
+def batch(
+    samples: list[dict[str, object]], device: str = "cpu", mode: FakeTensorMode | None = None
+) -> dict[str, object]:
+    """A loader's, augmented on the device; label and index are the host's."""
+    with mode or nullcontext():
+        made = collate_on(samples, ClipFormat(4, 32, (0.5,) * 3, (0.25,) * 3), torch.device(device))
+    index = torch.tensor([sample["index"] for sample in samples])
+    label = index % len(CLASSES)
+    return {**made, "label": mode.from_tensor(label) if mode else label, "index": index}
 
 
 def train_step(model: AdaptedModel, prompts: Tensor | Tokens, device: str, autocast) -> TrainStep:
     """The run's own, of one process."""
     config = SimpleNamespace(
-        train=SimpleNamespace(share_prompts=None, clip_grad=1.0, log_clips=False, precision="fp32"),
+        train=TrainSettings(),
         descriptions=SimpleNamespace(distance="cosine"),
     )
     accelerator = SimpleNamespace(autocast=autocast, backward=lambda loss: loss.backward())
@@ -117,7 +134,8 @@ def use(kind: str, method: str, device: str, *, exact: bool = False, bf16: bool 
     if bf16 and not exact:
         real.cast_frozen(torch.bfloat16)
     model = moved(real, mode, device)
-    in_parts = [batch(mode, 0, 2), batch(mode, 2, 2)]
+    in_parts = [batch(decoded(first, 2), device, mode) for first in (0, 2)]
+    assert {part["video"].device.type for part in in_parts} == {device}
     with mode:
         forward_and_backward(train_step(model, prompts, device, autocast), in_parts)
         assert gradients_are_there(model), "no gradients"

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from video_files import write_video
 
 import msta
+from msta.adapters.zoo import find_adapters
 from msta.app import clips, render
-from msta.app.models import Models, find_adapters
+from msta.app.models import Models
 from msta.app.predicting import Settings, answer, explain_answer, in_words, typed_classes
 from msta.app.searching import search
 from msta.app.server import run

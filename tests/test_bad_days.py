@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import json
 import os
@@ -349,9 +350,16 @@ def test_a_loss_that_is_no_number_stops_at_the_last_good_state_and_names_the_cli
 # ---------------------------------------------------------------- decoding processes
 
 
-def dataset_of(clips: Path) -> ClipDataset:
+FINISHED = pytest.mark.parametrize("finish_on", [None, torch.device("cpu")], ids=["by the pipe", "by the ring"])
+
+
+def dataset_of(clips: Path, finish_on: torch.device | None = None) -> ClipDataset:
     files = [Clip(str(file), 0) for file in sorted(clips.rglob("*.mp4"))]
-    return ClipDataset(files, ClipFormat(4, 32, (0.5,) * 3, (0.25,) * 3))
+    return ClipDataset(files, ClipFormat(4, 32, (0.5,) * 3, (0.25,) * 3), finish_on=finish_on)
+
+
+def pixels(loader) -> torch.Tensor:
+    return torch.cat([torch.as_tensor(batch["video"]) for batch in loader])
 
 
 def indices(loader) -> tuple[list[int], Failures]:
@@ -375,10 +383,11 @@ class Trap(ClipDataset):
         return super().__getitem__(key)
 
 
+@FINISHED
 @pytest.mark.parametrize("how", ["hang", "die"])
-def test_a_clip_on_which_the_decoder_hangs_or_dies_is_left_out(clips, how):
+def test_a_clip_on_which_the_decoder_hangs_or_dies_is_left_out(clips, how, finish_on):
     plain = dataset_of(clips)
-    trap = Trap(plain.clips[:9], plain.form)
+    trap = Trap(plain.clips[:9], plain.form, finish_on=finish_on)
     trap.how = how
     loader = make_loader(trap, 2, 2, timeout={"hang": 5, "die": None}[how])
     seen, failures = indices(loader)
@@ -388,15 +397,29 @@ def test_a_clip_on_which_the_decoder_hangs_or_dies_is_left_out(clips, how):
     assert indices(loader)[0] == seen  # and is not tried again
 
 
-def test_a_decoding_process_that_is_killed_is_replaced(clips):
-    dataset = dataset_of(clips)
-    seen = []
+@FINISHED
+def test_a_decoding_process_that_is_killed_is_replaced(clips, finish_on):
+    dataset = dataset_of(clips, finish_on)
+    seen, shown = [], []
     loader = make_loader(dataset, 3, 1)
     for number, batch in enumerate(loader):
         seen += batch["index"].tolist()
+        shown.append(torch.as_tensor(batch["video"]))
         if number in (0, 2):
             os.kill(loader._workers[0].process.pid, signal.SIGKILL)
     assert seen == list(range(18))
+    assert torch.equal(torch.cat(shown), pixels(make_loader(dataset_of(clips), 3, 0)))
+
+
+def test_a_pass_that_ends_early_keeps_no_slot(clips):
+    loader = make_loader(dataset_of(clips, torch.device("cpu")), 3, 2)
+    for ends_at in (1, 2, 6):
+        for number, _ in enumerate(loader, start=1):
+            if number == ends_at:
+                break
+        gc.collect()
+    assert torch.equal(pixels(loader), pixels(make_loader(dataset_of(clips), 3, 0)))
+    assert len(loader._ring._free) == (2 * 2 + 1) * 3
 
 
 def test_a_forked_copy_of_a_loader_leaves_the_decoding_processes_alone(clips):

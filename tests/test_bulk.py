@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import tiny
 from typer.testing import CliRunner
 from video_files import numbered_frames, write_video
@@ -57,7 +58,7 @@ def test_every_clip_has_a_row_in_its_place(world, job, local):
     assert [row["path"] for row in rows] == [clip.path for clip in catalog.clips]
     assert [row["label"] for row in rows] == [catalog.classes[clip.label] for clip in catalog.clips]
     assert not (world / "local.parquet.parts").exists()
-    predictor = job.predictor()
+    predictor = job.predictor(torch.device("cpu"))
     for row in rows:
         if row["path"].endswith("4.mp4"):
             assert row["predicted"] is row["probabilities"] is None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
+import time
 import unicodedata
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
+import kornia.augmentation
 import numpy as np
 import pytest
 import torch
@@ -16,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from video_files import frame_number, numbered_frames, write_video
 
+from msta.data.augment import Augmentation, augment
 from msta.data.catalog import Catalog, Clip, write_catalog
 from msta.data.clips import (
-    Augmentation,
     ClipDataset,
     ClipFormat,
     EpochSampler,
@@ -32,8 +36,10 @@ from msta.data.clips import (
     segment_times,
     view_times,
 )
+from msta.data.loading import SteadyLoader
 from msta.data.names import class_words
 from msta.data.reading import read_catalog
+from msta.data.ring import Ring, write
 from msta.data.splits import make_split
 from msta.errors import DataError
 from msta.notices import notice
@@ -322,11 +328,11 @@ def test_every_segment_gives_one_time(duration, frames, clips, seed):
 
 
 def test_crops():
-    video = torch.arange(6).float().expand(2, 3, 4, 6)
-    assert crops(video, 4, 1).shape == (1, 2, 3, 4, 4)
-    assert crops(video, 4, 1)[0, 0, 0, 0].tolist() == [1, 2, 3, 4]
-    assert [c[0, 0, 0, 0].item() for c in crops(video, 4, 3)] == [0, 1, 2]
-    assert [c[0, 0, 0, 0].item() for c in crops(video.transpose(2, 3), 4, 3)] == [0, 1, 2]
+    frames = np.arange(6, dtype=np.uint8)[None, None, :, None] * np.ones((2, 4, 1, 3), np.uint8)
+    assert crops(frames, 4, 1).shape == (1, 2, 4, 4, 3)
+    assert crops(frames, 4, 1)[0, 0, 0, :, 0].tolist() == [1, 2, 3, 4]
+    assert [c[0, 0, 0, 0] for c in crops(frames, 4, 3)] == [0, 1, 2]
+    assert [c[0, 0, 0, 0] for c in crops(frames.swapaxes(1, 2), 4, 3)] == [0, 1, 2]
 
 
 def test_test_views_show_the_right_frames(tmp_path):
@@ -371,13 +377,18 @@ def test_augmentation_leaves_the_global_generator_alone(tmp_path):
     assert torch.equal(torch.rand(2), expected)
 
 
+def augmented(augmentation, video, size, seed=0):
+    """Of a float video [T, 3, H, W]."""
+    drawn = augmentation.draw(seed, *video.shape[-2:])
+    left, top, right, bottom = drawn.box
+    return augment([video[..., top:bottom, left:right]], [drawn], size)[0]
+
+
 def test_the_flip_flips_and_only_then():
     video = torch.rand(4, 3, 32, 32)
     plain = dict(crop_area=(1.0, 1.0), jitter=0, greyscale=0)
-    torch.manual_seed(0)
-    kept = Augmentation(flip=0, **plain)(video, 32)
-    torch.manual_seed(0)
-    flipped = Augmentation(flip=1, **plain)(video, 32)
+    kept = augmented(Augmentation(flip=0, **plain), video, 32)
+    flipped = augmented(Augmentation(flip=1, **plain), video, 32)
     assert torch.allclose(flipped, kept.flip(-1), atol=1e-5)
 
 
@@ -387,12 +398,43 @@ def test_greyscale_and_jitter_do_what_they_say(seed):
     plain = dict(crop_area=(1.0, 1.0), flip=0)
 
     def colours(**settings):
-        torch.manual_seed(seed)
-        return Augmentation(**plain, **settings)(video, 32)[0, :, 5, 5]
+        return augmented(Augmentation(**plain, **settings), video, 32, seed)[0, :, 5, 5]
 
     assert torch.allclose(colours(jitter=0, greyscale=0), video[0, :, 0, 0], atol=1e-5)
     assert colours(jitter=0, greyscale=1).std() < 1e-5
     assert not torch.allclose(colours(jitter=1, greyscale=0), video[0, :, 0, 0], atol=1e-3)
+
+
+def kornia_pipeline(augmentation, size):
+    same = {"same_on_batch": True}
+    return torch.nn.Sequential(
+        kornia.augmentation.RandomResizedCrop((size, size), scale=augmentation.crop_area, **same),
+        kornia.augmentation.ColorJitter(0.4, 0.4, 0.2, 0.1, p=augmentation.jitter, **same),
+        kornia.augmentation.RandomGrayscale(p=augmentation.greyscale, **same),
+        kornia.augmentation.RandomHorizontalFlip(p=augmentation.flip, **same),
+    )
+
+
+@pytest.mark.parametrize("shape", [(37, 37), (40, 90), (90, 40)])
+@pytest.mark.parametrize(
+    "augmentation", [Augmentation(), Augmentation((0.1, 0.5), 1, 1, 1), Augmentation((1, 1), 0, 0, 0)]
+)
+def test_augmentation_is_kornia_s_own_to_the_bit(augmentation, shape):
+    pipeline, video = kornia_pipeline(augmentation, 32), torch.rand(3, 3, *shape)
+    for seed in range(30):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            expected = pipeline(video)
+        assert torch.equal(augmented(augmentation, video, 32, seed), expected)
+
+
+def test_many_clips_at_once_are_augmented_like_one():
+    video, augmentation = torch.rand(3, 3, 37, 50), Augmentation()
+    drawn = [augmentation.draw(seed, 37, 50) for seed in range(40)]
+    cut = [video[..., d.box[1] : d.box[3], d.box[0] : d.box[2]] for d in drawn]
+    alone = torch.stack([augmented(augmentation, video, 32, seed) for seed in range(40)])
+    assert torch.allclose(augment(cut, drawn, 32), alone, rtol=0, atol=1e-6)
+    assert {len(d.order) for d in drawn} == {0, 4}
 
 
 @pytest.mark.parametrize(
@@ -448,6 +490,111 @@ def test_training_batches_do_not_depend_on_workers(clips):
     for one, other in zip(epoch(0, 5), epoch(2, 5), strict=True):
         assert np.array_equal(one, other)
     assert not np.array_equal(epoch(0, 5)[0], epoch(0, 6)[0])
+
+
+@pytest.mark.parametrize("augmentation", [None, Augmentation()])
+@pytest.mark.parametrize(("workers", "room"), [(0, 1), (1, 1), (2, 1), (2, 0)])
+def test_clips_that_a_device_finishes_are_the_same(clips, augmentation, workers, room, monkeypatch):
+    plain = ClipDataset(clips, FORMAT, augmentation=augmentation, views=Views(2, 3))
+    there = ClipDataset(clips, FORMAT, augmentation=augmentation, views=Views(2, 3), finish_on=torch.device("cpu"))
+    if not room:  # then they come through the pipe
+        monkeypatch.setattr(ClipDataset, "clip_bytes", 1)
+    loader = make_loader(there, 2, workers)
+    for _ in range(3):  # longer than the ring
+        for batch, expected in zip(loader, make_loader(plain, 2, 0), strict=True):
+            assert torch.allclose(batch["video"], torch.from_numpy(expected["video"]), rtol=0, atol=1e-6)
+            assert batch["label"].tolist() == expected["label"].tolist()
+            assert batch["failures"] == expected["failures"]
+
+
+@pytest.mark.parametrize("fit", ["crop", "squash"])
+@pytest.mark.parametrize("size", [(64, 64), (160, 48), (48, 160)])
+def test_a_clip_fits_its_slot(tmp_path, size, fit):
+    path = str(write_video(tmp_path / "v.mp4", np.zeros((8, *size, 3), np.uint8)))
+    form = ClipFormat(4, 32, (0.5,) * 3, (0.25,) * 3, fit)
+    for augmentation in (None, Augmentation((1, 1)), Augmentation((0.6, 1))):
+        dataset = ClipDataset([Clip(path, 0)], form, augmentation=augmentation, finish_on=torch.device("cpu"))
+        for epoch in range(12):
+            assert dataset[epoch, 0]["frames"].nbytes <= dataset.clip_bytes
+
+
+class Slow:
+    """Samples that take a while; remembers which were read."""
+
+    def __init__(self):
+        self.read = []
+
+    def __getitem__(self, key):
+        time.sleep(0.01)
+        self.read.append(key[1])
+        if key[1] == 13:
+            raise DataError("damaged")
+        return key[1]
+
+
+def test_a_thread_reads_ahead_and_changes_nothing():
+    data, keys = Slow(), [[(0, 2 * i), (0, 2 * i + 1)] for i in range(6)]
+    batches = iter(SteadyLoader(data, keys, tuple, ahead=True))
+    assert next(batches) == (0, 1)
+    time.sleep(0.2)
+    assert data.read == list(range(6))  # the next two, and no more
+    assert list(batches) == [(2 * i, 2 * i + 1) for i in range(1, 6)]
+    with pytest.raises(DataError, match="damaged"):
+        list(SteadyLoader(data, [[(0, 13)]], tuple, ahead=True))
+
+
+def test_a_ring_gives_no_slot_twice():
+    ring = Ring(3, 10, torch.device("cpu"))
+    assert sorted(ring.take(2) + ring.take(2)) == [0, 1, 2]
+    ring.put_back([1])
+    assert ring.take(3) == [1]
+    assert write(ring.memory, ring.size, 1, np.arange(6, dtype=np.uint8).reshape(2, 3))
+    assert ring.read(1, (2, 3)).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert not write(ring.memory, ring.size, 1, np.zeros(11, np.uint8))
+
+
+class Copies:
+    """A device's events, of which none is over before someone waits for it."""
+
+    def __init__(self, device):
+        self.waited = False
+
+    def record(self):
+        made.append(self)
+
+    def synchronize(self):
+        self.waited = True
+
+
+made: list[Copies] = []
+
+
+def test_a_slot_is_used_again_when_it_was_copied(monkeypatch):
+    monkeypatch.setattr(torch, "Event", Copies)
+    made.clear()
+    ring = Ring(3, 10, torch.device("xpu"))
+    ring.put_back(ring.take(2))
+    assert ring.take(1) == [2]
+    assert not made[0].waited
+    assert ring.take(1) == [0]
+    assert made[0].waited
+
+
+@pytest.mark.parametrize("error", [0, 1])
+def test_the_memory_is_pinned_for_a_cuda_card(monkeypatch, error, caplog):
+    calls = []
+    runtime = SimpleNamespace(
+        cudaHostRegister=lambda address, size, flags: calls.append((address, size)) or error,
+        cudaHostUnregister=lambda address: calls.append(address),
+    )
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    notice.cache_clear()
+    ring = Ring(3, 10, torch.device("cuda"))
+    ring.close()
+    address = ctypes.addressof(ring.memory)
+    assert calls == [(address, 30)] + [address] * (error == 0)
+    assert ("cannot be pinned" in caplog.text) == (error == 1)
 
 
 @given(count=st.integers(1, 40), epoch=st.integers(0, 5), skip=st.integers(0, 40))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -283,7 +284,7 @@ def test_no_server_a_key_that_is_none_and_a_url_that_is_none(monkeypatch, tmp_pa
 
 def test_a_second_process_does_not_pay_for_the_same_bank(tmp_path):
     with LLM(lambda asked, before: completion(asked.answer()) | {"after": 0.4}) as llm:
-        first = threading.Thread(target=ask, args=(llm, tmp_path / "bank.json"))
+        first = multiprocessing.get_context("fork").Process(target=ask, args=(llm, tmp_path / "bank.json"))
         first.start()
         while not llm.asked:
             time.sleep(0.005)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,12 @@ import fake_devices
 import pytest
 import torch
 from conftest import KINDS, refused
-from fake_devices import adapted, batch, forward_and_backward, moved, train_step
+from fake_devices import adapted, batch, decoded, forward_and_backward, moved, train_step
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from msta.backbone.device import best_device
+from msta.data.processes import decoders
 from msta.methods import METHODS
 from msta.training.processes import set_tf32
 
@@ -77,14 +79,17 @@ def test_a_step_waits_for_nothing_until_its_losses_are_read(kind, method):
     model = adapted(kind, method)
     step = train_step(model, model.prepare_prompts(model.tokenize(fake_devices.CLASSES)), "cpu", torch.no_grad)
     step.processes.accelerator.autocast = torch.enable_grad
-    with FakeTensorMode() as mode:
-        pass
-    parts = [batch(mode, 0, 2), batch(mode, 2, 2)]
-    for part in parts:
-        part["label"] = part["index"] % len(fake_devices.CLASSES)
+    samples = [decoded(first, 2) for first in (0, 2)]
     with Waiting() as waiting:
-        forward_and_backward(step, parts)
+        forward_and_backward(step, map(batch, samples))
     assert waiting.seen == []
     with Waiting() as waiting:
         torch.ones(1).item()
     assert waiting.seen, "the test sees nothing"
+
+
+def test_decoding_processes_are_as_many_as_the_cores_allow(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)), raising=False)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert [decoders(cpu), decoders(gpu), decoders(gpu, None, 8), decoders(gpu, None, 64)] == [1, 15, 1, 1]
+    assert [decoders(cpu, 3), decoders(gpu, 0)] == [3, 0]

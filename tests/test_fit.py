@@ -285,7 +285,7 @@ def test_python_is_as_easy_as_the_command(moving_clips, tiny_backbone, tmp_path,
     with pytest.raises(ConfigError, match="learning, confusion"):
         done.plot("everything")
     clip = read_catalog(done.run / "split.csv").clips[0].path
-    answers = msta.predict([clip, tmp_path / "missing.mp4"], done.adapter)
+    answers = msta.predict([clip, tmp_path / "missing.mp4"], done.run)
     assert answers[0].predictions == msta.predict(clip, done.adapter)[0].predictions == done(clip)
     assert answers[0].label == answers[0].predictions[0].label
     assert answers[1].error

@@ -19,11 +19,13 @@ from conftest import DATA, tiny
 from safetensors.torch import save as to_safetensors
 
 import msta
+from msta.adapters.artefact import WEIGHTS
 from msta.adapters.card import licence_of
 from msta.adapters.hub import adapter_folder
 from msta.adapters.task import Task
+from msta.adapters.zoo import ZOO, get, read_zoo, write_zoo
 from msta.backbone.published import PUBLISHED
-from msta.errors import CheckpointError
+from msta.errors import CheckpointError, DataError, MSTAError
 from msta.training.cost import flop_counter
 
 SOURCE = Path(msta.__file__).parents[1]
@@ -273,6 +275,47 @@ def test_backbones_are_fetched_by_a_short_name_and_checked(hub, tmp_path):
     assert damaged.returncode == 1
     assert "damaged" in damaged.stderr
     assert str(blob) in damaged.stderr
+
+
+def test_a_zoo_is_made_listed_and_copied(hub, tmp_path):
+    handler, endpoint = hub
+    model = trained(tmp_path)
+    model.save(tmp_path / "zoo" / "hands", {"top1": 87.5, "clips": 40})
+    model.save(tmp_path / "zoo" / "run" / "adapter", {})
+    made = write_zoo(tmp_path / "zoo")
+    assert read_zoo(str(tmp_path / "zoo")) == made
+    assert [(entry.name, entry.path, entry.top1) for entry in made] == [
+        ("hands", "hands", 87.5), ("run", "run/adapter", None),
+    ]  # fmt: skip
+    assert made[0].classes == ("push", "hug")
+    assert get(str(tmp_path / "zoo"), "run", tmp_path / "copy").name == "run"
+    assert msta.load_adapter(tmp_path / "copy").task == model.task
+    files = (f for f in (tmp_path / "zoo").rglob("*") if f.is_file())
+    handler.repos["lab/zoo"] = {f.relative_to(tmp_path / "zoo").as_posix(): f.read_bytes() for f in files}
+    remote = (
+        f"import msta.adapters.zoo as z; print(z.get('lab/zoo', 'hands', z.Path({str(tmp_path / 'remote')!r})).top1)"
+    )
+    assert run(remote, endpoint, tmp_path / "home").stdout.strip() == "87.5"
+    assert msta.load_adapter(tmp_path / "remote").task == model.task
+
+
+def test_a_zoo_whose_weights_are_others_is_refused(tmp_path):
+    trained(tmp_path).save(tmp_path / "zoo" / "hands", {})
+    with pytest.raises(DataError, match="msta zoo make"):
+        read_zoo(str(tmp_path / "zoo"))
+    write_zoo(tmp_path / "zoo")
+    with pytest.raises(MSTAError, match="no adapter 'feet'; there are hands"):
+        get(str(tmp_path / "zoo"), "feet", tmp_path / "copy")
+    (tmp_path / "zoo" / "hands" / WEIGHTS).write_bytes(b"others")
+    with pytest.raises(CheckpointError, match="not the weights of the list"):
+        get(str(tmp_path / "zoo"), "hands", tmp_path / "copy")
+    listed = json.loads((tmp_path / "zoo" / ZOO).read_text())
+    listed["adapters"][0]["path"] = "../zoo/../.."
+    (tmp_path / "zoo" / ZOO).write_text(json.dumps(listed))
+    with pytest.raises(CheckpointError, match="no adapter is there"):
+        get(str(tmp_path / "zoo"), "hands", tmp_path / "copy")
+    with pytest.raises(DataError, match="no adapters in it"):
+        write_zoo(tmp_path / "bb")
 
 
 def test_a_folder_of_a_short_name_comes_first(tmp_path, monkeypatch):

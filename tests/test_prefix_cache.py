@@ -20,7 +20,8 @@ from video_files import write_video
 
 import msta
 from msta.config import make_config, read_config
-from msta.data.clips import Augmentation, ClipDataset, ClipFormat
+from msta.data.augment import Augmentation
+from msta.data.clips import ClipDataset, ClipFormat
 from msta.data.reading import read_catalog
 from msta.errors import ConfigError, DataError, Interrupted
 from msta.training import prefix_cache as features

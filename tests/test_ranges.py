@@ -17,8 +17,9 @@ from video_files import Traffic, frame_number, write_video
 
 import msta
 from msta.config import make_config
+from msta.data.augment import Augmentation
 from msta.data.catalog import Catalog, Clip, write_catalog
-from msta.data.clips import Augmentation, ClipDataset, ClipFormat, Failures, make_loader
+from msta.data.clips import ClipDataset, ClipFormat, Failures, make_loader
 from msta.data.decode import read_frames
 from msta.data.reading import read_catalog
 from msta.data.splits import make_split

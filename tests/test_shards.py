@@ -21,8 +21,9 @@ from video_files import frame_number, numbered_frames, write_video
 import msta
 from msta.config import make_config
 from msta.data import http
+from msta.data.augment import Augmentation
 from msta.data.catalog import Clip, write_catalog
-from msta.data.clips import Augmentation, ClipDataset, ClipFormat, Failures, make_loader
+from msta.data.clips import ClipDataset, ClipFormat, Failures, make_loader
 from msta.data.decode import all_frames, probe, read_frames
 from msta.data.loading import StepSampler
 from msta.data.order import by_shard, epoch_order

@@ -15,7 +15,6 @@ from rich.console import Console
 
 from msta.adapters.model import AdaptedModel
 from msta.backbone.checkpoints import TOY, load_backbone
-from msta.backbone.device import best_device
 from msta.config import make_config, read_config
 from msta.data.clips import Views
 from msta.data.video_file import DecodeError
@@ -226,7 +225,7 @@ def _model(adapter: AnyPath | None, backbone: AnyPath | None, base: AnyPath | No
     else:
         frozen = None if backbone is None else load_backbone(str(backbone), base=_text(base))
         model = load_adapter(Path(adapter), frozen)
-    return model.to(best_device()).eval()
+    return model.placed().eval()
 
 
 def _new_run(name: str) -> Path:

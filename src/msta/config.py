@@ -9,11 +9,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from msta.adapters.method import MethodConfig
 from msta.backbone.checkpoints import TOY
+from msta.backbone.device import precision_on
 from msta.data.dataset_names import canonical
 from msta.errors import ConfigError
 from msta.methods import METHODS, method_config
@@ -58,6 +60,11 @@ class RunConfig(Section):
         """The method's own config."""
         settings = dict(self.method)
         return method_config(settings.pop("name"), **settings)
+
+    def on(self, device: torch.device) -> RunConfig:
+        """With what depends on the device decided: the precision."""
+        precision = precision_on(device, self.train.precision)
+        return self.model_copy(update={"train": self.train.model_copy(update={"precision": precision})})
 
     def flat(self) -> dict[str, Any]:
         """Dotted name -> value, of the kinds that JSON has."""

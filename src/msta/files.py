@@ -7,12 +7,16 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from msta.errors import MSTAError
+
+if sys.platform != "win32":
+    import fcntl
 
 
 @contextlib.contextmanager
@@ -129,6 +133,20 @@ def sha256_of(file: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def take_lock(file: IO[Any]) -> bool:
+    """Lock an open file if nobody else has; the system unlocks it when this process closes it or ends, in whatever way.
+
+    It is a POSIX record lock: unlike flock's it belongs to this process alone, so processes that it started and that
+    outlive it do not keep the lock. It works over NFS. Windows has no such locks: there nobody is kept out.
+    """
+    if sys.platform != "win32":
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
 
 
 def cache_folder(name: str) -> Path:

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from msta.adapters.task import DEFAULT_TEMPLATE
+from msta.data.augment import Augmentation
 from msta.data.catalog import Catalog
-from msta.data.clips import Augmentation, Views
+from msta.data.clips import Views
 from msta.data.layouts.options import OPTIONS
 from msta.data.names import told_by_side
 from msta.data.reading import read_catalog
@@ -48,7 +49,8 @@ class DataSettings(Section):
     - template: the prompt of the trainable text branch; a list of several, whose embeddings are averaged; or
       "ensemble" for ours, see ``msta.descriptions.prompts``.
     - on_error: what to do about a file that cannot be read.
-    - workers: decoding processes, of each training process.
+    - workers: decoding processes, of each training process. None: 1 on a CPU; on an accelerator the process's share of
+      the cores, less one.
     - timeout: seconds a decoding process may take for a clip, which is then left out. Without workers: no limit.
     - crop_area, jitter, greyscale, flip: see ``Augmentation``.
     - flip_guard: whether the flip is off if a class is told by its side (left, clockwise, cw, L2R …), with a notice.
@@ -74,7 +76,7 @@ class DataSettings(Section):
     fit: Literal["crop", "squash"] | None = None
     template: str | tuple[str, ...] = DEFAULT_TEMPLATE
     on_error: Literal["skip", "fail"] = "skip"
-    workers: int = Field(1, ge=0)
+    workers: int | None = Field(None, ge=0)
     timeout: float = Field(120, gt=0)
     crop_area: tuple[float, float] = (0.5, 1.0)
     jitter: float = Field(0.8, ge=0, le=1)
@@ -209,6 +211,9 @@ class TrainSettings(Section):
     - keep_tokens: share of the patches that a training clip keeps, in all of its frames: cheaper, and approximate.
     - checkpointing: compute the blocks above the prefix once more for the backward pass, instead of keeping what is in
       them: less memory, the same gradients. ``msta info --plan`` tells how much memory is left.
+    - precision: fp32, or the products of the towers in bf16 or fp16, under autocast; "auto": bf16 on CUDA (fp16 on
+      cards without it), else fp32. The run's config.yaml has what it became.
+    - compile: torch.compile of the frozen blocks of the video tower. Needs a C++ compiler.
     - tf32: on a CUDA card, products and convolutions of fp32 numbers may round their factors to TF32's 10 bits: faster,
       and no longer what fp32 gives.
     - exact_reference: no shortcuts, which is slow: what the fast path is tested against.
@@ -231,7 +236,7 @@ class TrainSettings(Section):
     weight_decay: float = Field(1e-3, ge=0)
     warmup_epochs: float = Field(3, ge=0)
     clip_grad: float | None = Field(1.0, gt=0)
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     seed: int = Field(2048, ge=0, lt=2**32)
     select: Literal["val", "last", "test-leak"] = "val"
     patience: int | None = Field(None, ge=1)
@@ -244,6 +249,7 @@ class TrainSettings(Section):
     watch_test: bool = False
     keep_tokens: float = Field(1, gt=0, le=1)
     exact_reference: bool = False
+    compile: bool = False
     checkpointing: bool = False
     tf32: bool = False
     save_every: float = Field(300, ge=0)

@@ -67,21 +67,27 @@ class AdaptedModel(nn.Module):
 
     def encode_video(self, video: Tensor | Tokens) -> Tensor:
         """Float [B, T, 3, H, W], normalised, or what :meth:`video_prefix` gave -> [B, D], not L2-normalised."""
-        if isinstance(video, Tokens):
-            return suffix(self.backbone.video, video)
-        if not self.exact_reference:
-            return self.backbone.encode_video(video)
-        with exact_reference_mode():
-            return self.backbone.video(video)
+        with self.backbone.computing():
+            if isinstance(video, Tokens):
+                return suffix(self.backbone.video, video)
+            if not self.exact_reference:
+                return self.backbone.encode_video(video)
+            with exact_reference_mode():
+                return self.backbone.video(video)
 
     def encode_text(self, token_ids: Tensor | Tokens) -> Tensor:
         """int64 [K, L], zero-padded, or what :meth:`text_prefix` gave -> [K, D], not L2-normalised."""
-        if isinstance(token_ids, Tokens):
-            return suffix(self.backbone.text, token_ids)
-        if not self.exact_reference:
-            return self.backbone.encode_text(token_ids)
-        with exact_reference_mode():
-            return self.backbone.text(token_ids)
+        with self.backbone.computing():
+            if isinstance(token_ids, Tokens):
+                return suffix(self.backbone.text, token_ids)
+            if not self.exact_reference:
+                return self.backbone.encode_text(token_ids)
+            with exact_reference_mode():
+                return self.backbone.text(token_ids)
+
+    def placed(self) -> AdaptedModel:
+        """See :meth:`msta.backbone.dual_encoder.DualEncoder.placed`."""
+        return self.to(self.backbone.placed().logit_scale.device)
 
     def video_prefix(self, video: Tensor, kept: Tensor | None = None) -> Tokens:
         """The frozen part of :meth:`encode_video`, which training does not change.
@@ -126,6 +132,17 @@ class AdaptedModel(nn.Module):
         for module in self.backbone.modules():
             if isinstance(module, (nn.Linear, nn.Conv2d)) and not any(p.requires_grad for p in module.parameters()):
                 module.to(dtype)
+
+    def compile_prefix(self) -> None:
+        """Compile the frozen blocks of the video tower, each when it first runs, without graph breaks.
+
+        Raises:
+            ConfigError: the exact reference runs the blocks as they are written.
+        """
+        if self.exact_reference:
+            raise ConfigError("train.compile: the exact reference runs the blocks as they are written")
+        for block in self.backbone.video.blocks[: prefix_length(self.backbone.video) or 0]:
+            block.compile(fullgraph=True)
 
     def forward(self, video: Tensor | Tokens, token_ids: Tensor | Tokens) -> tuple[Tensor, Tensor]:
         """Both encodings in one call, for wrappers (mixed precision, several devices) that act on ``forward``."""

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from msta.adapters.artefact import CONFIG, METRICS
+from msta.adapters.artefact import METRICS
 from msta.adapters.model import AdaptedModel
+from msta.adapters.zoo import find_adapters
 from msta.backbone.dual_encoder import DualEncoder
 from msta.errors import MSTAError
 from msta.inference.arguments import chosen_threshold
@@ -16,12 +17,6 @@ from msta.inference.predictor import Predictor
 from msta.methods import attach, load_adapter
 
 _MOST_LOADED = 4  # predictors in memory. The least recently used one is dropped first
-
-
-def find_adapters(folder: Path) -> dict[str, Path]:
-    """Name -> directory of the adapters in a folder. Its sub-folders are adapters, or runs of ``msta train``."""
-    here = {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))}
-    return here | {path.parents[1].name: path.parent for path in sorted(folder.glob(f"*/adapter/{CONFIG}"))}
 
 
 class Models:

@@ -15,11 +15,11 @@ from types import FrameType
 from typing import Any
 
 from msta.adapters.artefact import Artefact
-from msta.app.models import Models, find_adapters
+from msta.adapters.zoo import find_adapters
+from msta.app.models import Models
 from msta.app.predicting import LIMITS
 from msta.app.training import Trainings
 from msta.backbone.checkpoints import load_backbone
-from msta.backbone.device import best_device
 from msta.backbone.dual_encoder import DualEncoder
 from msta.errors import ConfigError, MSTAError
 from msta.inference.arguments import adapter_names
@@ -76,8 +76,7 @@ def _backbone(adapters: Sequence[Path], name: str | None, base: str | None) -> D
     if name is None and adapters:
         own = Artefact.read(adapters[0]).backbone
         name, base = own["source"], base or own.get("base")
-    loaded = load_backbone(name or "toy", base=base)
-    return loaded.to(best_device())
+    return load_backbone(name or "toy", base=base).placed()
 
 
 def _serve(

@@ -1,11 +1,64 @@
-"""Where to compute if nobody says."""
+"""Where to compute, and in which precision, if nobody says."""
 
 from __future__ import annotations
 
+import os
+from typing import Literal, cast
+
 import torch
+
+from msta.errors import ConfigError
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def best_device() -> torch.device:
-    """The accelerator that torch finds (CUDA, Apple's MPS, XPU …), else the CPU."""
+    """The device that the environment variable MSTA_DEVICE names ("cpu", "cuda:1" …).
+
+    If it names none: the accelerator that torch finds (CUDA, Apple's MPS, XPU …), else the CPU.
+
+    Raises:
+        ConfigError: torch knows no such device, or does not find it.
+    """
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found or torch.device("cpu")
+    name = os.environ.get("MSTA_DEVICE")
+    if not name:
+        return found or torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"--device: torch knows no device {name!r}; try cpu, cuda, cuda:1, mps or xpu") from None
+    kinds = {"cpu", found.type} if found else {"cpu"}
+    if device.type not in kinds or (device.index or 0) >= max(1, torch.accelerator.device_count()):
+        raise ConfigError(f"--device: torch does not find {name} on this machine; it finds {', '.join(sorted(kinds))}")
+    return device
+
+
+def accelerator_of(device: torch.device) -> torch.device | None:
+    """The device, unless it is the CPU."""
+    return None if device.type == "cpu" else device
+
+
+def precision_on(device: torch.device, wanted: Precision = "auto") -> Literal["fp32", "bf16", "fp16"]:
+    """The precision to compute in: the one that is wanted; if that is "auto", bf16 on CUDA, fp32 elsewhere.
+
+    CUDA cards without bf16 (before Ampere) compute in fp16.
+    """
+    if wanted != "auto":
+        return wanted
+    if device.type != "cuda":
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+def inference_precision(device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
+    """:func:`precision_on` of what the environment variable MSTA_PRECISION says, if it does.
+
+    Raises:
+        ConfigError: it says something else.
+    """
+    name = os.environ.get("MSTA_PRECISION") or "auto"
+    if name not in ("auto", *DTYPES):
+        raise ConfigError(f"--precision: expected one of auto, {', '.join(DTYPES)}, got {name!r}")
+    return precision_on(device, cast(Precision, name))

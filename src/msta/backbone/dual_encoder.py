@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from msta.backbone.architecture import ARCHITECTURES, Architecture
+from msta.backbone.device import DTYPES, best_device, inference_precision
 from msta.backbone.prefix import suffix, text_prefix, video_prefix
 from msta.backbone.text import TextTower
 from msta.backbone.tokenizer import Tokenizer, clip_tokenizer
@@ -40,6 +41,7 @@ class DualEncoder(nn.Module):
         text: :class:`TextTower`.
         base: what a fine-tuned file was completed from, see :func:`load_backbone`.
         origins: what no tensor shows (activation, heads …) -> its value and where it was taken from.
+        precision: of :meth:`computing`: fp32, bf16 or fp16. The weights stay as they are.
         logit_scale: logarithm of the factor on cosine similarities (1 / temperature).
         logit_bias: of a model trained with a sigmoid per pair. It is kept and saved; among classes, a softmax at the
             scale chooses, in which a bias that all share changes nothing.
@@ -64,6 +66,7 @@ class DualEncoder(nn.Module):
         self.source = source
         self.base: str | os.PathLike[str] | None = None
         self.origins: dict[str, str] = {}
+        self.precision = "fp32"
         self.video = VideoTower(a)
         self.text = TextTower(a)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(100.0)))
@@ -73,11 +76,29 @@ class DualEncoder(nn.Module):
 
     def encode_video(self, video: Tensor) -> Tensor:
         """Float [B, T, 3, H, W], normalised with pixel_mean and pixel_std -> [B, D], not L2-normalised."""
-        return suffix(self.video, video_prefix(self.video, video))
+        with self.computing():
+            return suffix(self.video, video_prefix(self.video, video))
 
     def encode_text(self, token_ids: Tensor) -> Tensor:
         """int64 [K, L], padded as :meth:`tokenize` does -> [K, D], not L2-normalised."""
-        return suffix(self.text, text_prefix(self.text, token_ids))
+        with self.computing():
+            return suffix(self.text, text_prefix(self.text, token_ids))
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """Autocast to :attr:`precision`; nothing if that is fp32, so that a training's own autocast holds."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.logit_scale.device.type, DTYPES[self.precision])
+
+    def placed(self) -> DualEncoder:
+        """On the device and in the precision that the user chose, or that are best here.
+
+        Raises:
+            ConfigError: there is no such device or precision.
+        """
+        device = best_device()
+        self.precision = inference_precision(device)
+        return self.to(device)
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """K strings -> int64 [K, L], L the context length."""

@@ -8,7 +8,7 @@ import sys
 from typing import NoReturn
 
 # For their commands, in the order of msta --help.
-from msta.cli import adapt, use, data, descriptions, study  # noqa: F401  # isort: skip
+from msta.cli import adapt, use, zoo, data, descriptions, study  # noqa: F401  # isort: skip
 from msta.cli.options import app, console, say
 from msta.errors import ConfigError, Interrupted, MSTAError, one_line
 

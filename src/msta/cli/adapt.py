@@ -17,6 +17,7 @@ from msta.cli.options import (
     DataArguments,
     app,
     checked,
+    computes,
     console,
     data_first,
     data_settings,
@@ -31,6 +32,7 @@ command = partial(app.command, rich_help_panel="Adapt")
 
 
 @command(epilog="Example: msta demo --out msta-demo")
+@computes("device")
 def demo(
     out: Annotated[Path, typer.Option(help="A folder that is not there yet.")] = Path("msta-demo"),
     seed: Annotated[int, typer.Option(min=0, help="Of clips, splits and training.")] = 0,
@@ -45,6 +47,7 @@ def demo(
 
 
 @command(epilog="Example: msta train clips/ --shots 8 --out runs/first train.lr=5e-4")
+@computes("device")
 def train(
     arguments: Annotated[
         list[str] | None,
@@ -135,6 +138,7 @@ def status(
 
 
 @command(name="eval", epilog="Example: msta eval RUN/split.csv --adapter RUN --json")
+@computes("device", "precision")
 def eval_(
     arguments: DataArguments = None,
     data: Data = None,

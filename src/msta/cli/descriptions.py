@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from msta.cli.options import AsJSON, Backbone, Base, app, console, load_model, print_json, say
+from msta.cli.options import AsJSON, Backbone, Base, app, computes, console, load_model, print_json, say
 from msta.errors import ConfigError, MSTAError, one_line
 
 command = partial(app.command, rich_help_panel="Data and descriptions")
@@ -94,6 +94,7 @@ def export(
 
 
 @descriptions_app.command(epilog="Example: msta descriptions check --bank bank.json --out check.html")
+@computes("device", "precision")
 def check(
     bank: Annotated[Path, typer.Option(help="The bank.")],
     backbone: Backbone = None,

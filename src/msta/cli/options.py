@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,6 +66,49 @@ DataArguments = Annotated[
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 
 
+_CHOICES = {
+    "device": ("MSTA_DEVICE", "cpu, cuda, cuda:1, mps, xpu. Default: the accelerator that torch finds."),
+    "precision": ("MSTA_PRECISION", "auto, fp32, bf16, fp16. Default: auto, on CUDA bf16 (or fp16), elsewhere fp32."),
+}
+
+
+def computes(*choices: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options --device and --precision, or one of them.
+
+    They stand in the environment while the command runs, where the processes that it starts find them too.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def command(**options: Any) -> None:
+            chosen = {_CHOICES[name][0]: options.pop(name) for name in choices}
+            before = {variable: os.environ.get(variable) for variable in chosen}
+            try:
+                _set_environment(chosen)
+                function(**options)
+            finally:
+                _set_environment(before)
+
+        signature, added = inspect.signature(function, eval_str=True), []
+        for name in choices:
+            variable, text = _CHOICES[name]
+            kind = Annotated[str | None, typer.Option(f"--{name}", envvar=variable, help=text)]
+            added.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind))
+        command.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]
+        command.__annotations__ = {**function.__annotations__, **{each.name: each.annotation for each in added}}
+        return command
+
+    return decorate
+
+
+def _set_environment(values: dict[str, str | None]) -> None:
+    for variable, value in values.items():
+        if value is None:
+            os.environ.pop(variable, None)
+        else:
+            os.environ[variable] = value
+
+
 @app.callback(invoke_without_command=True)
 def _options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
@@ -86,9 +132,8 @@ def integers(text: str, option: str) -> tuple[int, ...]:
 
 
 def load_model(backbone: str | None, base: str | None, adapter: Path | None) -> Any:
-    """The adapter in its backbone or in the one given, or a backbone as it is; on the GPU if there is one."""
+    """The adapter in its backbone or in the one given, or a backbone as it is; placed as :func:`computes` says."""
     import msta
-    from msta.backbone.device import best_device
     from msta.inference.onnx_predictor import export_in
 
     if adapter is not None and export_in(adapter) is not None:
@@ -101,7 +146,7 @@ def load_model(backbone: str | None, base: str | None, adapter: Path | None) -> 
         model = msta.load_adapter(adapter, msta.load_backbone(backbone, base=base) if backbone is not None else None)
     else:
         model = msta.attach(msta.load_backbone(backbone or "toy", base=base), "zero-shot")
-    return model.to(best_device())
+    return model.placed()
 
 
 def data_first(data: Path | None, arguments: list[str] | None) -> tuple[Path | None, list[str]]:

@@ -15,6 +15,7 @@ from msta.cli.options import (
     Backbone,
     Base,
     app,
+    computes,
     console,
     integers,
     listed,
@@ -32,6 +33,7 @@ command = partial(app.command, rich_help_panel="Study")
     "msta protocol zero-shot --source clips/ --target ucf101=UCF-101/ --out runs/transfer; "
     "msta protocol report --out runs/few-shot"
 )
+@computes("device", "precision")
 def protocol(
     name: Annotated[
         str, typer.Argument(help="zero-shot, few-shot, base-to-novel or supervised; report makes its pages again.")
@@ -97,6 +99,7 @@ def protocol(
 
 
 @command(epilog="Example: msta ablate --data clips/ --shots 8 --axes dim,temporal,towers --out runs/ablation")
+@computes("device", "precision")
 def ablate(
     data: Annotated[str, typer.Option(help="[NAME=]PATH[?setting=value&…].")],
     out: Annotated[Path, typer.Option(help="Runs, table and figures. Given again, it goes on.")],
@@ -136,6 +139,7 @@ def ablate(
     epilog="Example: msta compare --methods linear-probe,lora,full,msta --data clips/ --shots 8 "
     "--cases few-shot,base-to-novel --second other=more-clips/ --out runs/compared"
 )
+@computes("device", "precision")
 def compare(
     data: Annotated[list[str], typer.Option(help="[NAME=]PATH[?setting=value&…]. Again: another data set.")],
     out: Annotated[Path, typer.Option(help="Runs, tables, figures. Given again, it goes on.")],
@@ -182,6 +186,7 @@ def compare(
 
 
 @command(epilog="Example: msta bench --backbone random:viclip-b16 --method msta --classes 51")
+@computes("device", "precision")
 def bench(
     backbone: Annotated[
         str, typer.Option(help="As for train; random:viclip-b16 has the shape, which is what time depends on.")

@@ -18,6 +18,7 @@ from msta.cli.options import (
     adapter_or_run,
     app,
     checked,
+    computes,
     console,
     data_settings,
     load_model,
@@ -33,6 +34,7 @@ command = partial(app.command, rich_help_panel="Use")
     "msta predict long.mp4 --adapter runs/first --window 2s --stride 0.5s --format srt --out long.srt; "
     'msta predict clip.mp4 --backbone ViClip.pth --labels "push,hug,shake hands"'
 )
+@computes("device", "precision")
 def predict(
     videos: Annotated[
         list[str] | None,
@@ -152,6 +154,7 @@ def predict(
 
 
 @command(epilog="Example: msta explain clip.mp4 --adapter runs/first --out why")
+@computes("device", "precision")
 def explain(
     video: Annotated[str, typer.Argument(help="A video file.")],
     out: Annotated[Path, typer.Option(help="A folder for strip.png, overlay.mp4 and explanation.json.")],
@@ -186,6 +189,7 @@ def explain(
 
 
 @command(epilog='Example: msta search "someone falls" --in videos/ --backbone ViClip.pth --out found.html')
+@computes("device", "precision")
 def search(
     query: Annotated[str, typer.Argument(help="A sentence.")],
     folder: Annotated[Path, typer.Option("--in", help="A folder of videos.")],
@@ -231,6 +235,7 @@ def search(
 
 
 @command(epilog="Example: msta serve --adapters adapters/ --keys keys.txt --host 0.0.0.0")
+@computes("device", "precision")
 def serve(
     adapters: Annotated[Path, typer.Option(help="A folder with a sub-folder an adapter, all of one backbone.")],
     backbone: Backbone = None,
@@ -269,6 +274,7 @@ def serve(
 
 
 @command(name="app", epilog="Example: msta app --adapter runs/first --in videos/")
+@computes("device", "precision")
 def app_(
     adapter: Adapters = None,
     adapters: Annotated[
@@ -347,6 +353,7 @@ def _predict_catalog(
     data: Path, overrides: list[str] | None, out: Path | None, engine: Any, processes: int | None, partition: int,
     as_json: bool, *, adapter: list[Path], labels: Any, template: Any, **settings: Any,
 ) -> None:  # fmt: skip
+    from msta.backbone.device import best_device, inference_precision
     from msta.inference.arguments import read_clips
     from msta.inference.bulk import Job, default_threads, predict_catalog
 
@@ -360,7 +367,8 @@ def _predict_catalog(
     clips, classes = read_clips(data, settled.read, settled.layout)
     job = Job(
         str(adapter[0].absolute()) if adapter else None, labels=tuple(labels) if labels else None,
-        template=tuple(template) if template else None, threads=default_threads(processes), **settings,
+        template=tuple(template) if template else None, threads=default_threads(processes),
+        precision=inference_precision(best_device()), **settings,
     )  # fmt: skip
     done = predict_catalog(
         clips, classes, out, job, engine=engine, partition=partition, processes=processes,

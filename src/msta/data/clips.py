@@ -1,4 +1,4 @@
-"""Catalog rows -> batches of clips: frame sampling, clip-consistent augmentation, the data loader.
+"""Catalog rows -> batches of clips: frame sampling, and what is left to do after decoding, here or on a device.
 
 Everything random is a function of (seed, epoch, clip) and does not depend on the number of workers. So a run can be
 repeated, and an interrupted run continues as if it had not been interrupted.
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import BatchSampler, Dataset, Sampler
 
+from msta.data.augment import Augmentation, Drawn, augment
 from msta.data.catalog import WHOLE, Clip, Span
 from msta.data.decode import read_frames
 from msta.data.loading import SteadyLoader
@@ -30,57 +31,16 @@ Key = tuple[int, int]
 """(epoch, index of the clip)."""
 
 
-# ---------------------------------------------------------------- frames
-
-
-def crops(video: Tensor, size: int, count: int) -> Tensor:
-    """[..., H, W] -> [count, ..., size, size]: 1 from the centre, or 3 along the longer side."""
-    height, width = video.shape[-2:]
+def crops(frames: NDArray[np.uint8], size: int, count: int) -> NDArray[np.uint8]:
+    """[N, H, W, 3] -> [count, N, size, size, 3]: 1 from the centre, or 3 along the longer side."""
+    height, width = frames.shape[1:3]
     views = []
     for i in range(count):
         along = 0.5 if count == 1 else i / (count - 1)
         top = round((height - size) * (along if height > width else 0.5))
         left = round((width - size) * (along if width >= height else 0.5))
-        views.append(video[..., top : top + size, left : left + size])
-    return torch.stack(views)
-
-
-# ---------------------------------------------------------------- augmentation
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What happens to a training clip, the same for all of its frames.
-
-    ``crop_area``: share of the frame that a random resized crop keeps, from..to. ``jitter``, ``greyscale`` and
-    ``flip`` are probabilities; the jitter's strengths (brightness 0.4, contrast 0.4, saturation 0.2, hue 0.1) are those
-    of the pipeline the authors started from.
-    """
-
-    crop_area: tuple[float, float] = (0.5, 1.0)
-    jitter: float = 0.8
-    greyscale: float = 0.2
-    flip: float = 0.5
-
-    def __call__(self, video: Tensor, size: int) -> Tensor:
-        """video [T, 3, H, W] in 0..1 -> [T, 3, size, size]; draws from torch's global generator."""
-        return _pipeline(self, size)(video)
-
-
-@functools.lru_cache(maxsize=4)
-def _pipeline(augmentation: Augmentation, size: int) -> Callable[[Tensor], Tensor]:
-    import kornia.augmentation as K
-
-    same = {"same_on_batch": True}
-    return torch.nn.Sequential(
-        K.RandomResizedCrop((size, size), scale=augmentation.crop_area, **same),
-        K.ColorJitter(0.4, 0.4, 0.2, 0.1, p=augmentation.jitter, **same),
-        K.RandomGrayscale(p=augmentation.greyscale, **same),
-        K.RandomHorizontalFlip(p=augmentation.flip, **same),
-    )
-
-
-# ---------------------------------------------------------------- data set
+        views.append(frames[:, top : top + size, left : left + size])
+    return np.stack(views)
 
 
 @dataclass(frozen=True)
@@ -104,8 +64,13 @@ class ClipFormat:
 
     def normalise(self, video: Tensor) -> Tensor:
         """[..., 3, H, W] in 0..1 -> normalised."""
-        mean, std = torch.tensor(self.mean)[:, None, None], torch.tensor(self.std)[:, None, None]
+        mean, std = torch.tensor((self.mean, self.std)).to(video.device, non_blocking=True)[..., None, None]
         return (video - mean) / std
+
+    @property
+    def margin(self) -> int:
+        """Shorter side of a training clip's frames before they are cropped, in pixels: the field's margin."""
+        return round(self.size * 256 / 224)
 
 
 @dataclass(frozen=True)
@@ -128,17 +93,12 @@ def read_views(path: str, form: ClipFormat, views: Views, span: Span = WHOLE) ->
     Raises:
         DecodeError: the file cannot be read.
     """
-    squash = form.fit == "squash" and views.crops == 1
-    frames = read_frames(
-        path, lambda d: view_times(d, form.frames, views.clips).ravel(), form.size, squash=squash, within=span
-    )
-    return cut_views(frames, form, views)
+    return cut_views(_test_frames(path, form, views, span), form, views)
 
 
 def cut_views(frames: NDArray[np.uint8], form: ClipFormat, views: Views) -> Tensor:
     """Frames at :func:`view_times`, uint8 [clips * T, H, W, 3] -> float [views, T, 3, size, size], normalised."""
-    video = crops(_to_float(frames), form.size, views.crops)  # [crops, clips*T, 3, size, size]
-    return form.normalise(video).flatten(0, 1).unflatten(0, (-1, form.frames))
+    return form.normalise(to_float(_cut(frames, form, views)))
 
 
 def read_augmented(path: str, form: ClipFormat, augmentation: Augmentation, seed: int, span: Span = WHOLE) -> Tensor:
@@ -149,22 +109,58 @@ def read_augmented(path: str, form: ClipFormat, augmentation: Augmentation, seed
     Raises:
         DecodeError: the file cannot be read.
     """
+    frames, drawn = _drawn_frames(path, form, augmentation, seed, span)
+    return finished([torch.from_numpy(frames)], [drawn], form)[0]
+
+
+def _test_frames(path: str, form: ClipFormat, views: Views, span: Span) -> NDArray[np.uint8]:
+    """[clips * T, H, W, 3]."""
+    squash = form.fit == "squash" and views.crops == 1
+    return read_frames(
+        path, lambda d: view_times(d, form.frames, views.clips).ravel(), form.size, squash=squash, within=span
+    )
+
+
+def _cut(frames: NDArray[np.uint8], form: ClipFormat, views: Views) -> NDArray[np.uint8]:
+    """[clips * T, H, W, 3] -> [views, T, size, size, 3]."""
+    cut = crops(frames, form.size, views.crops)
+    return cut.reshape(-1, form.frames, *cut.shape[2:])
+
+
+def _drawn_frames(
+    path: str, form: ClipFormat, augmentation: Augmentation, seed: int, span: Span
+) -> tuple[NDArray[np.uint8], Drawn]:
+    """The frames of a training clip, cut along the crop that was drawn, [T, h, w, 3]."""
     position = np.random.default_rng(seed).random(form.frames)
-    short_side = round(form.size * 256 / 224)  # the field's margin for cropping
     squash = form.fit == "squash"
     frames = read_frames(
-        path, lambda d: segment_times(d, form.frames, position), short_side, squash=squash, within=span
+        path, lambda d: segment_times(d, form.frames, position), form.margin, squash=squash, within=span
     )
-    video = _to_float(frames)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        video = augmentation(video, form.size)
-    return form.normalise(video)[None]
+    drawn = augmentation.draw(seed, *frames.shape[1:3])
+    left, top, right, bottom = drawn.box
+    return frames[:, top:bottom, left:right], drawn
 
 
-def _to_float(frames: np.ndarray) -> Tensor:
-    """uint8 [T, H, W, 3] -> float [T, 3, H, W] in 0..1."""
-    return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous().float() / 255
+def to_float(frames: NDArray[np.uint8] | Tensor) -> Tensor:
+    """uint8 [..., H, W, 3] -> float [..., 3, H, W] in 0..1, on the same device."""
+    return torch.as_tensor(frames).movedim(-1, -3).contiguous().float() / 255
+
+
+def finished(frames: Sequence[Tensor], drawn: Sequence[Drawn | None], form: ClipFormat) -> Tensor:
+    """What is left to do after decoding, where the frames are: augment, normalise.
+
+    Args:
+        frames: uint8, for each clip its crop [T, h, w, 3], or its test views [views, T, size, size, 3].
+        drawn: the augmentation of each clip; None for test views.
+        form: the form in which the backbone takes clips.
+
+    Returns:
+        Float [B, views, T, 3, size, size]; a training clip has one view.
+    """
+    training = [d for d in drawn if d is not None]
+    if not training:
+        return form.normalise(to_float(torch.stack(list(frames))))
+    return form.normalise(augment([to_float(clip) for clip in frames], training, form.size))[:, None]
 
 
 class ClipDataset(Dataset[dict[str, Any]]):
@@ -178,6 +174,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
         seed: of the order and the augmentation.
         repeat: augmented views per clip; epoch e shows view e mod ``repeat``. None: a new one every epoch.
         keep: (n, N): a training clip comes with n of its N patches, drawn at random, to go on with. None: with all.
+        finish_on: the device that finishes the clips, see :func:`finished`: a sample has uint8 "frames" and what was
+            "drawn" for it. None: they are finished where they are decoded, and a sample has a "video".
 
     Attributes:
         given_up: clips that are not tried again, number -> reason (the decoder hung or died).
@@ -193,6 +191,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         seed: int = 0,
         repeat: int | None = None,
         keep: tuple[int, int] | None = None,
+        finish_on: torch.device | None = None,
     ) -> None:
         self.clips = clips
         self.form = form
@@ -201,6 +200,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         self.seed = seed
         self.repeat = repeat
         self.keep = keep
+        self.finish_on = finish_on
         self.given_up: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -211,16 +211,28 @@ class ClipDataset(Dataset[dict[str, Any]]):
         clip = self.clips[index]
         if index in self.given_up:
             return {"failure": (clip.name, self.given_up[index])}
+        drawn = None
         try:
             if self.augmentation is None:
-                video = read_views(clip.path, self.form, self.views, clip.span)
+                frames = _cut(_test_frames(clip.path, self.form, self.views, clip.span), self.form, self.views)
             else:
-                video = read_augmented(clip.path, self.form, self.augmentation, self.draw(key), clip.span)
+                seed = self.draw(key)
+                frames, drawn = _drawn_frames(clip.path, self.form, self.augmentation, seed, clip.span)
         except OutOfReach as error:
             return {"failure": (clip.name, Outage(error.reason))}
         except DecodeError as error:
             return {"failure": (clip.name, error.reason)}
-        return {"video": video, "label": clip.label, "index": index, "kept": self._kept(key)}
+        rest = {"label": clip.label, "index": index, "kept": self._kept(key)}
+        if self.finish_on is not None:
+            return {"frames": frames, "drawn": drawn, **rest}
+        return {"video": finished([torch.from_numpy(frames)], [drawn], self.form)[0], **rest}
+
+    @property
+    def clip_bytes(self) -> int:
+        """The most bytes of a clip's "frames"; a crop is at most a third longer in one direction than the other."""
+        form, views = self.form, self.views.clips * self.views.crops
+        one = form.size**2 * views if self.augmentation is None else form.margin * (4 * form.margin // 3 + 2)
+        return 3 * form.frames * one
 
     @functools.cached_property
     def shards(self) -> NDArray[np.int64] | None:
@@ -244,8 +256,7 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Samples -> {"video": [B, views, T, 3, H, W], "label": [B], "index": [B], "failures": [(clip, why)], …}.
 
     Also "kept" [B, n], the patches to go on with, and "tokens" in place of "video" if they come from the prefix cache.
-    An entry that no sample has is None. Arrays are NumPy's, so that a worker sends them through its pipe. Tensors would
-    go through shared memory; containers have little of it (64 MB in Docker), and a worker that finds it full hangs.
+    An entry that no sample has is None. Arrays are NumPy's.
     """
     read = [s for s in samples if "failure" not in s]
     return {
@@ -260,9 +271,19 @@ def _stack(parts: Sequence[Any]) -> np.ndarray | None:
     return np.stack(parts) if parts and parts[0] is not None else None
 
 
+def collate_on(samples: Sequence[dict[str, Any]], form: ClipFormat, device: torch.device) -> dict[str, Any]:
+    """Like :func:`collate`, of samples that a device finishes; the "video" is a tensor there."""
+    batch = collate(samples)
+    read = [s for s in samples if "failure" not in s]
+    if read:
+        frames = [torch.from_numpy(s["frames"]).to(device, non_blocking=True) for s in read]
+        batch["video"] = finished(frames, [s["drawn"] for s in read], form)
+    return batch
+
+
 def on_device(batch: dict[str, Any], name: str, device: torch.device) -> Tensor | None:
     """A batch's "video", "tokens" or "kept"; None if it has none, for instance if no file could be read."""
-    return None if batch[name] is None else torch.from_numpy(batch[name]).to(device)
+    return None if batch[name] is None else torch.as_tensor(batch[name]).to(device, non_blocking=True)
 
 
 class EpochSampler(Sampler[Key]):
@@ -301,7 +322,19 @@ def make_loader(
     """
     sampler: Any = EpochSampler(len(dataset), shuffle, dataset.seed, dataset.shards) if keys is None else keys
     batches: Any = BatchSampler(sampler, batch_size, drop_last=False)
-    return SteadyLoader(dataset, batches, collate, workers, timeout=timeout, stopped=stopped, sampler=sampler)
+    return steady(dataset, batches, batch_size, workers, timeout=timeout, stopped=stopped, sampler=sampler)
+
+
+def steady(
+    dataset: ClipDataset, batches: Iterable[list[Key]], batch_size: int, workers: int, **options: Any
+) -> SteadyLoader:
+    """These batches, of ``batch_size`` clips at most; see :class:`msta.data.loading.SteadyLoader` for the options."""
+    device = dataset.finish_on
+    if device is None:
+        return SteadyLoader(dataset, batches, collate, workers, **options)
+    gather = functools.partial(collate_on, form=dataset.form, device=device)
+    ring = (batch_size, dataset.clip_bytes, device)
+    return SteadyLoader(dataset, batches, gather, workers, ring=ring, **options)
 
 
 class Outage(str):

@@ -4,35 +4,41 @@ A decoder that hangs in C cannot be interrupted, only ended with its process. So
 that outlives it, which clip it is at and since when; the main process ends it when that takes too long, and starts
 another one for its batches, without the clip. A process that is killed is replaced too; a clip that two of them died
 on is left out. Each has a pipe of its own: in a queue that all write to, as torch's loader has it, half a message of a
-dead one would be waited for without end.
+dead one would be waited for without end. Clips that an accelerator finishes travel in a ring of shared memory instead
+(:mod:`msta.data.ring`): the main process says which slots a batch may use, and a slot is used again when its clip was
+copied to the device, or when the process that might write to it is gone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from msta.data.order import epoch_order
 from msta.data.processes import check_main_guard
+from msta.data.ring import Ring, write
 from msta.errors import MSTAError
 from msta.notices import notice
 
 _TRIES = 5
 """Deaths of decoding processes in a row, without a batch in between, after which it is no accident."""
 _AHEAD = 2
-"""Batches that a process has to do."""
+"""Batches that a process has to do, or that a thread reads ahead."""
 
 
 class StepSampler:
@@ -80,6 +86,17 @@ class StepSampler:
 
 
 Keys = list[tuple[int, int]]
+Samples = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A batch to decode: of which pass, its number in it, and the slots that its clips may use."""
+
+    of_pass: int
+    number: int
+    keys: Keys
+    slots: list[int]
 
 
 @dataclass
@@ -89,7 +106,7 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     desk: Any
-    jobs: deque[tuple[int, int, Keys]] = field(default_factory=deque)
+    jobs: deque[_Job] = field(default_factory=deque)
 
     def kill(self) -> None:
         self.process.kill()
@@ -106,8 +123,11 @@ class SteadyLoader:
     Args:
         dataset: takes keys (epoch, clip), has ``clips``, and leaves out those in ``given_up``.
         batches: lists of keys; read anew for every pass.
-        collate: samples -> a batch.
+        collate: samples -> a batch, in this process.
         workers: decoding processes, kept from pass to pass; 0: decode here, where nothing can be interrupted.
+        ring: (clips, bytes, device): "frames" of samples come in slots of so many bytes, for batches of so many clips,
+            and ``collate`` copies them to the device. A clip that finds no slot comes through the pipe. None: all do.
+        ahead: without workers, a thread reads the next batches meanwhile. That suits what is read, not decoded.
         timeout: seconds a clip may take in a decoding process; None: for ever.
         stopped: asked after every batch; a pass ends early when it says so.
         sampler: what ``batches`` takes its keys from, for those who set its epoch.
@@ -120,12 +140,16 @@ class SteadyLoader:
         collate: Callable[[Sequence[Any]], dict[str, Any]],
         workers: int = 0,
         *,
+        ring: tuple[int, int, torch.device] | None = None,
+        ahead: bool = False,
         timeout: float | None = None,
         stopped: Callable[[], bool] = lambda: False,
         sampler: Any = None,
     ) -> None:
         self.dataset, self.batches, self.sampler = dataset, batches, sampler
         self._collate, self._count, self._timeout, self._stopped = collate, workers, timeout, stopped
+        self._sizes, self._ahead = ring, ahead
+        self._ring: Ring | None = None
         self._workers: list[_Worker] = []
         self._owner = os.getpid()
         self._passes = self._deaths = 0
@@ -137,8 +161,8 @@ class SteadyLoader:
         return len(self.batches)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        here = (self._collate([self.dataset[key] for key in keys]) for keys in self.batches)
-        for batch in self._in_processes() if self._count else here:
+        passing = self._in_processes() if self._count else self._in_a_thread() if self._ahead else self._here()
+        for batch in passing:
             yield batch
             if self._stopped():
                 return
@@ -153,30 +177,70 @@ class SteadyLoader:
         for worker in self._workers:  # pipes close themselves, perhaps before this: closing them here could hit another
             worker.kill()
         self._workers = []
+        if self._ring is not None:
+            self._ring.close()
+        self._ring = None
+
+    def _here(self) -> Iterator[dict[str, Any]]:
+        return map(self._read, self.batches)
+
+    def _in_a_thread(self) -> Iterator[dict[str, Any]]:
+        coming: deque[Future[dict[str, Any]]] = deque()
+        with ThreadPoolExecutor(1) as thread:
+            for keys in self.batches:
+                coming.append(thread.submit(self._read, keys))
+                if len(coming) > _AHEAD:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+
+    def _read(self, keys: Keys) -> dict[str, Any]:
+        return self._collate([self.dataset[key] for key in keys])
 
     def _in_processes(self) -> Iterator[dict[str, Any]]:
         self._passes += 1
+        if self._sizes and self._ring is None:
+            clips, size, device = self._sizes
+            self._ring = Ring((_AHEAD * self._count + 1) * clips, size, device)
         self._workers += [self._start() for _ in range(self._count - len(self._workers))]
-        coming, done = iter(enumerate(self.batches)), {}
+        coming = iter(enumerate(self.batches))
+        done: dict[int, tuple[_Job, Samples]] = {}
         given = handed = 0
         more = True
-        while True:
-            while more and handed - given < _AHEAD * self._count:
-                job = next(coming, None)
-                if job is None:
-                    more = False
-                else:
-                    self._hand(min(self._workers, key=lambda worker: len(worker.jobs)), (self._passes, *job))
-                    handed += 1
-            if not more and given == handed:
-                return
-            while given not in done:
-                for number, batch in self._receive():
-                    done[number] = batch
-            yield done.pop(given)
-            given += 1
+        try:
+            while True:
+                while more and handed - given < _AHEAD * self._count:
+                    job = next(coming, None)
+                    if job is None:
+                        more = False
+                    else:
+                        slots = self._ring.take(len(job[1])) if self._ring else []
+                        worker = min(self._workers, key=lambda worker: len(worker.jobs))
+                        self._hand(worker, _Job(self._passes, *job, slots))
+                        handed += 1
+                if not more and given == handed:
+                    return
+                while given not in done:
+                    done |= {job.number: (job, samples) for job, samples in self._receive()}
+                yield self._finish(*done.pop(given))
+                given += 1
+        finally:
+            for left, _ in done.values():
+                self._put_back(left)
 
-    def _receive(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _finish(self, job: _Job, samples: Samples) -> dict[str, Any]:
+        for slot, sample in zip(job.slots, samples, strict=False):
+            if self._ring and "shape" in sample:
+                sample["frames"] = self._ring.read(slot, sample.pop("shape"))
+        batch = self._collate(samples)
+        self._put_back(job)
+        return batch
+
+    def _put_back(self, job: _Job) -> None:
+        if self._ring:
+            self._ring.put_back(job.slots)
+
+    def _receive(self) -> Iterator[tuple[_Job, Samples]]:
         """Batches of this pass that are done, when there are some; replaces processes that died or take too long."""
         patience = None if self._timeout is None else min(1.0, self._timeout / 4)
         ready = wait([worker.pipe for worker in self._workers], patience)
@@ -189,10 +253,12 @@ class SteadyLoader:
                     continue
                 if isinstance(answer, BaseException):
                     raise answer
-                number_of_pass, number, _ = worker.jobs.popleft()
+                job = worker.jobs.popleft()
                 self._deaths = 0
-                if number_of_pass == self._passes:  # else it was wanted by a pass that ended early
-                    yield number, answer
+                if job.of_pass == self._passes:
+                    yield job, answer
+                else:  # it was wanted by a pass that ended early
+                    self._put_back(job)
             elif self._timeout and worker.desk[0] and time.monotonic() - worker.desk[1] > self._timeout:
                 self._replace(worker, f"not decoded within {self._timeout:g} s")
 
@@ -215,38 +281,40 @@ class SteadyLoader:
         for job in worker.jobs:
             self._hand(new, job)
 
-    def _hand(self, worker: _Worker, job: tuple[int, int, Keys]) -> None:
+    def _hand(self, worker: _Worker, job: _Job) -> None:
         worker.jobs.append(job)
         with contextlib.suppress(OSError):  # it is dead, which receiving will notice
-            worker.pipe.send((job[2], self.dataset.given_up))
+            worker.pipe.send((job.keys, job.slots, self.dataset.given_up))
 
     def _start(self) -> _Worker:
         here, there = multiprocessing.Pipe()
         desk = multiprocessing.RawArray("d", 2)
+        ring = (self._ring.memory, self._ring.size) if self._ring else None
         process = multiprocessing.Process(
-            target=_serve, args=(there, self.dataset, self._collate, desk), name="msta decoding", daemon=True
+            target=_serve, args=(there, self.dataset, desk, ring), name="msta decoding", daemon=True
         )
         process.start()
         there.close()  # the process alone has it, so that its death ends the pipe
         return _Worker(process, here, desk)
 
 
-def _serve(pipe: Connection, dataset: Any, collate: Callable[[Sequence[Any]], Any], desk: Any) -> None:
-    """In a decoding process: keys -> batches, until the main process is gone."""
-    import torch
-
+def _serve(pipe: Connection, dataset: Any, desk: Any, ring: tuple[Any, int] | None) -> None:
+    """In a decoding process: keys -> samples, until the main process is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the loop must be able to save its state
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
     try:
         while True:
-            keys, dataset.given_up = pipe.recv()
+            keys, slots, dataset.given_up = pipe.recv()
             samples = []
-            for key in keys:
+            for key, slot in itertools.zip_longest(keys, slots):
                 desk[1], desk[0] = time.monotonic(), key[1] + 1
-                samples.append(dataset[key])
+                sample = dataset[key]
+                if ring and slot is not None and "frames" in sample and write(*ring, slot, sample["frames"]):
+                    sample["shape"] = sample.pop("frames").shape
+                samples.append(sample)
                 desk[0] = 0
-            pipe.send(collate(samples))
+            pipe.send(samples)
     except (EOFError, OSError):
         return
     except Exception as error:

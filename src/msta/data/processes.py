@@ -1,12 +1,31 @@
-"""A check before processes are started: new processes must be able to import the user's script."""
+"""How many processes decode, and a check before they start: they must be able to import the user's script."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msta.errors import MSTAError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def decoders(device: torch.device, wanted: int | None = None, processes: int = 1) -> int:
+    """Decoding processes for one of so many processes on this machine that compute on such a device.
+
+    As many as are ``wanted``; if nobody says: on a CPU 1, since computing needs the rest, else its share of the cores,
+    less one for itself.
+    """
+    if wanted is not None:
+        return wanted
+    if device.type == "cpu":
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // processes - 1)
 
 
 def check_main_guard(method: str | None = None) -> None:

@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from msta.descriptions.endpoint import Endpoint, import_openai
 from msta.descriptions.generate import Asking, Patience
 from msta.descriptions.prompts import SPATIAL_TEMPLATES, VERSION, templates
 from msta.errors import ConfigError, DataError, MSTAError
+from msta.files import take_lock
 
 TEMPLATE = "template"
 """What provenance calls sentences that no model has written."""
@@ -147,17 +149,13 @@ def _alone(out: Path) -> Iterator[None]:
     """
     if not out.parent.is_dir():
         raise MSTAError(f"{out}: there is no folder {out.parent}")
-    try:
-        import fcntl
-    except ImportError:  # Windows
+    if sys.platform == "win32":  # has no such locks, and removes no open file
         yield
         return
     lock = out.with_name(f".{out.name}.lock")
     with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise MSTAError(f"{out}: another msta describe is writing it") from error
+        if not take_lock(file):
+            raise MSTAError(f"{out}: another msta describe is writing it")
         if not os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):  # its owner has just removed it
             raise MSTAError(f"{out}: another msta describe has just written it; try again")
         for left in out.parent.glob(f".{glob.escape(out.name)}.*.part"):

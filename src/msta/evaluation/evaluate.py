@@ -17,9 +17,11 @@ from msta.adapters.inputs import clip_format, views_of
 from msta.adapters.model import AdaptedModel
 from msta.adapters.task import DEFAULT_TEMPLATE, per_class, prompts
 from msta.backbone.checkpoints import tell_of_toy
+from msta.backbone.device import accelerator_of
 from msta.backbone.prefix import Tokens
 from msta.data.catalog import SPLITS, Catalog, Clip, require_files
 from msta.data.clips import ONE_VIEW, ClipDataset, Failures, Views, make_loader
+from msta.data.processes import decoders
 from msta.data.reading import read_catalog
 from msta.errors import ConfigError, DataError
 from msta.evaluation.calibration import choose_threshold
@@ -110,16 +112,18 @@ def measure_clips(
     *,
     views: Views = ONE_VIEW,
     batch_size: int = 8,
-    workers: int = 1,
+    workers: int | None = None,
     console: Console | None = None,
     recorder: Recorder | None = None,
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Accuracy on clips whose labels index the classes of ``text`` [K, D], and clip -> why it could not be read.
 
-    See :func:`evaluate`; the accuracy is empty if no clip could be read.
+    ``workers``: decoding processes, see :func:`msta.data.processes.decoders`. See :func:`evaluate`; the accuracy is
+    empty if no clip could be read.
     """
-    failures = Failures()
-    batches = make_loader(ClipDataset(clips, clip_format(model), views=views), batch_size, workers, shuffle=False)
+    failures, device = Failures(), model.backbone.logit_scale.device
+    dataset = ClipDataset(clips, clip_format(model), views=views, finish_on=accelerator_of(device))
+    batches = make_loader(dataset, batch_size, decoders(device, workers), shuffle=False)
     with ProgressBar(console=console or Console(quiet=True), transient=True) as bar:
         task = bar.add_task("measuring", total=len(batches))
         metrics = evaluate(model, batches, text, failures, progress=lambda: bar.advance(task), recorder=recorder)

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from msta.adapters.artefact import WEIGHTS, adapter_in
 from msta.backbone.checkpoints import TOY, load_backbone
+from msta.backbone.device import best_device
 from msta.data.catalog import Clip, fingerprint
 from msta.data.clips import ONE_VIEW, Views, read_views
 from msta.data.processes import check_main_guard
@@ -58,14 +59,16 @@ class Job:
     batch: int = 8  # clips encoded together
     readers: int = 2  # threads per process that decode in advance
     threads: int = 1  # per process, for the computation
+    precision: str = "fp32"  # see DualEncoder.computing
 
-    def predictor(self, device: str = "cpu") -> Predictor:
+    def predictor(self, device: torch.device) -> Predictor:
         """Load the model."""
         backbone = load_backbone(self.backbone, base=self.base) if self.backbone else None
         if self.adapter is not None:
             model = load_adapter(self.adapter, backbone)
         else:
             model = attach(backbone or load_backbone(TOY), "zero-shot")
+        model.backbone.precision = self.precision
         return Predictor(model.to(device), self.labels, template=self.template, views=self.views)
 
     def identity(self) -> dict[str, Any]:
@@ -283,10 +286,12 @@ def _write_part(part: Part) -> int:
 
 
 def _load_predictor(job: Job, number: int) -> Predictor:
-    """Load the model, onto the GPU of process ``number`` if there are any."""
-    gpus = torch.cuda.device_count()
+    """Load the model; where there are several devices of the kind, onto that of process ``number``."""
     torch.set_num_threads(job.threads)
-    return job.predictor(f"cuda:{number % gpus}" if gpus else "cpu")
+    device = best_device()
+    if str(device) == "cuda":
+        device = torch.device("cuda", number % torch.cuda.device_count())
+    return job.predictor(device)
 
 
 class _Actor:

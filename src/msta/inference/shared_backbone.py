@@ -64,7 +64,8 @@ class SharedBackbone:
         for i, adapter in enumerate(adapters):
             clips.setdefault(adapter, []).append(i)
         groups = [_Group(adapter.model, tuple(rows)) for adapter, rows in clips.items()]
-        embeddings = _encode(self.backbone.video, video, groups)
+        with self.backbone.computing():
+            embeddings = _encode(self.backbone.video, video, groups)
         order = torch.tensor([row for group in groups for row in group.clips]).argsort()
         return torch.cat(embeddings)[order.to(video.device)]
 
@@ -72,7 +73,8 @@ class SharedBackbone:
     def encode_each(self, video: Tensor, models: Sequence[AdaptedModel]) -> list[Tensor]:
         """Encode each clip with every model: [B, T, 3, H, W], normalised -> [B, D] for each model."""
         every = tuple(range(len(video)))
-        return _encode(self.backbone.video, video, [_Group(model, every) for model in models])
+        with self.backbone.computing():
+            return _encode(self.backbone.video, video, [_Group(model, every) for model in models])
 
     def answer(self, requests: Sequence[tuple[Tensor, LoadedAdapter]]) -> list[tuple[Array, Tensor]]:
         """Answer requests whose clips may differ in shape.

@@ -226,6 +226,10 @@ class WindowEncoder:
 
     def __call__(self, group: Sequence[Window[PreparedFrame]]) -> list[Tensor]:
         """The embeddings [B, D] of B windows by each model."""
+        with self.models[0].backbone.computing():
+            return self._encode(group)
+
+    def _encode(self, group: Sequence[Window[PreparedFrame]]) -> list[Tensor]:
         by_window = [model for model in self.models if model.backbone.video not in self.per_frame]
         embeddings = iter(self._encode_windows(group, by_window) if by_window else ())
         if self.per_frame:

@@ -113,7 +113,7 @@ class _Models:
                 self._backbone = load_backbone(cell.config.backbone, base=cell.config.base)
             adapter = run / "adapter" if cell.trains else cell.adapter
             model = attach(self._backbone, FROZEN) if adapter is None else load_adapter(adapter, self._backbone)
-            self._run, self._model = run, model.to(best_device()).eval()
+            self._run, self._model = run, model.placed().eval()
         return self._model
 
     def measure(self, cell: Cell, run: Path, test: Test, console: Console) -> None:
@@ -158,7 +158,7 @@ def check_same_run(run: Path, asked: RunConfig) -> None:
         return
     then, now = (
         {name: json.dumps(value) for name, value in config.flat().items()}
-        for config in (read_config(run / "config.yaml"), asked)
+        for config in (read_config(run / "config.yaml").on(best_device()), asked.on(best_device()))
     )
     for name in sorted(then.keys() | now.keys()):
         if name not in _MAY_DIFFER and then.get(name) != now.get(name):

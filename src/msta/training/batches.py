@@ -9,9 +9,10 @@ from torch import Tensor
 
 from msta.adapters.inputs import clip_format, views_of
 from msta.adapters.model import AdaptedModel
+from msta.backbone.device import accelerator_of
 from msta.config import RunConfig
 from msta.data.catalog import Catalog
-from msta.data.clips import ClipDataset, Failures, Key, collate, make_loader
+from msta.data.clips import ClipDataset, Failures, Key, make_loader, steady
 from msta.data.loading import SteadyLoader, StepSampler
 from msta.data.splits import Split
 from msta.errors import ConfigError, DataError
@@ -38,6 +39,7 @@ class Source:
     Attributes:
         cache: None if every epoch decodes its clips anew.
         batch_size: clips of a training batch; takes effect with the next call of :meth:`train`.
+        workers: decoding processes of this process.
     """
 
     def __init__(
@@ -57,13 +59,15 @@ class Source:
         patches = (form.size // model.backbone.video.patch_size) ** 2
         share = config.train.keep_tokens
         augmentation = config.data.augmentation(catalog.classes)
+        finish_on = accelerator_of(processes.device)
+        self.workers = processes.decoders(config.data.workers)
         self.datasets = {
             "train": ClipDataset(
                 split.train, form, augmentation=augmentation, seed=config.train.seed, repeat=config.cache.views or None,
-                keep=(max(1, round(share * patches)), patches) if share < 1 else None,
+                keep=(max(1, round(share * patches)), patches) if share < 1 else None, finish_on=finish_on,
             ),
             **{
-                part: ClipDataset(clips, form, views=config.eval.views())
+                part: ClipDataset(clips, form, views=config.eval.views(), finish_on=finish_on)
                 for part, clips in (("val", split.val), ("test", split.test))
             },
         }  # fmt: skip
@@ -123,7 +127,7 @@ class Source:
         labels: dict[int, Tensor] = {}
         keys = [(view, index) for view in range(views) for index in self.processes.share(len(dataset))]
         data = self.config.data
-        for batch in make_loader(dataset, self.batch_size, data.workers, keys=keys, timeout=data.timeout):
+        for batch in make_loader(dataset, self.batch_size, self.workers, keys=keys, timeout=data.timeout):
             self.failures.add(batch["failures"])
             with self.processes.accelerator.autocast():
                 clips = views_of(batch, model, device)
@@ -156,9 +160,10 @@ class Source:
             if self.cache is not None:
                 self._loaders[part] = self.cache.loader(dataset, batches, self.failures, self.stopped)
             else:
-                self._loaders[part] = SteadyLoader(
-                    dataset, batches, collate, data.workers, timeout=data.timeout, stopped=self.stopped
-                )
+                self._loaders[part] = steady(
+                    dataset, batches, self.batch_size if part == "train" else size, self.workers, timeout=data.timeout,
+                    stopped=self.stopped,
+                )  # fmt: skip
         return self._loaders[part]
 
     def _fill(self, cache: PrefixCache, part: str, epoch: int, report: Report) -> None:
@@ -172,7 +177,7 @@ class Source:
 
         cache.fill(
             dataset, epoch, self.failures, batch_size=self.batch_size if train else self.config.eval.batch_size,
-            workers=self.config.data.workers, autocast=self.processes.accelerator.autocast, progress=progress,
+            workers=self.workers, autocast=self.processes.accelerator.autocast, progress=progress,
             share=share, timeout=self.config.data.timeout, stopped=self.stopped,
         )  # fmt: skip
         for others in self.processes.gather(self.failures.reasons):  # what one could not read, the others must not miss

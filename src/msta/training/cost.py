@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from msta.adapters.inputs import clip_format
 from msta.adapters.model import AdaptedModel
-from msta.backbone.device import best_device
+from msta.backbone.device import DTYPES, best_device, precision_on
 from msta.backbone.dual_encoder import DualEncoder
 from msta.backbone.prefix import Tokens, at_once, prefix_length, tensors_per_sequence
 from msta.config import RunConfig
@@ -217,13 +217,14 @@ def plan(config: RunConfig) -> dict[str, Any]:
     Raises:
         MSTAError: as the run itself would.
     """
+    config = config.on(best_device())
     made = set_up(config, config.train.step_clips(1))
     model, split, settings = made.model, made.split, config.train
     model.to(best_device())
     device = model.backbone.logit_scale.device
     form = clip_format(model)
     assert model.task is not None
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision]
+    dtype = DTYPES[settings.precision]
     mixed = dtype != torch.float32
     if mixed and not settings.exact_reference:
         model.cast_frozen(dtype)
@@ -247,7 +248,7 @@ def plan(config: RunConfig) -> dict[str, Any]:
     validations = len(range(settings.eval_every, made.last_epoch + 1, settings.eval_every)) if split.val else 0
     test_views = (len(split.val) * (1 if views else validations) + len(split.test)) * measured.clips * measured.crops
     processors = os.cpu_count() or 1
-    decode_seconds = decoded * decoding / (processors if config.data.workers else 1)
+    decode_seconds = decoded * decoding / (1 if config.data.workers == 0 else processors)
     test_seconds = test_views * (forward + decoding / processors)
     facts: dict[str, Any] = {
         "trainable parameters": model.num_trainable(),
@@ -284,7 +285,7 @@ def bench(
 ) -> dict[str, Any]:
     """Forward and backward passes of a step on noise: the plain way, the fast path, and with the prefix kept.
 
-    They are measured in turn, after a warm-up round. No weight changes. In fp32, without decoding.
+    They are measured in turn, after a warm-up round. No weight changes. In the backbone's precision, without decoding.
 
     Args:
         backbone: on the device to measure.
@@ -319,7 +320,7 @@ def bench(
         "method": method,
         "a step": f"{batch} clips of {architecture.frames} frames of {architecture.image_size} px, {classes} classes",
         "trainable parameters": model.num_trainable(),
-        "threads": torch.get_num_threads(),
+        "on": f"{device.type}, {backbone.precision}, {torch.get_num_threads()} threads",
         "TFLOP a step": round(cost.flops / 1e12, 3),
         "TFLOP of it in the frozen prefix": round(cost.prefix_flops / 1e12, 3),
         "GB of memory": round(cost.memory / 1e9, 2),
@@ -353,6 +354,7 @@ def _measure(config: RunConfig) -> dict[str, float]:
     model = made.model.to(best_device())
     assert model.task is not None
     form, device = clip_format(model), model.backbone.logit_scale.device
+    model.backbone.precision = precision_on(device, config.train.precision)
     prompts = model.prepare_prompts(model.tokenize(model.task.prompts()).to(device))
     shape = {"batch": config.train.batch_size, "frames": form.frames, "size": form.size}
     step_seconds = time_step(model, prompts, **shape, rounds=_ROUNDS) if model.num_trainable() else 0.0

@@ -6,16 +6,13 @@ import contextlib
 import json
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from msta.errors import MSTAError
-
-if sys.platform != "win32":
-    import fcntl
+from msta.files import take_lock
 
 NAME = "lock"
 _PATIENCE = 1.0
@@ -24,17 +21,14 @@ _PATIENCE = 1.0
 
 @contextlib.contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Hold the run's lock. The system releases it when this process ends, in whatever way.
-
-    It is a POSIX record lock: unlike flock's it belongs to this process alone, so decoding processes that outlive a
-    killed run do not keep it. It works over NFS.
+    """Hold the run's lock, see :func:`msta.files.take_lock`.
 
     Raises:
         MSTAError: another process has the lock.
     """
     with (run / NAME).open("a+", encoding="utf-8") as file:
         until = time.monotonic() + _PATIENCE
-        while not _take(file):
+        while not take_lock(file):
             if time.monotonic() > until:
                 who = holder(run)
                 raise MSTAError(
@@ -52,7 +46,7 @@ def alive(run: Path) -> bool:
     """Whether some process holds the lock."""
     try:
         with (run / NAME).open("r+", encoding="utf-8") as file:
-            return not _take(file)
+            return not take_lock(file)
     except OSError:
         return False
 
@@ -63,12 +57,3 @@ def holder(run: Path) -> dict[str, Any]:
         return dict(json.loads((run / NAME).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
-
-
-def _take(file: IO[str]) -> bool:
-    if sys.platform != "win32":  # which has other locks; there nobody is kept out
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-    return True

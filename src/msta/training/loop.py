@@ -16,6 +16,7 @@ from typing import Any
 from accelerate.utils.memory import clear_device_cache
 from rich.console import Console
 
+from msta.backbone.device import best_device
 from msta.config import RunConfig
 from msta.data.processes import check_main_guard
 from msta.errors import ConfigError, DataError, MSTAError
@@ -73,8 +74,9 @@ def train(
     """
     if config.train.on_all_clips and estimate is None:
         raise ConfigError("train.refit and train.folds go with msta train: other commands measure in their own way")
-    if config.data.workers:
+    if config.data.workers != 0:
         check_main_guard()  # before there is a folder
+    config = config.on(best_device())
     processes = Processes(config.train, log_with=tracker_names(config.train) or None, project_dir=out)
     console = console if processes.main else Console(quiet=True)
     if or_resume:  # the main process looks: another one might see the folder that it has just made

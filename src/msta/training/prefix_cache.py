@@ -156,7 +156,7 @@ class PrefixCache:
         stopped: Callable[[], bool] = lambda: False,
     ) -> SteadyLoader:
         """These batches as the data set's own loader would give them, of "tokens" in place of "video"."""
-        return SteadyLoader(_Kept(self, dataset, failures), batches, collate, stopped=stopped)
+        return SteadyLoader(_Kept(self, dataset, failures), batches, collate, ahead=True, stopped=stopped)
 
     def _has(self, dataset: ClipDataset, key: Key) -> bool:
         try:

@@ -70,6 +70,8 @@ def prepared(
         with processes.accelerator.autocast():
             if torch.is_autocast_enabled(device.type) and not settings.exact_reference:
                 model.cast_frozen(torch.get_autocast_dtype(device.type))
+        if settings.compile:
+            model.compile_prefix()
         failures = Failures(config.data.on_error)
         source = Source(config, model, setup.catalog, setup.split, processes, failures, step_clips, lambda: stop.is_set)
         held.callback(source.close)
@@ -79,9 +81,10 @@ def prepared(
         optimizer = processes.accelerator.prepare(
             torch.optim.AdamW(
                 # AdamW refuses an empty list; zero-shot trains nothing
-                model.trainable_parameters() or [torch.nn.Parameter(torch.zeros(0))],
+                model.trainable_parameters() or [torch.nn.Parameter(torch.zeros(0, device=device))],
                 lr=settings.lr,
                 weight_decay=settings.weight_decay,
+                fused=True if device.type == "cuda" else None,
             )
         )
         progress = Progress(step_clips=step_clips, batch_size=settings.batch_size, made_with=made_with(model, source))

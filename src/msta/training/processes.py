@@ -16,6 +16,8 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
 
+from msta.backbone.device import best_device
+from msta.data.processes import decoders
 from msta.errors import ConfigError, Interrupted, MSTAError
 from msta.settings import TrainSettings
 
@@ -38,13 +40,16 @@ class Processes:
 
     def __init__(self, settings: TrainSettings, **options: Any) -> None:
         AcceleratorState._reset_state(reset_partial_state=True)  # one process may run several precisions, one by one
-        mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[settings.precision]
+        mixed = {"fp32": "no"}.get(settings.precision, settings.precision)
         wait = InitProcessGroupKwargs(timeout=_PATIENCE)
         if os.environ.get("WORLD_SIZE") == "1" and "MASTER_ADDR" not in os.environ:  # a scheduler's, for one process
             for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
                 os.environ.pop(name, None)
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available():
-            options["cpu"] = True  # or Accelerate takes each process for the only one
+        device, several = best_device(), int(os.environ.get("WORLD_SIZE", "1")) > 1
+        if device.type == "cpu" and (several or torch.accelerator.is_available()):
+            options["cpu"] = True  # or Accelerate takes each process for the only one, or an accelerator
+        elif device.index is not None and not several:
+            torch.accelerator.set_device_index(device.index)
         try:
             self.accelerator = Accelerator(mixed_precision=mixed, kwargs_handlers=[wait], **options)
         except ValueError as error:
@@ -64,6 +69,10 @@ class Processes:
     def device(self) -> torch.device:
         """The device that this process computes on."""
         return self.accelerator.device
+
+    def decoders(self, wanted: int | None) -> int:
+        """Decoding processes for this process, see :func:`msta.data.processes.decoders`."""
+        return decoders(self.device, wanted, int(os.environ.get("LOCAL_WORLD_SIZE", self.count)))
 
     def share(self, total: int) -> range:
         """This process's share of so many things. They are dealt out like cards, so shares differ by one at most."""
