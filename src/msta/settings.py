@@ -222,6 +222,7 @@ class TrainSettings(Section):
     - patience: epochs without a better validation after which training ends; None: it never ends early.
     - stop_after: epochs after which training ends, although the learning rate follows the schedule of ``epochs``.
     - label_smoothing: share of every label that is spread evenly over all classes.
+    - balance: "classes": each class counts alike in the loss, however many training clips it has.
     - refit: measure on held-out clips, then train the adapter on all clips, for as many epochs as were best.
     - folds: measure by cross-validation in so many folds, then train the adapter on all clips; for few clips per class.
     """
@@ -241,6 +242,7 @@ class TrainSettings(Section):
     patience: int | None = Field(None, ge=1)
     stop_after: int | None = Field(None, ge=1)
     label_smoothing: float = Field(0, ge=0, lt=1)
+    balance: Literal["classes"] | None = None
     refit: bool = False
     folds: int | None = Field(None, ge=2)
     eval_every: int = Field(1, ge=1)

@@ -7,7 +7,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from msta.data.catalog import Clip, write_catalog
+from msta.data.catalog import Catalog, Clip, write_catalog
+from msta.data.check import quick_warnings
 from msta.data.folders import is_system_folder, is_video
 from msta.data.names import read_as_words
 from msta.errors import MSTAError
@@ -33,6 +34,16 @@ def add_class(uploaded: Uploaded, name: str | None, files: Sequence[str] | None)
     own = extended.setdefault(known, [])
     own += [file for file in files if file not in own]
     return extended
+
+
+def warnings(uploaded: Uploaded) -> list[str]:
+    """What will make a bad classifier, as far as it is seen without opening a clip."""
+    clips = tuple(Clip(file, label) for label, files in enumerate(uploaded.values()) for file in files)
+    found = quick_warnings(Catalog("", tuple(uploaded), clips)) if clips else []
+    texts = [warning.text for warning in found]
+    for clip in clips:  # nobody knows where uploads are
+        texts = [text.replace(clip.path, Path(clip.path).name) for text in texts]
+    return texts
 
 
 def from_uploads(uploaded: Uploaded, to: Path) -> Path:

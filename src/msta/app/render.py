@@ -121,9 +121,9 @@ def frames(video: str, count: int = 8) -> str:
     return f'<img alt="{count} frames of the video" src="{embedded(film_strip(np.stack(list(seen))))}">'
 
 
-def classes(uploaded: dict[str, list[str]]) -> str:
-    """The classes that were added so far."""
-    return _fill("classes", uploaded=uploaded)
+def classes(uploaded: dict[str, list[str]], warnings: Sequence[str] = ()) -> str:
+    """The classes that were added so far, and what will make a bad classifier."""
+    return _fill("classes", uploaded=uploaded, warnings=warnings)
 
 
 def run(progress: Progress) -> str:

@@ -64,7 +64,13 @@ def train_tab(page: Page) -> tuple[gr.Timer, list[Any]]:
         got, wrong = page.attempt(lambda: clips.add_class(so_far, name, files))
         if got is None:
             return [so_far, wrong + render.classes(so_far), gr.skip(), gr.skip(), gr.skip()]
-        return [got, render.classes(got), "", None, gr.HTML(visible=False)]  # what was wrong before may be right now
+        return [
+            got,
+            render.classes(got, clips.warnings(got)),
+            "",
+            None,
+            gr.HTML(visible=False),
+        ]  # what was wrong before may be right now
 
     def start(called: str, method: str, epochs: float, *given: Any) -> list[Any]:
         return do(lambda: page.trainings.start(called, _data(page, *given), method, int(epochs)))

@@ -7,7 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from msta.cli.options import AsJSON, Data, DataArguments, app, console, data_settings, print_json, say
+from msta.cli.options import (
+    AsJSON,
+    Backbone,
+    Base,
+    Data,
+    DataArguments,
+    app,
+    console,
+    data_settings,
+    load_model,
+    print_json,
+    say,
+)
 from msta.errors import ConfigError, one_line
 
 data_app = typer.Typer(no_args_is_help=True, help="Make, list, check and split data sets.")
@@ -95,6 +107,50 @@ def verify(
         )
     if done["broken"]:
         raise typer.Exit(1)
+
+
+@data_app.command(epilog="Example: msta data check clips/ --html check.html --backbone ViClip.pth data.shots=8")
+def check(
+    arguments: DataArguments = None,
+    data: Data = None,
+    html: Annotated[Path | None, typer.Option(help="A page with pictures of the clips.")] = None,
+    backbone: Backbone = None,
+    base: Base = None,
+    workers: Workers = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds a clip may take.")] = 60.0,
+    as_json: AsJSON = False,
+) -> None:
+    """Look at the data before training: a table of the classes, and what will make a bad classifier.
+
+    With --backbone also the names that its text tower reads alike. msta data verify decodes every frame.
+    """
+    from dataclasses import asdict, replace
+
+    from msta.data.check import check as run
+    from msta.evaluation.data_check import read_alike, table, write_check
+    from msta.files import check_writable
+
+    settings = data_settings(data, arguments)
+    if html is not None:
+        check_writable(html, "--html takes another name")
+    catalog = settings.read()
+    checked = run(
+        catalog, shots=settings.shots, flip=settings.flip > 0, workers=workers, timeout=timeout,
+        console=None if as_json else console,
+    )  # fmt: skip
+    if backbone is not None:
+        alike = read_alike(load_model(backbone, base, None).backbone, catalog.classes)
+        checked = replace(checked, warnings=[*checked.warnings, *alike])
+    if html is not None:
+        write_check(html, catalog, checked)
+    if as_json:
+        print_json(asdict(checked))
+        return
+    print(table(checked).markdown(), end="")
+    for warning in checked.warnings:
+        print(one_line(f"- {warning.text}"))
+    if not checked.warnings:
+        print("Nothing to act on.")
 
 
 @data_app.command(epilog="Example: msta data split clips/ --out splits/base-4 --classes base data.shots=4 data.seed=1")

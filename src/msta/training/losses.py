@@ -24,6 +24,7 @@ def objective(
     alpha: float,
     distance: Distance = "cosine",
     label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """L = CE(logits, labels) + alpha * consistency: a mean over clips, and its two terms for the log.
 
@@ -39,13 +40,25 @@ def objective(
         alpha: weight of the consistency term; 1 is the best of the paper's ablation.
         distance: see :func:`distances`.
         label_smoothing: share of every label that is spread evenly over all classes (Szegedy et al. 2016).
+        class_weights: [K], how much a clip counts, see :func:`balanced`; None: all clips count alike.
     """
-    cross_entropy = F.cross_entropy(logits(video, text), labels, label_smoothing=label_smoothing)
+    scores = logits(video, text)
+    if class_weights is None:
+        cross_entropy = F.cross_entropy(scores, labels, label_smoothing=label_smoothing)
+    else:  # a mean over clips all the same, so that parts of a step still add up
+        each = F.cross_entropy(scores, labels, label_smoothing=label_smoothing, reduction="none")
+        cross_entropy = (class_weights[labels] * each).mean()
     held_to = consistency(text, anchors, distance)
     return cross_entropy + alpha * held_to, {
         "cross_entropy": cross_entropy.detach(),
         "consistency": held_to.detach(),
     }
+
+
+def balanced(labels: Sequence[int], classes: int) -> Tensor:
+    """Weights [K] by which classes count alike: N / (K n), if n of the N training clips are of one; 1 on average."""
+    counts = torch.bincount(torch.tensor(labels), minlength=classes)
+    return len(labels) / (classes * counts.clamp_min(1).float())
 
 
 def consistency(text: Tensor, anchors: Sequence[Tensor], distance: Distance = "cosine") -> Tensor:

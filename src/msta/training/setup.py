@@ -13,6 +13,7 @@ from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
 from msta.config import RunConfig
 from msta.data.catalog import Catalog, require_files
+from msta.data.check import tell_quickly
 from msta.data.decode import probe
 from msta.data.splits import Split, every_clip
 from msta.data.storage import as_url
@@ -57,6 +58,7 @@ def set_up(config: RunConfig, step_clips: int) -> Setup:
             "or JSON file names the classes, give that file as the data"
         )
     split = every_clip(catalog) if settings.on_all_clips else data.split(catalog)
+    tell_quickly(catalog)
     _require_readable(catalog, split)
     bank = config.descriptions.load(catalog.classes)
     if bank is None:

@@ -124,6 +124,9 @@ class TrainStep:
         self.anchors, self.clips, self.failures, self.processes = anchors, clips, failures, processes
         self.accelerator = processes.accelerator
         self.classes = len(model.task.classes) if model.task else 0
+        self.class_weights: Tensor | None = None
+        if config.train.balance == "classes":
+            self.class_weights = losses.balanced([clip.label for clip in clips], self.classes).to(processes.device)
         count = len(prompts.x) if isinstance(prompts, Tokens) else len(prompts)
         share = config.train.share_prompts
         self.sharing = 1 < processes.count <= self.classes and (count >= _MANY if share is None else share)
@@ -223,7 +226,7 @@ class TrainStep:
                 video, labels = video.float(), batch["label"].to(video.device)
                 loss, terms = losses.objective(
                     video, text, labels, self.model.logits, self.anchors, alpha, self.config.descriptions.distance,
-                    self.config.train.label_smoothing,
+                    self.config.train.label_smoothing, self.class_weights,
                 )  # fmt: skip
                 if loss.requires_grad:
                     self.accelerator.backward(loss * (len(labels) / whole))
