@@ -5,15 +5,16 @@
 Writes ten-second H.264 files of moving noise at 340x256 and 1280x720; reads 8 frames of 224 px of each for training.
 
 On a CPU: augmented and normalised, in this process and with one and two workers. For an accelerator: two workers leave
-uint8 crops, and what was drawn for them, in shared memory; beside it two processes decode the same clips and hand over
-nothing. Then frames that cost nothing to decode: what handing over alone allows, in shared memory and, as fp32, through
-pipes. It needs no accelerator: the consumer looks at each clip, or copies it within memory. What a step on a CPU
-consumes is taken from results/step.json, if that is there. Writes results/loader.json and results/loader.md.
+uint8 crops, and what was drawn for them, in shared memory; at the same time two processes decode the same clips and
+hand over nothing. Then frames that cost nothing to decode: what handing over alone allows, in shared memory and, as
+fp32, through pipes. It needs no accelerator: the consumer looks at each clip, or copies it within memory. What a step
+on a CPU consumes is taken from results/step.json, if that is there. Writes results/loader.json and results/loader.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import statistics
@@ -38,10 +39,10 @@ WORKERS = (0, 1, 2)
 BATCH = 4
 FORM = ClipFormat(8, 224, (0.5,) * 3, (0.25,) * 3)
 HOST = torch.device("cpu")
-CLIPS = 96
-"""Clips of a round for an accelerator,"""
+WINDOW = 40
+"""Seconds in which clips for an accelerator are counted."""
 FREE = 2000
-"""or if decoding is free."""
+"""Clips of a round if decoding is free."""
 
 
 def write(path: Path, width: int, height: int, seed: int) -> None:
@@ -104,16 +105,11 @@ def copy(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"clips": len(samples), "copied": [sample["frames"].copy() for sample in samples]}
 
 
-def keys_of(dataset: ClipDataset) -> list[tuple[int, int]]:
-    """Enough batches that it hardly matters which worker has the last one: clips of files several times."""
-    return [(epoch, i) for epoch in range(max(1, CLIPS // len(dataset))) for i in range(len(dataset))]
-
-
 def delivered(
     dataset: ClipDataset, consume: Callable[..., dict[str, Any]] = look, workers: int = 2
 ) -> Callable[[], float]:
     """Clips a second to the consumer, after a first pass that starts the workers."""
-    keys = keys_of(dataset)
+    keys = [(0, i) for i in range(len(dataset))]
     batches = [keys[i : i + BATCH] for i in range(0, len(keys), BATCH)]
     ring = None if dataset.finish_on is None else (BATCH, dataset.clip_bytes, HOST)
     loader = SteadyLoader(dataset, batches, consume, workers, ring=ring)
@@ -127,26 +123,13 @@ def delivered(
     return once
 
 
-def decode(dataset: ClipDataset, keys: Sequence[tuple[int, int]], ready: Any) -> None:
+def decode(dataset: ClipDataset, counts: Any, number: int) -> None:
+    """Decode for ever, and count."""
     torch.set_num_threads(1)
-    dataset[keys[0]]
-    ready.wait()
-    for key in keys:
-        dataset[key]
-
-
-def decoded(dataset: ClipDataset, processes: int) -> float:
-    """Clips a second of so many processes that decode and hand over nothing."""
-    ready, keys = multiprocessing.Barrier(processes + 1), keys_of(dataset)
-    shares = [keys[i::processes] for i in range(processes)]
-    each = [multiprocessing.Process(target=decode, args=(dataset, share, ready)) for share in shares]
-    for process in each:
-        process.start()
-    ready.wait()
-    start = time.perf_counter()
-    for process in each:
-        process.join()
-    return len(keys) / (time.perf_counter() - start)
+    for epoch in itertools.count():
+        for i in range(len(dataset)):
+            dataset[epoch, i]
+            counts[number] += 1
 
 
 def alternating(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -159,9 +142,34 @@ def alternating(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, 
 
 
 def for_an_accelerator(files: list[Path], rounds: int) -> dict[str, list[float]]:
-    """Two workers that hand over, beside two processes that do not."""
+    """Clips a second of two workers that hand over, and of two processes that do not, at the same time.
+
+    All four have the same share of the cores, so that whatever else runs slows both alike.
+    """
     dataset = ClipDataset([Clip(str(f), 0) for f in files], FORM, augmentation=Augmentation(), finish_on=HOST)
-    return alternating({"decoding alone": lambda: decoded(dataset, 2), "handed over": delivered(dataset)}, rounds)
+    counts = multiprocessing.RawArray("q", 2)
+    alone = [multiprocessing.Process(target=decode, args=(dataset, counts, i), daemon=True) for i in range(2)]
+    keys = [[(epoch, i)] for epoch in range(1000) for i in range(len(dataset))]
+    loader = SteadyLoader(dataset, keys, look, 2, ring=(1, dataset.clip_bytes, HOST))
+    found: dict[str, list[float]] = {"decoding alone": [], "handed over": []}
+    for process in alone:
+        process.start()
+    batches = iter(loader)
+    for _ in range(10):
+        next(batches)
+    for _ in range(rounds):
+        start, before, handed = time.perf_counter(), sum(counts), 0
+        while time.perf_counter() - start < WINDOW:
+            next(batches)
+            handed += 1
+        seconds = time.perf_counter() - start
+        found["decoding alone"].append((sum(counts) - before) / seconds)
+        found["handed over"].append(handed / seconds)
+    for process in alone:
+        process.kill()
+        process.join()
+    loader.close()
+    return found
 
 
 def free(rounds: int) -> dict[str, list[float]]:
@@ -191,7 +199,11 @@ def tables(result: dict[str, Any]) -> str:
         part = next(value for name, value in steps.items() if name.endswith(" classes"))
         eaten = {v: steps["settings"]["batch"] / statistics.median(s) for v, s in part["seconds"].items()}
         lines += ["", f"A step of {steps['settings']['architecture']} consumes {eaten['fast']:.2f} clips a second."]
-    lines += ["", "| for an accelerator, two workers | decoding alone | handed over | share |", "|---|---|---|---|"]
+    lines += [
+        "",
+        "| for an accelerator, at the same time | two processes alone | two workers, handed over | share |",
+        "|---|---|---|---|",
+    ]
     for size, found in result["for an accelerator"].items():
         alone, over = found["decoding alone"], found["handed over"]
         share = statistics.median(b / a for a, b in zip(alone, over, strict=True))

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 import msta
 from msta.adapters.model import class_logits
+from msta.backbone.architecture import ARCHITECTURES, Architecture
 from msta.training.cost import alternate
 from msta.training.losses import objective
 
@@ -29,13 +30,22 @@ RESULTS = Path(__file__).parent / "results"
 
 
 class Theirs(nn.Module):
-    """transformers' CLIP-B/16 over frames, with the interface of an AdaptedModel."""
+    """transformers' CLIP over frames, with the interface of an AdaptedModel."""
 
-    def __init__(self) -> None:
+    def __init__(self, architecture: Architecture = ARCHITECTURES["clip-b16"]) -> None:
         super().__init__()
-        vision = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "patch_size": 16}
-        text = {"eos_token_id": 49407}
-        self.clip: Any = transformers.CLIPModel(transformers.CLIPConfig(vision_config=vision, text_config=text))
+        a = architecture
+        video, text = (
+            {
+                "hidden_size": shape.width, "num_hidden_layers": shape.layers, "num_attention_heads": shape.heads,
+                "intermediate_size": shape.mlp_width, "projection_dim": a.embed_dim,
+            }
+            for shape in (a.video, a.text)
+        )  # fmt: skip
+        video |= {"image_size": a.image_size, "patch_size": a.patch_size}
+        text |= {"max_position_embeddings": a.context_length, "vocab_size": a.vocab_size, "eos_token_id": 49407}
+        config = transformers.CLIPConfig(vision_config=video, text_config=text, projection_dim=a.embed_dim)
+        self.clip: Any = transformers.CLIPModel(config)
 
     def encode_video(self, video: Tensor) -> Tensor:
         seen = self.clip.vision_model(pixel_values=video.flatten(0, 1)).pooler_output

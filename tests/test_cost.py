@@ -18,10 +18,13 @@ from video_files import write_video
 import msta
 from msta.cli import app
 from msta.config import make_config
+from msta.errors import ConfigError
 from msta.methods import METHODS, method_config
-from msta.training.cost import bench, count_step, flop_counter, plan, time_forward, time_step
+from msta.training.cards import CARDS, Card, card_named
+from msta.training.cost import MovedBytes, bench, count_forward, count_step, flop_counter, time_forward, time_step
 from msta.training.loop import train
 from msta.training.losses import objective
+from msta.training.plan import plan
 from msta.training.setup import set_up
 
 PROMPTED = method_config("prompts", kind="maple", depth=2)  # more would not fit into the tiny context
@@ -143,11 +146,64 @@ def test_a_plan_counts_in_the_precision_of_the_run(task, monkeypatch):
             seen[precision] = count_step(*arguments, **options)
             return seen[precision]
 
-        monkeypatch.setattr("msta.training.cost.count_step", counted)
+        monkeypatch.setattr("msta.training.plan.count_step", counted)
         given = {"data.path": clips, "data.shots": 3, "backbone": str(backbone)}
         plan(make_config("small", given, [f"train.precision={precision}", "data.workers=0"]))
     assert seen["bf16"].weights < seen["fp32"].weights
     assert seen["bf16"].kept < 0.9 * seen["fp32"].kept
+
+
+def test_moved_bytes_are_those_that_operators_read_and_write():
+    a, moved = torch.zeros(10, 20), MovedBytes()
+    with moved:
+        b = a.transpose(0, 1)[:5]  # views
+        c = a @ a.t()  # a product
+        b + 1  # reads and writes 5 x 10 numbers
+    assert c.shape == (10, 10)
+    assert moved.total == 2 * 4 * 50
+
+
+def test_a_forward_pass_costs_what_its_operators_do():
+    model, _ = made("joint", "zero-shot", exact=False)
+    with flop_counter() as counter, MovedBytes() as moved, torch.no_grad():
+        model.encode_video(torch.empty(1, 4, 3, 32, 32).zero_())
+    flops, counted = count_forward(model, frames=4, size=32)
+    assert flops == counter.get_total_flops()
+    assert counted == moved.total - 2 * 4 * 4 * 3 * 32 * 32  # of zero_
+
+
+def test_a_card_s_time_is_that_of_its_peaks():
+    card = Card(low=100, tf32=50, fp32=10, memory=16, bandwidth=500)
+    work = 10**12, 10**9
+    assert card.seconds(*work, "fp32", False) == pytest.approx(0.1 + 0.002)
+    assert card.seconds(*work, "fp32", True) == pytest.approx(0.02 + 0.002)
+    assert card.seconds(*work, "bf16", False) == pytest.approx(0.01 + 0.002)
+    assert card_named("cuda:rtx-4090") is CARDS["RTX4090"]
+    assert [CARDS[name].precision("auto") for name in ("A100", "T4")] == ["bf16", "fp16"]
+    assert CARDS["T4"].seconds(*work, "fp32", True) == CARDS["T4"].seconds(*work, "fp32", False)
+    for wrong in ("A100", "cuda", "cuda:0", "cpu:A100"):
+        with pytest.raises(ConfigError, match="a plan is for cuda:CARD"):
+            card_named(wrong)
+    with pytest.raises(ConfigError, match="no bf16"):
+        CARDS["V100"].precision("bf16")
+
+
+def test_a_plan_for_a_card_runs_nothing_on_it(task):
+    clips, backbone = task
+    given = {"data.path": clips, "data.shots": 3, "backbone": str(backbone)}
+    slow, fast = (plan(make_config("small", given), device) for device in ("cuda:T4", "cuda:H100"))
+    assert (slow["precision"], fast["precision"]) == ("fp16", "bf16")
+    assert slow["seconds a step"].startswith("at least ")
+    assert float(slow["seconds a step"].split()[2].strip(",")) > float(fast["seconds a step"].split()[2].strip(","))
+    result = CliRunner().invoke(app, ["info", "--device", "cuda:A100"])
+    assert "--device: goes with --plan" in str(result.exception)
+
+
+def test_a_plan_says_what_does_not_fit(task, monkeypatch):
+    clips, backbone = task
+    monkeypatch.setitem(CARDS, "A100", Card(312, 156, 19.5, 1e-6, 1555))
+    given = {"data.path": clips, "data.shots": 3, "backbone": str(backbone)}
+    assert "lower train.batch_size" in plan(make_config("small", given), "cuda:A100")["too large"]
 
 
 def test_the_setting_reaches_both_towers(task):

@@ -7,17 +7,21 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from conftest import read_log
 from launch import launch, run
 from safetensors.torch import load_file
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from video_files import moving_squares
 
 from msta.data.loading import StepSampler
 from msta.evaluation.predictions import read_predictions
-from msta.training.state import saved_states
+from msta.training.processes import _BUCKET, Processes
+from msta.training.state import random_state, restore_random, saved_states
 
 QUICK = ["train.batch_size=4", "train.global_batch=8", "data.workers=0", "method.dim=8", "train.log_clips=true"]
 
@@ -134,3 +138,44 @@ def test_every_clip_is_dealt_out_once_in_the_same_steps(count, step_clips, batch
     assert sorted(i for step in alone for i in step) == list(range(count))
     assert epoch(0, processes, batch_size) == alone
     assert epoch(step_clips, processes, batch_size) == alone[1:]
+
+
+@pytest.mark.parametrize("without", [(), (1,)])
+def test_gradients_go_in_one_piece_and_always_in_the_same_order(monkeypatch, without):
+    """Of eight processes, of which seven are made up."""
+    sent: list[torch.Tensor] = []
+    parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((3, 4), (5,), (2, 2, 2))]
+    for i, parameter in enumerate(parameters):
+        parameter.grad = None if i in without else torch.full_like(parameter, i + 1.0)
+    processes = Processes.__new__(Processes)
+    processes.rank, processes.count = 0, 8
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=8)
+    try:
+        real = dist.all_reduce
+        monkeypatch.setattr(dist, "all_reduce", lambda tensor: (sent.append(tensor), real(tensor)))
+        told = processes.all_reduce_gradients(parameters)
+    finally:
+        dist.destroy_process_group()
+    flags, bucket = sent
+    assert flags.tolist() == [float(i not in without) for i in range(3)]
+    left = [p for i, p in enumerate(parameters) if i not in without]
+    assert torch.equal(bucket, torch.cat([p.grad.flatten() for p in left]))
+    assert told == 4 * (3 + len(bucket))
+    assert _BUCKET > 8_712_192  # the paper's widest adapters go in one piece
+
+
+def test_the_accelerator_s_generator_is_saved_and_restored(monkeypatch):
+    held = {"state": torch.tensor([1, 2], dtype=torch.uint8)}
+    module = SimpleNamespace(
+        get_rng_state=lambda: held["state"].clone(), set_rng_state=lambda state: held.update(state=state)
+    )
+    on_cpu = random_state()
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("xpu"))
+    monkeypatch.setattr(torch, "get_device_module", lambda device=None: module)
+    saved = random_state()
+    held["state"] = torch.zeros(2, dtype=torch.uint8)
+    restore_random(on_cpu)  # of another kind of device: left alone
+    assert held["state"].tolist() == [0, 0]
+    restore_random(saved)
+    assert held["state"].tolist() == [1, 2]

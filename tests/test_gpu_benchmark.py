@@ -13,7 +13,11 @@ from msta.methods import METHODS
 
 
 @pytest.fixture
-def gpu():
+def gpu(monkeypatch):
+    pytest.importorskip("peft")
+    pytest.importorskip("transformers")
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    torch._dynamo.reset()
     spec = importlib.util.spec_from_file_location("gpu", Path(__file__).parents[1] / "benchmarks" / "gpu.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -26,12 +30,13 @@ def test_it_compares_every_method_and_writes_its_table(gpu, tmp_path, monkeypatc
     report = json.loads((tmp_path / "gpu.json").read_text())
     assert set(report["differences"]) == set(METHODS)
     assert all(each["from the plain path"] < gpu.NEAR for each in report["differences"].values())
-    assert {(row["mode"], row["checkpointing"]) for row in report["rows"]} == {
-        (mode, checkpointing) for mode in gpu.MODES for checkpointing in (True, False)
-    }
+    assert {(row["mode"], row["way"]) for row in report["rows"]} == {(m, way) for m in gpu.MODES for way in gpu.WAYS}
+    assert set(report["other methods"]) == set(gpu.MODES)
+    assert all(seconds > 0 for each in report["other methods"].values() for seconds in each.values())
+    assert report["decoding"]["clips a second"] > 0
     assert all(rate > 0 for rate in report["matrix product, TFLOP/s"].values())
     assert all(row["step"] > 0 for row in report["rows"])
-    assert len((tmp_path / "gpu.md").read_text().splitlines()) == 6 + len(report["rows"])
+    assert len((tmp_path / "gpu.md").read_text().splitlines()) == 11 + len(gpu.MODES) + len(report["rows"])
 
 
 def test_it_times_nothing_if_results_differ(gpu, tmp_path, monkeypatch):

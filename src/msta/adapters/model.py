@@ -133,8 +133,10 @@ class AdaptedModel(nn.Module):
             if isinstance(module, (nn.Linear, nn.Conv2d)) and not any(p.requires_grad for p in module.parameters()):
                 module.to(dtype)
 
-    def compile_prefix(self) -> None:
+    def compile_prefix(self, **options: Any) -> None:
         """Compile the frozen blocks of the video tower, each when it first runs, without graph breaks.
+
+        ``options``: of ``torch.compile``.
 
         Raises:
             ConfigError: the exact reference runs the blocks as they are written.
@@ -142,7 +144,7 @@ class AdaptedModel(nn.Module):
         if self.exact_reference:
             raise ConfigError("train.compile: the exact reference runs the blocks as they are written")
         for block in self.backbone.video.blocks[: prefix_length(self.backbone.video) or 0]:
-            block.compile(fullgraph=True)
+            block.compile(fullgraph=True, **options)
 
     def forward(self, video: Tensor | Tokens, token_ids: Tensor | Tokens) -> tuple[Tensor, Tensor]:
         """Both encodings in one call, for wrappers (mixed precision, several devices) that act on ``forward``."""

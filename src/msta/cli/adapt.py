@@ -196,6 +196,9 @@ def info(
     method: Annotated[str | None, typer.Option(help="As for train.")] = None,
     shots: Annotated[int | None, typer.Option(help="As for train.")] = None,
     preset: Annotated[str | None, typer.Option(help="As for train.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cuda:A100: with --plan, what it takes at least on that card, by its data sheet.")
+    ] = None,
     as_json: AsJSON = False,
 ) -> None:
     """Describe this installation, a backbone, or an adapter (what is trained, of what, for which classes).
@@ -203,15 +206,17 @@ def info(
     With --preset or --method: what such a training trains in the backbone, and its recipe.
     With --plan: parameters, arithmetic, memory and time of a training run, before it starts.
     """
+    if device and not plan:
+        raise ConfigError("--device: goes with --plan")
     if plan:
         from msta.config import make_config
-        from msta.training.cost import plan as planned
+        from msta.training.plan import plan as planned
 
         data, overrides = data_first(data, arguments)
         if data is None:
             raise ConfigError("missing --data")
         settings = {"data.path": str(data), "data.shots": shots, "backbone": backbone, "base": base}
-        described = planned(make_config(preset or "small", settings, overrides, method=method))
+        described = planned(make_config(preset or "small", settings, overrides, method=method), device)
     elif preset or method:
         from msta.config import make_config
         from msta.inference.describe import describe_recipe

@@ -1,4 +1,4 @@
-"""What a training step costs, counted and measured; ``msta info --plan``, ``msta bench``, and a comparison's costs.
+"""What a training step costs, counted and measured; ``msta bench``, and a comparison's costs.
 
 Counting runs the actual step on tensors without data (torch's FakeTensorMode). So no formula can disagree with the
 code, and every method is covered.
@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,20 +21,20 @@ import psutil
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from msta.adapters.inputs import clip_format
 from msta.adapters.model import AdaptedModel
-from msta.backbone.device import DTYPES, best_device, precision_on
+from msta.backbone.device import best_device, precision_on
 from msta.backbone.dual_encoder import DualEncoder
 from msta.backbone.prefix import Tokens, at_once, prefix_length, tensors_per_sequence
 from msta.config import RunConfig
-from msta.data.clips import ClipDataset
 from msta.data.processes import check_main_guard
 from msta.evaluation.evaluate import class_embeddings
 from msta.methods import attach
 from msta.training.losses import objective
-from msta.training.prefix_cache import PrefixCache
 from msta.training.setup import set_up
 
 _SAMPLE = 8
@@ -54,9 +52,30 @@ _CPU_ATTENTION: dict[Any, Any] = {  # which torch's counter leaves out
 }
 
 
+_WITHOUT_WORK = (torch.ops.aten._unsafe_view, torch.ops.aten.empty, torch.ops.aten.empty_strided)
+
+
 def flop_counter() -> FlopCounterMode:
     """Counts multiplications and additions of matrix products, convolutions and attention, on a CPU too."""
     return FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
+
+
+class MovedBytes(TorchDispatchMode):
+    """Counts the bytes that operators other than products read and write. Views move nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """One operator."""
+        made = function(*args, **(kwargs or {}))
+        packet = function._overloadpacket
+        free = function.is_view or function.namespace == "prim" or packet in _WITHOUT_WORK
+        if not (free or packet in flop_registry or packet in _CPU_ATTENTION):
+            tensors = [each for each in tree_leaves((args, kwargs, made)) if isinstance(each, Tensor)]
+            self.total += sum(each.numel() * each.element_size() for each in tensors)
+        return made
 
 
 @dataclass(frozen=True)
@@ -70,6 +89,7 @@ class StepCost:
         training: bytes of gradients and AdamW's two means.
         kept: bytes of activations that are kept for the backward pass.
         working: bytes of the clips and of a block's widest activations, an estimate of temporary memory.
+        moved: bytes that operators other than products read and write.
         prefix_bytes: bytes of the prefix's output, in fp16, for one clip: one view in the cache.
     """
 
@@ -79,6 +99,7 @@ class StepCost:
     training: int
     kept: int
     working: int
+    moved: int
     prefix_bytes: int
 
     @property
@@ -123,10 +144,11 @@ def count_step(model: AdaptedModel, prompts: Tensor | Tokens, *, batch: int, fra
                 kept[storage._cdata] = (storage.nbytes(), storage)  # held, so that no other takes its number
             return tensor
 
-        with flop_counter() as before:
+        moved = MovedBytes()
+        with moved, flop_counter() as before:
             whole = fake.exact_reference or prefix_length(towers[0]) is None
             clips: Tensor | Tokens = video if whole else fake.video_prefix(video)
-        with flop_counter() as after, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        with moved, flop_counter() as after, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             if isinstance(prompts, Tokens):
                 text: Tensor | Tokens = replace(
                     prompts,
@@ -153,8 +175,21 @@ def count_step(model: AdaptedModel, prompts: Tensor | Tokens, *, batch: int, fra
             training=3 * trained,
             kept=sum(nbytes for nbytes, _ in kept.values()),
             working=4 * video.numel() + 2 * 4 * together.numel() * shape.mlp_width // shape.width,
+            moved=moved.total,
             prefix_bytes=2 * x.numel() * tensors_per_sequence(towers[0]) // batch,
         )
+
+
+@torch.no_grad()
+def count_forward(model: AdaptedModel, *, frames: int, size: int) -> tuple[int, int]:
+    """Arithmetic of encoding one clip, and the bytes that operators other than products move."""
+    mode = FakeTensorMode()
+    with FakeCopyMode(mode):
+        fake = copy.deepcopy(model)
+    moved = MovedBytes()
+    with mode, moved, flop_counter() as counter:
+        fake.encode_video(torch.empty(1, frames, 3, size, size, device=fake.backbone.logit_scale.device))
+    return counter.get_total_flops(), moved.total
 
 
 def step(model: AdaptedModel, video: Tensor | Tokens, prompts: Tensor | Tokens, labels: Tensor) -> None:
@@ -205,79 +240,7 @@ def _median(work: Callable[[], object], rounds: int) -> float:
     return statistics.median(alternate({"": work}, rounds)[""])
 
 
-# ---------------------------------------------------------------- a run, a backbone, a method
-
-
-def plan(config: RunConfig) -> dict[str, Any]:
-    """Count a step's arithmetic and memory, measure a step and the decoding, and extrapolate to the run.
-
-    Only two steps on noise and the decoding of a few clips are computed. Figures are for this machine and one process,
-    in the run's precision.
-
-    Raises:
-        MSTAError: as the run itself would.
-    """
-    config = config.on(best_device())
-    made = set_up(config, config.train.step_clips(1))
-    model, split, settings = made.model, made.split, config.train
-    model.to(best_device())
-    device = model.backbone.logit_scale.device
-    form = clip_format(model)
-    assert model.task is not None
-    dtype = DTYPES[settings.precision]
-    mixed = dtype != torch.float32
-    if mixed and not settings.exact_reference:
-        model.cast_frozen(dtype)
-    with torch.autocast(device.type, dtype) if mixed else nullcontext():
-        prompts = model.prepare_prompts(model.tokenize(model.task.prompts()).to(device))
-        shape = {"batch": settings.batch_size, "frames": form.frames, "size": form.size}
-        cost = count_step(model, prompts, **shape)
-        seconds = time_step(model, prompts, **shape)
-        forward = time_forward(model, frames=form.frames, size=form.size)
-    augmentation = config.data.augmentation(made.catalog.classes)
-    decoding = _seconds_a_clip(ClipDataset(split.train, form, augmentation=augmentation, seed=settings.seed))
-
-    views = min(config.cache.views, made.last_epoch)
-    decoded = len(split.train) * (views or made.last_epoch)
-    steps = made.last_epoch * made.steps_per_epoch
-    share = cost.prefix_flops / max(1, cost.flops)
-    step_seconds = steps * settings.step_clips(1) / settings.batch_size * seconds
-    if views:
-        step_seconds *= 1 - share * (1 - views / made.last_epoch)
-    measured = config.eval.views()
-    validations = len(range(settings.eval_every, made.last_epoch + 1, settings.eval_every)) if split.val else 0
-    test_views = (len(split.val) * (1 if views else validations) + len(split.test)) * measured.clips * measured.crops
-    processors = os.cpu_count() or 1
-    decode_seconds = decoded * decoding / (1 if config.data.workers == 0 else processors)
-    test_seconds = test_views * (forward + decoding / processors)
-    facts: dict[str, Any] = {
-        "trainable parameters": model.num_trainable(),
-        "TFLOP a step": round(cost.flops / 1e12, 3),
-        "of which the frozen prefix": f"{100 * share:.0f} %",
-        "memory": f"{cost.memory / 1e9:.2f} GB, Python and its libraries aside",
-        "seconds a step": round(seconds, 3),
-        "seconds to decode a clip": round(decoding, 4),
-        "steps": steps,
-        "seconds": round(step_seconds + decode_seconds + test_seconds),
-    }
-    if settings.keep_tokens < 1:
-        facts["not counted"] = "train.keep_tokens: arithmetic, memory and time are those of all patches"
-    if views:
-        cache = PrefixCache(config.cache.folder(), model, max_gb=config.cache.max_gb, dtype=config.cache.dtype)
-        dataset = ClipDataset(split.train, form, augmentation=augmentation)
-        facts["cache"] = (
-            f"{len(split.train) * views * cache.bytes_per_view(dataset) / 1e9:.2f} GB for the training clips"
-        )
-    return facts
-
-
-def _seconds_a_clip(dataset: ClipDataset) -> float:
-    count = min(_SAMPLE, len(dataset))
-    dataset[0, 0]  # imports, caches
-    start = time.perf_counter()
-    for i in range(count):
-        dataset[0, i * len(dataset) // count]
-    return (time.perf_counter() - start) / count
+# ---------------------------------------------------------------- a backbone, a method
 
 
 def bench(

@@ -179,7 +179,7 @@ def random_state() -> dict[str, Any]:
     kind, keys, *rest = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "accelerator": _accelerator_state(),
         "numpy": [kind, torch.from_numpy(np.array(keys, dtype=np.int64)), *rest],
         "python": random.getstate(),
     }
@@ -188,12 +188,19 @@ def random_state() -> dict[str, Any]:
 def restore_random(state: dict[str, Any]) -> None:
     """The inverse of :func:`random_state`."""
     torch.set_rng_state(state["torch"])
-    if len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if state["accelerator"].keys() == _accelerator_state().keys():
+        for saved in state["accelerator"].values():
+            torch.get_device_module().set_rng_state(saved)
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
+
+
+def _accelerator_state() -> dict[str, torch.Tensor]:
+    """The kind of this process's accelerator and the state of its generator; empty on a CPU."""
+    kind = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return {kind.type: torch.get_device_module(kind).get_rng_state()} if kind else {}
 
 
 class Pace:
