@@ -146,7 +146,7 @@ def eval_(
     base: Base = None,
     adapter: Adapter = None,
     split: Annotated[str | None, typer.Option(help="train, val, test or all. Default: test if there is one.")] = None,
-    clips: Annotated[int, typer.Option(min=1, help="Test clips a video.")] = 1,
+    clips: Annotated[int, typer.Option(min=1, help="Test clips per video.")] = 1,
     crops: Annotated[int, typer.Option(help="Test crops per clip: 1 or 3.")] = 1,
     new_classes: Annotated[bool, typer.Option(help="Measure on the data's classes, not the adapter's.")] = False,
     template: Annotated[

@@ -63,7 +63,7 @@ def predict(
         str | None, typer.Option(help="A probability, or val (the adapter's own): below it a video is unknown.")
     ] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Classes to print for a video. Default: 3.")] = None,
-    clips: Annotated[int, typer.Option(min=1, help="Test clips a video.")] = 1,
+    clips: Annotated[int, typer.Option(min=1, help="Test clips per video.")] = 1,
     crops: Annotated[int, typer.Option(help="Test crops per clip: 1 or 3.")] = 1,
     window: Annotated[str | None, typer.Option(help="Make a timeline, of windows of so long: 2s.")] = None,
     stride: Annotated[str | None, typer.Option(help="From one window to the next. Default: a quarter.")] = None,
@@ -237,7 +237,7 @@ def search(
 @command(epilog="Example: msta serve --adapters adapters/ --keys keys.txt --host 0.0.0.0")
 @computes("device", "precision")
 def serve(
-    adapters: Annotated[Path, typer.Option(help="A folder with a sub-folder an adapter, all of one backbone.")],
+    adapters: Annotated[Path, typer.Option(help="A folder with a sub-folder per adapter, all of one backbone.")],
     backbone: Backbone = None,
     base: Base = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
@@ -278,7 +278,7 @@ def serve(
 def app_(
     adapter: Adapters = None,
     adapters: Annotated[
-        Path | None, typer.Option(help="A folder with a sub-folder an adapter, or a run. All of one backbone.")
+        Path | None, typer.Option(help="A folder with a sub-folder per adapter, or per run. All of one backbone.")
     ] = None,
     backbone: Backbone = None,
     base: Base = None,

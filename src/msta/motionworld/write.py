@@ -44,7 +44,7 @@ def write_dataset(
         clips_per_class: at least 1.
         size: height and width in pixels, even.
         frames_per_clip: at least 1.
-        fps: frames a second.
+        fps: frames per second.
         seed: of everything random; clip j of a class is the same whichever classes are written with it.
         domain: as in :class:`WorldConfig`.
         busy: as in :class:`WorldConfig`.

@@ -131,7 +131,7 @@ _GAUGES = {
     "epoch": "Epochs done.",
     "loss": "Training loss of the last step.",
     "lr": "Learning rate of the last step.",
-    "clips_per_second": "Training clips a second, of late.",
+    "clips_per_second": "Training clips per second, of late.",
     "seconds_left": "Estimated seconds of training to go.",
     "unreadable": "Clips that could not be read.",
     "updated": "Unix time of these figures.",
