@@ -19,19 +19,24 @@ ZIP_BYTES, ZIP_FILES = 4 * 2**30, 20_000
 """The most that a zip may unpack to."""
 
 
-def add_class(uploaded: Uploaded, name: str | None, files: Sequence[str] | None) -> dict[str, list[str]]:
-    """``uploaded`` with the clips of another class, or more clips of a class. Raises MSTAError if some are missing."""
-    name, *_ = read_as_words([" ".join((name or "").split())], "The class")
+def class_name(uploaded: Uploaded, typed: str | None) -> str:
+    """What was typed, as words, spelled as the class is that is there already. Raises MSTAError if it is empty."""
+    name, *_ = read_as_words([" ".join((typed or "").split())], "The class")
     if not name:
         raise MSTAError("Type the name of the class: the model reads it.")
+    return next((key for key in uploaded if key.casefold() == name.casefold()), name)
+
+
+def add_class(uploaded: Uploaded, typed: str | None, files: Sequence[str] | None) -> dict[str, list[str]]:
+    """``uploaded`` with the clips of another class, or more clips of a class. Raises MSTAError if some are missing."""
+    name = class_name(uploaded, typed)
     if not files:
         raise MSTAError(f"Give clips of {name!r}.")
     for file in files:
         if not is_video(Path(file).name):
             raise MSTAError(f"{Path(file).name}: its name is not that of a video.")
     extended = {key: list(value) for key, value in uploaded.items()}
-    known = next((key for key in extended if key.casefold() == name.casefold()), name)
-    own = extended.setdefault(known, [])
+    own = extended.setdefault(name, [])
     own += [file for file in files if file not in own]
     return extended
 
@@ -44,6 +49,24 @@ def warnings(uploaded: Uploaded) -> list[str]:
     for clip in clips:  # nobody knows where uploads are
         texts = [text.replace(clip.path, Path(clip.path).name) for text in texts]
     return texts
+
+
+def listed(uploaded: Uploaded) -> list[tuple[str, str]]:
+    """(class, file) of every clip, class by class: the order of the thumbnails."""
+    return [(name, file) for name, files in uploaded.items() for file in files]
+
+
+def moved(uploaded: Uploaded, index: int, name: str | None) -> dict[str, list[str]]:
+    """``uploaded`` with the clip at ``index`` of :func:`listed` in the class ``name``, or removed if that is None.
+
+    Classes without clips go.
+    """
+    own, moving = listed(uploaded)[index]
+    changed = {each: [file for file in files if file != moving] for each, files in uploaded.items()}
+    if name is not None:
+        at = list(uploaded[own]).index(moving) if name == own else len(changed.get(name, ()))
+        changed.setdefault(name, []).insert(at, moving)
+    return {each: files for each, files in changed.items() if files}
 
 
 def from_uploads(uploaded: Uploaded, to: Path) -> Path:

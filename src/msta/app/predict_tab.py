@@ -7,8 +7,9 @@ from typing import Any
 import gradio as gr
 
 from msta.app import render
+from msta.app.live import live_part
 from msta.app.page import COMPUTING, NONE, QUICK, Page, chosen, placeholder, scroll_to
-from msta.app.predicting import LONG, Answer, Settings, answer, explain_answer
+from msta.app.predicting import LONG, Answer, Settings, answer, explain_answer, written
 
 _TIMELINE = {f"of videos from {LONG:g} s on": None, "always": True, "never": False}
 
@@ -34,10 +35,15 @@ def predict_tab(page: Page) -> gr.Dropdown:
                 unsure = gr.Checkbox(False, label="Show “unknown” below the adapter's threshold")
                 explaining = gr.Checkbox(True, label="Explain the likeliest class")
             go = gr.Button("Predict", variant="primary", elem_id="msta-predict")
+            with gr.Accordion("Webcam, live", open=False):
+                watching = gr.Column()
         with gr.Column(min_width=320, elem_id="msta-found"):
             ranking = gr.HTML(
                 placeholder("The classes of the video appear here."), min_height=90, elem_id="msta-answer"
             )
+            with gr.Row():
+                table = gr.DownloadButton("CSV", visible=False, elem_id="msta-csv", min_width=100)
+                subtitles = gr.DownloadButton("Subtitles (.srt)", visible=False, elem_id="msta-srt", min_width=100)
             with gr.Row(visible=False) as choice:
                 label = gr.Dropdown([], label="Explain", filterable=False, min_width=200)
                 part = gr.Dropdown([], label="of", filterable=False, min_width=200)
@@ -55,12 +61,15 @@ def predict_tab(page: Page) -> gr.Dropdown:
             )
         )  # fmt: skip
         if got is None:
-            return [None, problem, gr.HTML(visible=False), gr.Row(visible=False), gr.skip(), gr.skip(), ""]
+            gone = gr.DownloadButton(visible=False)
+            return [None, problem, gr.HTML(visible=False), gr.Row(visible=False), gr.skip(), gr.skip(), "", gone, gone]
         names = [one.label for one in got.ranked]
         drawn = render.timeline(got)
         return [
             got, render.ranking(got), gr.HTML(drawn, visible=bool(drawn)), gr.Row(visible=True),
             gr.Dropdown(names, value=names[0]), gr.Dropdown(list(got.parts), value=next(iter(got.parts))), "",
+            *(gr.DownloadButton(value=str(file) if file else None, visible=file is not None)
+              for file in written(got, page.scratch)),
         ]  # fmt: skip
 
     def explain(got: Answer | None, label: str, part: str) -> str:
@@ -70,7 +79,7 @@ def predict_tab(page: Page) -> gr.Dropdown:
         return problem if explanation is None else render.explanation(explanation)
 
     asked = [video, adapter, typed, lines, window, shortest, unsure]
-    shown = [found, ranking, line, choice, label, part, reasons]
+    shown = [found, ranking, line, choice, label, part, reasons, table, subtitles]
     predicted = go.click(predict, asked, shown, show_progress_on=[ranking], **COMPUTING)
     predicted.then(None, js=scroll_to("#msta-answer"), api_visibility="private")
     predicted.then(
@@ -85,4 +94,6 @@ def predict_tab(page: Page) -> gr.Dropdown:
     )
     video.upload(lambda video: page.attempt(lambda: render.frames(video))[0] or "", video, strip, **QUICK)
     video.clear(lambda: (None, "", gr.HTML(visible=False)), None, [found, strip, line], **QUICK)
+    with watching:
+        live_part(page, adapter, typed, ranking)
     return adapter

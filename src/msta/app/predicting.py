@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from msta.data.video_file import DecodeError
 from msta.errors import MSTAError
 from msta.inference.explain import Explanation, explain
 from msta.inference.loaded_adapter import Prediction
+from msta.inference.output import Result, as_csv, as_srt
 from msta.inference.predictor import Predictor
 from msta.inference.segments import Segment, Smoothing
 from msta.inference.serving import exceeded_limit
@@ -78,6 +80,16 @@ def typed_classes(text: str | None) -> list[str]:
     return [name.strip() for name in re.split(r"[,;\n]", text or "") if name.strip()]
 
 
+def classes_of(adapter: str | None, typed: str | None) -> list[str] | None:
+    """The typed classes, as words; None for those of the adapter. Raises MSTAError if there is no choice to make."""
+    classes = list(read_as_words(typed_classes(typed), "The class names"))
+    if not classes and adapter is None:
+        raise MSTAError("Type the names of two classes or more, separated by commas, or pick an adapter.")
+    if len(classes) == 1:
+        raise MSTAError(f"One class is no choice: every video would be {classes[0]!r}. Type another class.")
+    return classes or None
+
+
 def answer(
     models: Models,
     video: str | None,
@@ -96,16 +108,12 @@ def answer(
     """
     if not video:
         raise MSTAError("Give a video first.")
-    classes = list(read_as_words(typed_classes(typed), "The class names"))
-    if not classes and adapter is None:
-        raise MSTAError("Type the names of two classes or more, separated by commas, or pick an adapter.")
-    if len(classes) == 1:
-        raise MSTAError(f"One class is no choice: every video would be {classes[0]!r}. Type another class.")
+    classes = classes_of(adapter, typed)
     try:
         info = probe(video)
         if reason := exceeded_limit(info, limits):
             raise DecodeError(video, reason)
-        predictor = models.predictor(adapter, classes or None)
+        predictor = models.predictor(adapter, classes)
         ranked, below = predictor(video), None if classes else models.unknown_below(adapter)
         return Answer(video, info, predictor, ranked, below, _timeline(predictor, info, below, settings, tell))
     except DecodeError as error:
@@ -124,6 +132,18 @@ def _timeline(
         tell(min(1.0, segment.end / info.duration))
 
     return read_timelines(predictor, info.path, windows, smoothing, tell=tell_segment)[0]
+
+
+def written(answer: Answer, folder: Path) -> tuple[Path, Path | None]:
+    """The answer as a CSV and, if it has a timeline, as subtitles: files in a new folder in ``folder``."""
+    result = Result(Path(answer.video).name, predictions=answer.ranked, timeline=answer.timeline)
+    folder = Path(tempfile.mkdtemp(dir=folder, prefix="answer-"))
+    files = [folder / f"{Path(answer.video).stem}{suffix}" for suffix in (".csv", ".srt")]
+    files[0].write_text(as_csv([result]), encoding="utf-8")
+    if answer.timeline is None:
+        return files[0], None
+    files[1].write_text(as_srt([result]), encoding="utf-8")
+    return files[0], files[1]
 
 
 def explain_answer(answer: Answer, label: str | None = None, part: str | None = None, steps: int = 16) -> Explanation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,11 +19,13 @@ from msta.app.searching import SearchResult
 from msta.app.training import Progress
 from msta.data.decode import read_frames
 from msta.data.times import segment_times
+from msta.data.video_file import DecodeError
 from msta.errors import MSTAError, one_line
 from msta.evaluation.figures import COLOURS, film_strip
 from msta.evaluation.report import embedded
 from msta.inference.explain import Explanation
 from msta.inference.heatmap import overlay_heatmap, patch_heatmaps, resize_heatmap
+from msta.inference.loaded_adapter import Prediction
 from msta.inference.output import clock
 
 T = TypeVar("T")
@@ -81,6 +83,11 @@ def ranking(answer: Answer) -> str:
     return _fill("ranking", answer=answer, top=answer.ranked[:_TOP], name=Path(answer.video).name)
 
 
+def bars(ranked: Sequence[Prediction]) -> str:
+    """Bars for the most likely classes alone."""
+    return f'<div class="msta-bars" role="list">{_fill("bars", top=ranked[:_TOP])}</div>'
+
+
 def timeline(answer: Answer) -> str:
     """A strip with one colour per class, its legend, and a table. Empty without a timeline."""
     line = answer.timeline
@@ -113,6 +120,15 @@ def explanation(explanation: Explanation) -> str:
     most = max((abs(loss) for _, loss in explanation.words), default=0.0) or 1.0
     words = [(word, loss, abs(loss) / most) for word, loss in explanation.words]
     return _fill("explanation", explanation=explanation, frames=frames, words=words, said=in_words(explanation))
+
+
+@lru_cache(maxsize=1000)
+def thumbnail(video: str) -> NDArray[np.uint8]:
+    """The middle frame of a video, uint8 [H, W, 3]; grey if it cannot be read."""
+    try:
+        return read_frames(video, lambda duration: segment_times(duration, 1), 120)[0]
+    except DecodeError:
+        return np.full((120, 160, 3), 128, np.uint8)
 
 
 def frames(video: str, count: int = 8) -> str:

@@ -26,6 +26,10 @@ from msta.data.catalog import Catalog
 from msta.errors import MSTAError
 from msta.evaluation.figures import learning_curves
 from msta.files import read_json, refuse_existing
+from msta.inference.export import export
+from msta.inference.loaded_adapter import LoadedAdapter
+from msta.methods import load_adapter
+from msta.training.page import PAGE
 from msta.training.status import MEASURING, read_status
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -46,6 +50,7 @@ class Progress:
     result: tuple[str, ...] = ()  # sentences about the result
     adapter: Path | None = None  # its directory, once it is trained
     archive: Path | None = None  # the adapter as a zip
+    report: Path | None = None  # the page about the run
     output: str = ""  # what the run printed
 
     @property
@@ -139,6 +144,16 @@ class Trainings:
                 self._run.process.kill()
                 self._run.process.wait()
 
+    def export(self) -> Path:
+        """The trained adapter as a zip for ONNX Runtime. Raises MSTAError if it cannot be made."""
+        now = self.progress()
+        if now is None or now.adapter is None:
+            raise MSTAError("There is no trained adapter to export.")
+        folder = self.scratch / f"{now.name}-onnx"
+        if not folder.exists():
+            export(LoadedAdapter(load_adapter(now.adapter)), folder)
+        return _zip(folder, self.scratch / f"{now.name}-onnx.zip")
+
     def progress(self) -> Progress | None:
         """The state of the run. None before the first."""
         run = self._run
@@ -165,7 +180,8 @@ class Trainings:
             result = tuple(in_words(read_json(run.folder / "metrics.json", MSTAError), classes))
             archive = _zip(adapter, self.scratch / f"{run.name}.zip")
             message = f"Done: the adapter “{run.name}” can be chosen under Predict and Search."
-            return Progress(run.name, "finished", 1.0, message, curve, result, adapter, archive, output)
+            report = run.folder / PAGE
+            return Progress(run.name, "finished", 1.0, message, curve, result, adapter, archive, report, output)
         if run.stopping:
             saved = " It is saved: “Go on” resumes it." if steps else ""
             where = f"after step {status['step']} of {steps}" if steps else "before the first step"
