@@ -309,7 +309,9 @@ def prediction(
     if truth not in shown:
         shown[-1] = truth
     half = -(-len(frames) // 2)  # two rows, so that a telephone shows them well
-    rows_of_frames = [_side_by_side(part, max(2, frames.shape[2] // 24)) for part in (frames[:half], frames[-half:])]
+    white = np.full((2 * half - len(frames), *frames.shape[1:]), 255, np.uint8)
+    halves = frames[:half], np.concatenate([frames[half:], white])
+    rows_of_frames = [_side_by_side(part, max(2, frames.shape[2] // 24)) for part in halves]
     heights = (2 * (WIDTH * frames.shape[1] / rows_of_frames[0].shape[1]) + 0.5, 0.42 * len(shown) + 0.7)
     figure, (strip, bars) = blank(sum(heights), rows=2, height_ratios=heights)
     strip.imshow(np.concatenate(rows_of_frames), interpolation="lanczos")
