@@ -43,8 +43,9 @@ class Recent:
         return np.stack([self.frames[i] for i in nearest])
 
 
-def live_part(page: Page, adapter: gr.Dropdown, typed: gr.Textbox, ranking: gr.HTML) -> None:
-    """Build the part of the first tab that predicts from the webcam; the answer goes to ``ranking``."""
+def live_part(page: Page, adapter: gr.Dropdown, typed: gr.Textbox) -> None:
+    """Build the part of the first tab that predicts from the webcam, with the chosen adapter or the typed classes."""
+    answer = gr.HTML(placeholder("What the camera sees appears here, a few times per second."), elem_id="msta-now-seen")
     recent = gr.State(Recent())
     window = gr.Slider(0.5, 10, 2, step=0.5, label="Seconds that an answer looks back")
     camera = gr.Image(
@@ -59,15 +60,15 @@ def live_part(page: Page, adapter: gr.Dropdown, typed: gr.Textbox, ranking: gr.H
         if recent.seconds < _ENOUGH * window:
             return [recent, placeholder("Watching …")]
 
-        def answer() -> str:
+        def read() -> str:
             predictor = page.models.predictor(chosen(adapter), classes_of(chosen(adapter), typed))
             return render.bars(predictor(recent.clip(predictor.format.frames)))
 
-        html, problem = page.attempt(answer)
+        html, problem = page.attempt(read)
         return [recent, problem if html is None else html]
 
     camera.stream(
-        watch, [camera, recent, adapter, typed, window], [recent, ranking], stream_every=_EVERY,
+        watch, [camera, recent, adapter, typed, window], [recent, answer], stream_every=_EVERY,
         time_limit=_STOPS_AFTER, concurrency_limit=1, concurrency_id="live", api_visibility="private",
         show_progress="hidden",
     )  # fmt: skip

@@ -95,5 +95,5 @@ def predict_tab(page: Page) -> gr.Dropdown:
     video.upload(lambda video: page.attempt(lambda: render.frames(video))[0] or "", video, strip, **QUICK)
     video.clear(lambda: (None, "", gr.HTML(visible=False)), None, [found, strip, line], **QUICK)
     with watching:
-        live_part(page, adapter, typed, ranking)
+        live_part(page, adapter, typed)
     return adapter

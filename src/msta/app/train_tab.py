@@ -39,7 +39,7 @@ def train_tab(page: Page) -> tuple[gr.Timer, list[Any]]:
                 clip = gr.State(None)  # the number of the thumbnail that was clicked
                 thumbnails = gr.Gallery(
                     label="Click a clip to move or remove it", columns=4, height="auto", allow_preview=False,
-                    object_fit="cover", interactive=False, visible=False, elem_id="msta-thumbnails",
+                    object_fit="cover", interactive=False, visible=False, elem_id="msta-thumbnails", buttons=[],
                 )  # fmt: skip
                 with gr.Row(visible=False) as picked:
                     belongs = gr.Dropdown(
