@@ -15,6 +15,7 @@ import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import saved_adapter, tiny
 from hypothesis import given
@@ -434,6 +435,33 @@ def test_a_curve_without_validation_has_one_panel():
     assert height(steps) < 0.7 * height(validated)
 
 
+def test_clips_are_moved_and_removed():
+    given = {"left": ["a", "b"], "right": ["c"]}
+    assert clips.listed(given) == [("left", "a"), ("left", "b"), ("right", "c")]
+    assert clips.moved(given, 0, "right") == {"left": ["b"], "right": ["c", "a"]}
+    assert clips.moved(given, 1, "left") == given
+    assert clips.moved(given, 2, None) == {"left": ["a", "b"]}
+    assert clips.moved(given, 2, "up") == {"left": ["a", "b"], "up": ["c"]}
+    assert given == {"left": ["a", "b"], "right": ["c"]}
+
+
+def test_the_last_seconds_of_a_camera_make_a_clip():
+    needs("gradio")
+    from msta.app.live import Recent
+
+    recent = Recent()
+    for i in range(30):
+        recent = recent.with_frame(i / 10, np.full((4, 6, 3), i, np.uint8), 2.0)
+    assert len(recent.frames) == 20
+    assert recent.seconds == pytest.approx(1.9)
+    clip = recent.clip(5)
+    assert clip.shape == (5, 4, 6, 3)
+    assert clip[0, 0, 0, 0] == 10
+    assert clip[-1, 0, 0, 0] == 29
+    assert (np.diff(clip[:, 0, 0, 0].astype(int)) > 3).all()
+    assert len(recent.with_frame(3.0, np.zeros((8, 6, 3), np.uint8), 2.0).frames) == 1, "the camera turned"
+
+
 # ---------------------------------------------------------------- searching
 
 
@@ -697,6 +725,86 @@ def test_four_clips_become_an_adapter_that_can_be_picked(page, folder, tmp_path)
     predict(page, folder / "videos" / "short.mp4")
     page.wait_for_selector(".msta-ranking")
     assert set(page.locator(".msta-bar .label").all_inner_texts()) == {"left", "right"}
+
+
+CAMERA = """
+navigator.mediaDevices.getUserMedia = async (wanted) => {
+  if (wanted.audio) throw new Error("nobody asked for the microphone");
+  const canvas = document.createElement("canvas"), started = performance.now();
+  [canvas.width, canvas.height] = [160, 120];
+  const picture = canvas.getContext("2d");
+  setInterval(() => {
+    const at = ((performance.now() - started) / 1000) % 1;
+    picture.fillStyle = "#456";
+    picture.fillRect(0, 0, 160, 120);
+    picture.fillStyle = "#fd8";
+    picture.fillRect((window.leftwards ? 1 - at : at) * 130, 45, 30, 30);
+  }, 33);
+  return canvas.captureStream(30);
+};
+"""
+"""A camera that sees a square move, to the right or to the left."""
+
+
+@pytest.mark.parametrize("page", [390, 1280], indirect=True)
+def test_two_gestures_are_recorded_trained_and_recognised(page, tmp_path, request):
+    page.evaluate(f"() => {{ {CAMERA} }}")
+    tab(page, "Train")
+    page.click("#msta-recorder [data-do=open]")
+    page.wait_for_selector("#msta-recorder [data-do=record]:visible")
+    page.click("#msta-recorder [data-do=record]")
+    page.wait_for_selector("#msta-recorder [role=status]:has-text('name of the class first')")
+    page.fill("#msta-recorder [name=clips]", "2")
+    page.fill("#msta-recorder [name=seconds]", "1")
+    for name, leftwards in (("rightwards", "false"), ("leftwards", "true")):
+        page.evaluate(f"window.leftwards = {leftwards}")
+        box(page, "msta-class").fill(name)
+        page.click("#msta-recorder [data-do=record]")
+        page.wait_for_function("document.querySelector('#msta-recorder [role=status]').textContent.startsWith('Done')")
+    page.click("#msta-recorder [data-do=close]")
+    assert page.locator("#msta-added b").all_inner_texts() == ["rightwards", "leftwards"]
+    assert page.locator("#msta-added .msta-unknown").count() == 0
+    page.wait_for_function("document.querySelectorAll('#msta-thumbnails .thumbnail-item').length === 4")
+    name = f"recorded-{request.node.callspec.params['page']}"
+    box(page, "msta-name").fill(name)
+    page.get_by_role("button", name="Settings").click()
+    box(page, "msta-epochs").fill("2")
+    page.click("#msta-train")
+    page.wait_for_selector(f".msta-run.finished h3:has-text('{name}')")
+    assert "Of 4 clips" in page.locator(".msta-result").inner_text()
+    with page.expect_download() as download:
+        page.click("#msta-report")
+    assert "right</h1>" in Path(download.value.path()).read_text()
+    page.click("#msta-onnx")
+    page.wait_for_selector("#msta-exported a[download]", state="attached")
+    tab(page, "Predict")
+    page.get_by_role("button", name="Webcam, live").click()
+    page.get_by_text("Click to Access Webcam").click()
+    page.locator("#msta-live .button-wrap button").first.click()
+    page.wait_for_selector("#msta-now-seen .msta-bar")
+    assert set(page.locator("#msta-now-seen .label").all_inner_texts()) == {"rightwards", "leftwards"}
+    page.locator("#msta-live .button-wrap button").first.click()
+
+
+def test_clips_move_to_another_class_and_go(page, folder):
+    tab(page, "Train")
+    for name in ("left", "right"):
+        box(page, "msta-class").fill(name)
+        with page.expect_response(re.compile("upload")):
+            give(page, "msta-clips", *sorted((folder / "clips" / name).iterdir()))
+        page.wait_for_selector("#msta-clips .file-preview")
+        page.click("#msta-add")
+        page.wait_for_selector(f"#msta-added b:has-text('{name}')")
+    page.locator("#msta-thumbnails .thumbnail-item").first.click()
+    box(page, "msta-move").fill("Right")
+    box(page, "msta-move").press("Enter")
+    page.wait_for_selector("#msta-added span:has-text('right 3 clips')")
+    assert "left 1 clip" in page.locator("#msta-added").inner_text()
+    page.locator("#msta-thumbnails .thumbnail-item").first.click()
+    page.wait_for_selector("#msta-remove")
+    page.click("#msta-remove")
+    page.wait_for_selector("#msta-added b:has-text('left')", state="detached")
+    assert page.locator("#msta-thumbnails .thumbnail-item").count() == 3
 
 
 @pytest.mark.parametrize(
