@@ -38,7 +38,7 @@ NOVEL = ("down and back", "grow then shrink", "right then up", "square", "swipe 
 CLIPS_PER_CLASS = 28
 SETTINGS = {"train.epochs": 16, "train.eval_every": 4}
 """The preset small, in less time."""
-NEXT = "msta train --data YOUR_CLIPS --shots 8 --out runs/first"
+NEXT = "msta train --data YOUR_CLIPS --folds 5 --out runs/first"
 
 
 def demo(out: Path, console: Console, *, seed: int = 0, shots: int = 8) -> dict[str, Any]:

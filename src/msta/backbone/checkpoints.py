@@ -36,7 +36,7 @@ _IGNORED = re.compile(
 
 
 TOY = "toy"
-_MOTIONS = "motions.txt"  # in the toy's folder: the names of those it was pretrained on
+_MOTIONS = "motions.txt"  # in the toy's folder: names of the motions that can be drawn, and of their classes
 """Name of the embedded default: a small ViCLIP, pretrained on a synthetic world by ``msta pretrain``."""
 
 
