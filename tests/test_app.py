@@ -621,6 +621,16 @@ def give(page, where: str, *files: Path) -> None:
     page.set_input_files(f"#{where} input[type=file]", [str(file) for file in files])
 
 
+def add_class(page, name: str, folder: Path) -> None:
+    box(page, "msta-class").fill(name)
+    with page.expect_response(re.compile("upload")):
+        give(page, "msta-clips", *sorted((folder / "clips" / name).iterdir()))
+    page.wait_for_selector("#msta-clips .file-preview")
+    page.click("#msta-add")
+    page.wait_for_selector(f"#msta-added b:has-text('{name}')")
+    page.wait_for_selector("#msta-clips .file-preview", state="detached")
+
+
 def predict(page, video: Path | None, typed: str = "") -> None:
     if video is not None:
         if page.locator("#msta-video [aria-label=Clear]").count():
@@ -694,13 +704,7 @@ def test_four_clips_become_an_adapter_that_can_be_picked(page, folder, tmp_path)
     page.click("#msta-train")
     page.wait_for_selector(".msta-problem:has-text('two classes or more')")
     for name in ("left", "right"):
-        box(page, "msta-class").fill(name)
-        with page.expect_response(re.compile("upload")):
-            give(page, "msta-clips", *sorted((folder / "clips" / name).iterdir()))
-        page.wait_for_selector("#msta-clips .file-preview")
-        page.click("#msta-add")
-        page.wait_for_selector(f"#msta-added b:has-text('{name}')")
-        page.wait_for_selector("#msta-clips .file-preview", state="detached")
+        add_class(page, name, folder)
         assert page.locator("#msta-trained .msta-problem:visible").count() == 0
         if name == "left":
             page.click("#msta-train")
@@ -789,12 +793,7 @@ def test_two_gestures_are_recorded_trained_and_recognised(page, tmp_path, reques
 def test_clips_move_to_another_class_and_go(page, folder):
     tab(page, "Train")
     for name in ("left", "right"):
-        box(page, "msta-class").fill(name)
-        with page.expect_response(re.compile("upload")):
-            give(page, "msta-clips", *sorted((folder / "clips" / name).iterdir()))
-        page.wait_for_selector("#msta-clips .file-preview")
-        page.click("#msta-add")
-        page.wait_for_selector(f"#msta-added b:has-text('{name}')")
+        add_class(page, name, folder)
     page.locator("#msta-thumbnails .thumbnail-item").first.click()
     box(page, "msta-move").fill("Right")
     box(page, "msta-move").press("Enter")
