@@ -156,7 +156,7 @@ def test_a_stopped_run_goes_on_where_it_was(folded, moving_clips, tiny_backbone,
         return real(config, run, *arguments, **options)
 
     monkeypatch.setattr(fit_module, "train", stops)
-    with pytest.raises(Interrupted):
+    with pytest.raises(Interrupted, match=f"--resume {out}$"):
         fit(settings, out, QUIET)
     assert not (out / "metrics.json").exists()
     state = read_status(out)
@@ -189,6 +189,8 @@ def test_refit_trains_on_all_clips_for_the_epochs_that_were_best(moving_clips, t
 def test_what_does_not_go_together(moving_clips, tiny_backbone, tmp_path):
     with pytest.raises(ConfigError, match="--shots"):
         fit(config(moving_clips, tiny_backbone, "train.folds=2", shots=2), tmp_path / "a", QUIET)
+    with pytest.raises(ConfigError, match="patience"):
+        fit(config(moving_clips, tiny_backbone, "train.folds=2", "train.patience=2"), tmp_path / "a", QUIET)
     with pytest.raises(ConfigError, match="test-leak"):
         config(moving_clips, tiny_backbone, "train.select=test-leak", "train.refit=true")
     with pytest.raises(ConfigError, match="msta train"):

@@ -106,7 +106,7 @@ def tell_of_toy(backbone: DualEncoder, texts: Iterable[str]) -> None:
         if not {text.casefold() for text in texts} <= {name.casefold() for name in known}:
             notice(
                 "The built-in backbone (toy) has seen drawn motion only, and nothing that a camera filmed. For the "
-                "real world give --backbone, a ViCLIP or a CLIP."
+                "real world train with another; msta backbones lists some."
             )
 
 

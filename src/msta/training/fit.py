@@ -20,7 +20,7 @@ from msta.config import RunConfig, changed
 from msta.data.catalog import Catalog, write_catalog
 from msta.data.layouts.options import OPTIONS
 from msta.data.splits import every_clip, make_folds
-from msta.errors import ConfigError
+from msta.errors import ConfigError, Interrupted
 from msta.evaluation.calibration import calibrated
 from msta.evaluation.intervals import wilson
 from msta.evaluation.metrics import accuracy
@@ -74,6 +74,8 @@ def _train_on_all(
         return train(config, out, console, resume=resume, or_resume=or_resume, estimate={})
     if config.data.shots is not None and config.train.folds is not None:
         raise ConfigError("train.folds: divides all clips into folds; leave --shots out")
+    if config.train.patience is not None and config.train.folds is not None:
+        raise ConfigError("train.patience: needs validation clips, and with train.folds there are none")
     catalog = config.data.read()
     stages = _stages(config, out)
     begun = processes.any_rank(processes.main and (out / "config.yaml").exists())
@@ -93,7 +95,10 @@ def _train_on_all(
         for number, (folder, stage) in enumerate(stages, 1):
             if not (folder / "metrics.json").exists():
                 console.print(f"\nMeasuring, {number} of {len(stages)}", highlight=False)
-            metrics.append(train(stage, folder, console, or_resume=True))
+            try:
+                metrics.append(train(stage, folder, console, or_resume=True))
+            except Interrupted as error:
+                raise Interrupted(f"Stopped while measuring, saved. Go on with: msta train --resume {out}") from error
     console.print("\nTraining on all clips", highlight=False)
     last = config
     if config.train.refit and not config.train.folds and metrics[0]["selected_at"]:

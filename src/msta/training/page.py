@@ -35,7 +35,8 @@ def write_run_page(run: Path) -> Path:
     tested = read_predictions(run / "predictions" / "test.parquet")
     log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     gallery = Gallery()
-    curves = [("Learning curves", figures.learning_curves({run.name: log}))] if any("loss" in x for x in log) else []
+    caption = "Learning curves of the training on all clips" if config.train.on_all_clips else "Learning curves"
+    curves = [(caption, figures.learning_curves({run.name: log}))] if any("loss" in x for x in log) else []
     answers = gallery.section(
         [Tested("", tested, metrics["temperature"])], before=curves, compared={artefact.label: [tested]}
     )

@@ -51,7 +51,7 @@ def print_plan(
         ("trained", f"{trained:,} parameters ({100 * trained / total:.2f} %): {model.trains}"),
         ("clips", f"{len(split.train)} train, {len(split.val)} val, {len(split.test)} test; "
                   f"{len(catalog.classes)} classes of {catalog.source}"),
-        ("hint", "few clips per class: --folds 5 measures by cross-validation and trains the adapter on all of them"
+        ("hint", "few clips per class: --folds 5 tests on every clip, and trains the adapter on all of them"
                  if _wastes_clips(config, catalog) else None),
         ("prompts", f"{_prompt(config.data.template)}, consistency term "
                     + (_consistency(config.descriptions) if consistent else "off")),
