@@ -162,7 +162,7 @@ def joint_backbone() -> msta.DualEncoder:
 
 @pytest.fixture(scope="module")
 def browser():
-    """Chromium."""
+    """Chromium, with a camera that is not there."""
     pytest.importorskip("playwright", reason="needs playwright: pip install 'msta[dev]'")
     from playwright.sync_api import sync_playwright
 
@@ -173,6 +173,7 @@ def browser():
         )
         if found is None:
             pytest.skip("needs Chromium: playwright install chromium, or one in PATH")
-        launched = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]  # a picture that moves
+        launched = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", *camera])
         yield launched
         launched.close()

@@ -750,7 +750,7 @@ navigator.mediaDevices.getUserMedia = async (wanted) => {
 """A camera that sees a square move, to the right or to the left."""
 
 
-@pytest.mark.parametrize("page", [390, 1280], indirect=True)
+@pytest.mark.parametrize("page", [390, pytest.param(1280, marks=pytest.mark.slow)], indirect=True)
 def test_two_gestures_are_recorded_trained_and_recognised(page, tmp_path, request):
     page.evaluate(f"() => {{ {CAMERA} }}")
     tab(page, "Train")
@@ -788,6 +788,26 @@ def test_two_gestures_are_recorded_trained_and_recognised(page, tmp_path, reques
     page.wait_for_selector("#msta-now-seen .msta-bar")
     assert set(page.locator("#msta-now-seen .label").all_inner_texts()) == {"rightwards", "leftwards"}
     page.locator("#msta-live .button-wrap button").first.click()
+
+
+def test_the_camera_is_answered_live_and_recorded(page):
+    pick(page, "Adapter", "a")
+    page.get_by_role("button", name="Webcam, live").click()
+    page.get_by_text("Click to Access Webcam").click()
+    page.locator("#msta-live .button-wrap button").first.click()
+    page.wait_for_selector("#msta-now-seen .msta-bar")
+    before = page.locator("#msta-now-seen").inner_text()
+    page.wait_for_function("before => document.querySelector('#msta-now-seen').innerText !== before", arg=before)
+    page.locator("#msta-live .button-wrap button").first.click()
+    tab(page, "Train")
+    box(page, "msta-class").fill("something green")
+    page.click("#msta-recorder [data-do=open]")
+    page.fill("#msta-recorder [name=clips]", "1")
+    page.fill("#msta-recorder [name=seconds]", "0.5")
+    page.click("#msta-recorder [data-do=record]")
+    page.wait_for_selector("#msta-added span:has-text('something green 1 clip')")
+    thumbnail = page.locator("#msta-thumbnails img").first
+    assert thumbnail.evaluate("image => image.naturalWidth") > 0
 
 
 def test_clips_move_to_another_class_and_go(page, folder):

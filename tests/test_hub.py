@@ -327,7 +327,10 @@ def test_a_folder_of_a_short_name_comes_first(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("short", "architecture"),
-    [("clip-b32", "clip-b32"), ("clip-b16", "clip-b16"), ("viclip-b16", "viclip-b16"), ("pe-core-b16", "pe-core-b16")],
+    [
+        ("clip-b32", "clip-b32"),
+        *(pytest.param(name, name, marks=pytest.mark.slow) for name in ("clip-b16", "viclip-b16", "pe-core-b16")),
+    ],
 )
 def test_sizes_and_arithmetic_of_the_list_are_counted(short, architecture):
     backbone = msta.random_backbone(architecture)
