@@ -189,6 +189,8 @@ def test_refit_trains_on_all_clips_for_the_epochs_that_were_best(moving_clips, t
 def test_what_does_not_go_together(moving_clips, tiny_backbone, tmp_path):
     with pytest.raises(ConfigError, match="--shots"):
         fit(config(moving_clips, tiny_backbone, "train.folds=2", shots=2), tmp_path / "a", QUIET)
+    with pytest.raises(DataError, match="cannot be divided into 99 folds"):
+        fit(config(moving_clips, tiny_backbone, "train.folds=99"), tmp_path / "a", QUIET)
     with pytest.raises(ConfigError, match="patience"):
         fit(config(moving_clips, tiny_backbone, "train.folds=2", "train.patience=2"), tmp_path / "a", QUIET)
     with pytest.raises(ConfigError, match="test-leak"):

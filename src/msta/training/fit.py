@@ -9,6 +9,7 @@ train on it. They are a little pessimistic: the adapter that is kept has seen mo
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from msta.backbone.device import best_device
 from msta.config import RunConfig, changed
 from msta.data.catalog import Catalog, write_catalog
 from msta.data.layouts.options import OPTIONS
-from msta.data.splits import every_clip, make_folds
+from msta.data.splits import Split, every_clip, make_folds
 from msta.errors import ConfigError, Interrupted
 from msta.evaluation.calibration import calibrated
 from msta.evaluation.intervals import wilson
@@ -77,6 +78,7 @@ def _train_on_all(
     if config.train.patience is not None and config.train.folds is not None:
         raise ConfigError("train.patience: needs validation clips, and with train.folds there are none")
     catalog = config.data.read()
+    folds = make_folds(catalog, config.train.folds, config.data.seed) if config.train.folds else []
     stages = _stages(config, out)
     begun = processes.any_rank(processes.main and (out / "config.yaml").exists())
     if begun and or_resume:
@@ -86,8 +88,8 @@ def _train_on_all(
             refuse_run(out, config.data.path)
         if processes.main:
             open_run(out, config, catalog, every_clip(catalog))
-    if processes.main and config.train.folds:
-        _write_folds(config, out, catalog)
+    if processes.main:
+        _write_folds(out, catalog, folds)
     processes.barrier()
     console = console if processes.main else Console(quiet=True)
     metrics = []
@@ -124,8 +126,8 @@ def _clips_of(out: Path, fold: int) -> Path:
     return out / MEASURING / f"clips-{fold}" / "split.csv"
 
 
-def _write_folds(config: RunConfig, out: Path, catalog: Catalog) -> None:
-    for i, split in enumerate(make_folds(catalog, config.train.folds or 0, config.data.seed), 1):
+def _write_folds(out: Path, catalog: Catalog, folds: Sequence[Split]) -> None:
+    for i, split in enumerate(folds, 1):
         csv = _clips_of(out, i)
         if not csv.exists():
             with new_directory(csv.parent) as aside:

@@ -52,10 +52,7 @@ def write_run_page(run: Path) -> Path:
     settings = ", ".join(f"{name}={value}" for name, value in artefact.settings.items()) or "no settings"
     facts = [
         ("backbone", f"{artefact.backbone['source']}, frozen"),
-        (
-            "method",
-            f"{artefact.label}: {settings}",
-        ),
+        ("method", f"{artefact.label}: {settings}"),
         ("trained", f"{artefact.trained:,} of {artefact.total:,} parameters"),
         ("training", _training(metrics)),
         ("data", str(config.data.path)),
