@@ -438,13 +438,15 @@ def test_a_forked_copy_of_a_loader_leaves_the_decoding_processes_alone(clips):
     assert len(list(batches)) == 5
 
 
+class Dead(ClipDataset):
+    """Every clip ends its process."""
+
+    def __getitem__(self, key):
+        os._exit(3)
+
+
 def test_decoding_processes_that_always_die_end_the_run(clips):
     plain = dataset_of(clips)
-
-    class Dead(ClipDataset):
-        def __getitem__(self, key):
-            os._exit(3)
-
     loader = make_loader(Dead(plain.clips[:3], plain.form), 1, 1)
     with pytest.raises(MSTAError, match=r"data\.workers: decoding processes die again and again"):
         list(loader)
