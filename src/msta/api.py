@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from msta.adapters.model import AdaptedModel
-from msta.backbone.checkpoints import TOY, load_backbone
 from msta.config import make_config, read_config
 from msta.data.clips import Views
 from msta.data.video_file import DecodeError
@@ -25,12 +22,12 @@ from msta.evaluation.evaluate import evaluate_on
 from msta.evaluation.metrics import confusion, per_class
 from msta.evaluation.predictions import Predictions, read_predictions
 from msta.inference.arguments import find_videos
-from msta.inference.loaded_adapter import Prediction
+from msta.inference.loaded_adapter import Prediction, load_model
 from msta.inference.output import Result
 from msta.inference.predictor import Predictor, predict_each
-from msta.methods import attach, load_adapter
 from msta.training.fit import fit
 from msta.training.page import PAGE
+from msta.training.report import read_log
 from msta.training.run import Callback
 
 if TYPE_CHECKING:
@@ -70,7 +67,7 @@ class Trained:
     def predictor(self) -> Predictor:
         """The adapter in its backbone: call it with a video."""
         config = read_config(self.run / "config.yaml")
-        return Predictor(_model(self.adapter, config.backbone, config.base))
+        return Predictor(load_model(self.adapter, config.backbone, config.base))
 
     @property
     def predictions(self) -> Predictions:
@@ -90,8 +87,7 @@ class Trained:
         from PIL import Image  # comes with matplotlib
 
         if what == "learning":
-            lines = (self.run / "log.jsonl").read_text(encoding="utf-8").splitlines()
-            picture = figures.learning_curves({self.run.name: [json.loads(line) for line in lines]})
+            picture = figures.learning_curves({self.run.name: read_log(self.run)})
         elif what in ("confusion", "classes", "calibration"):
             p = self.predictions
             count, label = len(p.classes), self.metrics["label"]
@@ -187,7 +183,8 @@ def predict(
     names = None if labels is None else given_names(labels, "labels")
     given = [videos] if isinstance(videos, str | PathLike) else videos
     found = find_videos([str(video) for video in given])
-    predictor = Predictor(_model(adapter, backbone, base), names, template=template, views=views or Views())
+    model = load_model(adapter, _text(backbone), _text(base))
+    predictor = Predictor(model, names, template=template, views=views or Views())
     results = []
     for path, answer in predict_each([predictor], [Path(video) for video in found], batch=batch):
         if isinstance(answer, DecodeError):
@@ -213,19 +210,10 @@ def evaluate(
     The arguments are those of :func:`predict` and :func:`msta.evaluation.evaluate.evaluate_on`, which says what is
     returned.
     """
-    model = _model(adapter, backbone, base)
+    model = load_model(adapter, _text(backbone), _text(base)).eval()
     return evaluate_on(
         model, Path(data), split=split, views=views or Views(), new_classes=new_classes, template=template
     )
-
-
-def _model(adapter: AnyPath | None, backbone: AnyPath | None, base: AnyPath | None) -> AdaptedModel:
-    if adapter is None:
-        model = attach(load_backbone(_text(backbone) or TOY, base=_text(base)), "zero-shot")
-    else:
-        frozen = None if backbone is None else load_backbone(str(backbone), base=_text(base))
-        model = load_adapter(Path(adapter), frozen)
-    return model.placed().eval()
 
 
 def _new_run(name: str) -> Path:

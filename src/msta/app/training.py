@@ -6,7 +6,6 @@ memory when it ends. The page shows what the run writes: status.json, log.jsonl,
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import signal
@@ -23,6 +22,7 @@ from msta.app.models import Models
 from msta.backbone.checkpoints import TOY
 from msta.config import make_config
 from msta.data.catalog import Catalog
+from msta.data.splits import FEW
 from msta.errors import MSTAError
 from msta.evaluation.figures import learning_curves
 from msta.files import read_json, refuse_existing
@@ -30,11 +30,12 @@ from msta.inference.export import export
 from msta.inference.loaded_adapter import LoadedAdapter
 from msta.methods import load_adapter
 from msta.training.page import PAGE
+from msta.training.report import read_log
 from msta.training.status import MEASURING, read_status
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SECONDS_TO_SAVE = 20.0  # for a run, when the app ends
-_FEW, _FOLDS = 10, 5  # with fewer clips per class, a model is measured by cross-validation in so many folds
+_FOLDS = 5  # of cross-validation, if there are few clips per class
 UNDER_WAY = "A training is under way already; stop it, or wait for its end."
 
 
@@ -111,7 +112,7 @@ class Trainings:
         options += ["--base", str(base)] if base else []
         options += ["--preset", "small" if source == TOY else "upper"]
         folds = 0 if catalog.has_splits else min(_FOLDS, *catalog.counts())
-        few = min(catalog.counts()) < _FEW and folds > 1
+        few = min(catalog.counts()) < FEW and folds > 1
         parts = folds + 1 if few else 2
         options += ["--folds", str(folds)] if few else ["--refit"]
         self._launch(name, folder, data, [*options, f"train.epochs={epochs}"], parts)
@@ -163,7 +164,7 @@ class Trainings:
         output = run.output.read_text(encoding="utf-8", errors="replace")
         begun = (run.folder / "config.yaml").exists()
         status = read_status(run.folder) if begun else {}
-        log = _read_log(run.folder / status.get("stage", "") / "log.jsonl")
+        log = read_log(run.folder / status.get("stage", ""))
         if log and "step" in status:
             status["step"] = max(status["step"], log[-1]["step"])  # the status is written only every second
         steps = status.get("steps") or 0
@@ -237,16 +238,6 @@ def _describe_status(status: dict[str, Any]) -> str:
         return f"{message}: {phase} …"
     left = status.get("seconds_left")
     return f"{message}, about {timedelta(seconds=round(left))} to go." if left is not None else f"{message}."
-
-
-def _read_log(log: Path) -> list[dict[str, Any]]:
-    lines = []
-    for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else ():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:  # only half of the line is written
-            break
-    return lines
 
 
 # ---------------------------------------------------------------- after a run

@@ -36,8 +36,8 @@ _IGNORED = re.compile(
 
 
 TOY = "toy"
-_MOTIONS = "motions.txt"  # in the toy's folder: names of the motions that can be drawn, and of their classes
 """Name of the embedded default: a small ViCLIP, pretrained on a synthetic world by ``msta pretrain``."""
+_MOTIONS = "motions.txt"  # in the toy's folder: names of the motions that can be drawn, and of their classes
 
 
 def load_backbone(name: str | os.PathLike[str], *, base: str | os.PathLike[str] | None = None) -> DualEncoder:

@@ -133,7 +133,7 @@ def integers(text: str, option: str) -> tuple[int, ...]:
 
 def load_model(backbone: str | None, base: str | None, adapter: Path | None) -> Any:
     """The adapter in its backbone or in the one given, or a backbone as it is; placed as :func:`computes` says."""
-    import msta
+    from msta.inference.loaded_adapter import load_model as load
     from msta.inference.onnx_predictor import export_in
 
     if adapter is not None and export_in(adapter) is not None:
@@ -142,11 +142,7 @@ def load_model(backbone: str | None, base: str | None, adapter: Path | None) -> 
         )
     if base is not None and backbone is None:
         raise ConfigError("--base: completes a file that --backbone names; give both")
-    if adapter is not None:
-        model = msta.load_adapter(adapter, msta.load_backbone(backbone, base=base) if backbone is not None else None)
-    else:
-        model = msta.attach(msta.load_backbone(backbone or "toy", base=base), "zero-shot")
-    return model.placed()
+    return load(adapter, backbone, base)
 
 
 def data_first(data: Path | None, arguments: list[str] | None) -> tuple[Path | None, list[str]]:

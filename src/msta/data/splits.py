@@ -13,6 +13,9 @@ from msta.errors import ConfigError, DataError
 from msta.files import new_directory
 from msta.notices import notice
 
+FEW = 10
+"""With fewer clips per class none can be spared: cross-validation is advised, see :func:`make_folds`."""
+
 
 @dataclass(frozen=True)
 class Split:

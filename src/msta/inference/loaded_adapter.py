@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,10 +13,12 @@ from torch import Tensor
 from msta.adapters.inputs import clip_format
 from msta.adapters.model import AdaptedModel
 from msta.adapters.task import DEFAULT_TEMPLATE
+from msta.backbone.checkpoints import TOY, load_backbone
 from msta.backbone.dual_encoder import DualEncoder
 from msta.errors import MSTAError, is_text
 from msta.evaluation.evaluate import class_embeddings, view_probabilities
 from msta.evaluation.metrics import Array, scaled
+from msta.methods import attach, load_adapter
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,21 @@ def ranked(classes: Sequence[str], probabilities: Array) -> list[Prediction]:
     """Probabilities [K] of the classes, in their order -> all classes, the most likely first."""
     order = np.argsort(-probabilities, kind="stable")
     return [Prediction(classes[i], float(probabilities[i])) for i in order]
+
+
+def load_model(
+    adapter: str | os.PathLike[str] | None, backbone: str | None = None, base: str | None = None
+) -> AdaptedModel:
+    """An adapter in its backbone or in the one given, or a backbone as it is; on the device that the user chose.
+
+    Raises:
+        MSTAError: it cannot be loaded.
+    """
+    if adapter is not None:
+        model = load_adapter(adapter, load_backbone(backbone, base=base) if backbone is not None else None)
+    else:
+        model = attach(load_backbone(backbone or TOY, base=base), "zero-shot")
+    return model.placed()
 
 
 class LoadedAdapter:

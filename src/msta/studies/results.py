@@ -20,6 +20,7 @@ from msta.evaluation.metrics import accuracy, calibration, harmonic_mean, scaled
 from msta.evaluation.predictions import Predictions, read_predictions
 from msta.files import read_json
 from msta.studies.protocols import FROZEN
+from msta.training.report import read_log
 
 Group = tuple[str, str, str, int | None]
 """(data set, set, method, shots): what a row of a table is about."""
@@ -82,8 +83,7 @@ class Run:
 
     def log(self) -> list[dict[str, Any]]:
         """Lines of the training's log."""
-        file = self.folder / "log.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        return read_log(self.folder)
 
     def test_leak(self) -> float | None:
         """Top-1 of the epoch that is best on the test clips, if they were watched. The authors chose in this way."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from msta.evaluation.predictions import Predictions, read_predictions
 from msta.evaluation.report import write_page
 from msta.evaluation.tables import Column, Table
 from msta.files import read_json
+from msta.training.report import read_log
 
 PAGE = "report.html"
 
@@ -33,7 +33,7 @@ def write_run_page(run: Path) -> Path:
     metrics, config = read_json(run / "metrics.json", MSTAError), read_config(run / "config.yaml")
     artefact = Artefact.read(run / "adapter")
     tested = read_predictions(run / "predictions" / "test.parquet")
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    log = read_log(run)
     gallery = Gallery()
     caption = "Learning curves of the training on all clips" if config.train.on_all_clips else "Learning curves"
     curves = [(caption, figures.learning_curves({run.name: log}))] if any("loss" in x for x in log) else []

@@ -22,6 +22,7 @@ from rich.progress import Progress as ProgressBar
 from msta.adapters.inputs import clip_format
 from msta.config import RunConfig
 from msta.data.catalog import Catalog
+from msta.data.splits import FEW
 from msta.errors import one_line
 from msta.evaluation.metrics import in_words
 from msta.files import write_bytes
@@ -29,10 +30,9 @@ from msta.settings import DescriptionSettings
 from msta.training.setup import Setup
 from msta.training.state import Progress
 
+LOG = "log.jsonl"
 _LATE = 20
 """The pace is the mean of this many steps."""
-_FEW = 10
-"""With fewer clips per class, cross-validation is advised."""
 
 
 def print_plan(
@@ -71,7 +71,7 @@ def print_plan(
 def _wastes_clips(config: RunConfig, catalog: Catalog) -> bool:
     """Whether clips are held out that few can spare, and nobody asked for it."""
     chosen = config.train.on_all_clips or config.data.shots is not None or catalog.has_splits
-    return not chosen and min(catalog.counts()) < _FEW
+    return not chosen and min(catalog.counts()) < FEW
 
 
 def _prompt(template: str | tuple[str, ...]) -> str:
@@ -185,6 +185,19 @@ class Clock:
         )
 
 
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log so far; of a run under way the last may be half written, and is left out."""
+    written = (run / LOG).read_text(encoding="utf-8").splitlines() if (run / LOG).exists() else []
+    lines = []
+    for number, line in enumerate(written, 1):
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            if number < len(written):
+                raise
+    return lines
+
+
 class RunLog:
     """log.jsonl, one line per step and one per validation; the same for TensorBoard, if installed, and for trackers.
 
@@ -200,10 +213,10 @@ class RunLog:
         self.board: Any = None
         if out is None:
             return
-        before = (out / "log.jsonl").read_text().splitlines() if (out / "log.jsonl").exists() else []
+        before = (out / LOG).read_text().splitlines() if (out / LOG).exists() else []
         kept = [line for line in before if _is_before(line, progress)]
-        write_bytes(out / "log.jsonl", "".join(f"{line}\n" for line in kept).encode())
-        self.file = (out / "log.jsonl").open("a", encoding="utf-8")
+        write_bytes(out / LOG, "".join(f"{line}\n" for line in kept).encode())
+        self.file = (out / LOG).open("a", encoding="utf-8")
         if is_tensorboard_available():
             from torch.utils import tensorboard
 
