@@ -252,6 +252,7 @@ def test_a_directory_comes_before_the_hub(tmp_path, monkeypatch):
 def test_licences_are_only_told_of_known_sources():
     assert "MIT" in licence_of("openai/clip-vit-base-patch16")
     assert "Apache" in licence_of("toy")
+    assert "Apache" in licence_of("toy-frames")
     for source in ("/models/openai/clip", "somebody/clip", "toy2", "random:clip-b16:0"):
         assert "not known" in licence_of(source)
 

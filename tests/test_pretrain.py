@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -70,7 +71,7 @@ def test_trimming_leaves_what_is_read():
 
 def test_it_goes_on_where_it_was_killed_and_ends_alike(tmp_path, monkeypatch):
     whole = pretrain.pretrain(SMALL, tmp_path / "whole", QUIET, workers=0)
-    assert set(whole) == {"twenty", "all", "reversed", "shuffled", "text_to_video", "video_to_text"}
+    assert set(whole) == {"twenty", "all", "shifted", "reversed", "shuffled", "text_to_video", "video_to_text"}
     real = pretrain.measure
     monkeypatch.setattr(pretrain, "measure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
@@ -88,6 +89,22 @@ def test_it_goes_on_where_it_was_killed_and_ends_alike(tmp_path, monkeypatch):
     assert [json.loads(line)["step"] for line in log] == [4]  # the first measurement was cut short
     with pytest.raises(ConfigError, match="other settings"):
         pretrain.pretrain(PretrainConfig(clips=25), tmp_path / "whole", QUIET, workers=0)
+
+
+def test_frame_wise_attention_goes_on_from_joint_and_knows_no_order(tmp_path):
+    pretrain.pretrain(SMALL, tmp_path / "joint", QUIET, workers=0)
+    start = str(tmp_path / "joint" / "backbone")
+    frames = replace(SMALL, start=start, attention="frame-wise")
+    pretrain.pretrain(frames, tmp_path / "frames", QUIET, workers=0)
+    backbone = msta.load_backbone(tmp_path / "frames" / "backbone")
+    assert backbone.architecture.attention == "frame-wise"
+    assert torch.equal(backbone.tokenize(["a star"]), msta.load_backbone(start).tokenize(["a star"]))
+    video = torch.rand(2, 4, 3, 32, 32)
+    torch.testing.assert_close(backbone.encode_video(video), backbone.encode_video(video.flip(1)))
+    with pytest.raises(ConfigError, match="places in time"):
+        pretrain._other_attention(backbone, SMALL)
+    with pytest.raises(ConfigError, match="another architecture"):
+        pretrain._other_attention(backbone, replace(SMALL, width=128))
 
 
 def test_the_last_steps_begin_anew_and_fall_to_zero():

@@ -46,20 +46,32 @@ def toy() -> msta.DualEncoder:
 # ---------------------------------------------------------------- the files
 
 
-def test_it_is_small_and_frozen(toy):
-    assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 8e6
-    parameters = list(toy.parameters())
+@pytest.mark.parametrize(("name", "attention"), [("toy", "joint"), ("toy-frames", "frame-wise")])
+def test_they_are_small_and_frozen(name, attention):
+    backbone = msta.load_backbone(name)
+    assert sum(file.stat().st_size for file in (FOLDER.parent / name).iterdir()) < 8e6
+    parameters = list(backbone.parameters())
     assert 2e6 <= sum(p.numel() for p in parameters) <= 5e6
     assert not any(p.requires_grad for p in parameters)
-    assert toy.source == "toy"
-    assert toy.architecture.attention == "joint"
+    assert backbone.source == name
+    assert backbone.architecture.attention == attention
 
 
-def test_it_comes_with_its_settings_and_its_log():
-    made = json.loads((FOLDER / "pretraining.json").read_text())
-    log = [json.loads(line) for line in (FOLDER / "log.jsonl").read_text().splitlines()]
+@pytest.mark.parametrize("name", ["toy", "toy-frames"])
+def test_they_come_with_their_settings_and_their_log(name):
+    made = json.loads((FOLDER.parent / name / "pretraining.json").read_text())
+    log = [json.loads(line) for line in (FOLDER.parent / name / "log.jsonl").read_text().splitlines()]
     assert log[-1]["step"] == made["steps"]
-    assert {"seed", "clips", "batch"} <= made.keys()
+    assert {"seed", "clips", "batch", "start"} <= made.keys()
+
+
+def test_frame_wise_it_knows_motions_and_not_their_order():
+    backbone = msta.load_backbone("toy-frames")
+    found = synthetic.measure(backbone, 120, seed=77)
+    assert found["twenty"] >= 18  # of a chance of 5
+    assert 30 <= found["reversed"] <= 70
+    video = torch.rand(2, 8, 3, 64, 64)
+    torch.testing.assert_close(backbone.encode_video(video), backbone.encode_video(video.flip(1)))
 
 
 def test_a_folder_of_that_name_does_not_hide_it(tmp_path, monkeypatch):

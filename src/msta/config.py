@@ -14,7 +14,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from msta.adapters.method import MethodConfig
-from msta.backbone.checkpoints import TOY
+from msta.backbone.checkpoints import EMBEDDED, TOY
 from msta.backbone.device import precision_on
 from msta.data.dataset_names import canonical
 from msta.errors import ConfigError
@@ -54,7 +54,9 @@ class RunConfig(Section):
     @classmethod
     def _from_anywhere(cls, name: str | None) -> str | None:
         path, question, said = (name or "").partition("?")
-        return f"{os.path.abspath(path)}{question}{said}" if path and path != TOY and os.path.exists(path) else name
+        if path and path not in EMBEDDED and os.path.exists(path):
+            return f"{os.path.abspath(path)}{question}{said}"
+        return name
 
     def method_config(self) -> MethodConfig:
         """The method's own config."""

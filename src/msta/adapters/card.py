@@ -18,6 +18,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # As their owners state them; of others nothing is claimed.
 _LICENCES = {
     "toy": "Apache-2.0, as this library, which it comes with",
+    "toy-frames": "Apache-2.0, as this library, which it comes with",
     "openai/": "MIT, by its authors' repository (github.com/openai/CLIP)",
     "laion/": "MIT, by its page on the Hub",
 }

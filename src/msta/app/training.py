@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from msta.app.models import Models
-from msta.backbone.checkpoints import TOY
+from msta.backbone.checkpoints import EMBEDDED
 from msta.config import make_config
 from msta.data.catalog import Catalog
 from msta.data.splits import FEW
@@ -110,7 +110,7 @@ class Trainings:
         source, base = self.models.backbone.source, self.models.backbone.base
         options = ["--data", str(data), "--out", str(folder), "--backbone", str(source), "--method", method]
         options += ["--base", str(base)] if base else []
-        options += ["--preset", "small" if source == TOY else "upper"]
+        options += ["--preset", "small" if source in EMBEDDED else "upper"]
         folds = 0 if catalog.has_splits else min(_FOLDS, *catalog.counts())
         few = min(catalog.counts()) < FEW and folds > 1
         parts = folds + 1 if few else 2

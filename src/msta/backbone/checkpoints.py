@@ -37,6 +37,9 @@ _IGNORED = re.compile(
 
 TOY = "toy"
 """Name of the embedded default: a small ViCLIP, pretrained on a synthetic world by ``msta pretrain``."""
+TOY_FRAMES = "toy-frames"
+"""The same with attention within frames, as in CLIP: it does not know the order of the frames."""
+EMBEDDED = (TOY, TOY_FRAMES)
 _MOTIONS = "motions.txt"  # in the toy's folder: names of the motions that can be drawn, and of their classes
 
 
@@ -44,13 +47,14 @@ def load_backbone(name: str | os.PathLike[str], *, base: str | os.PathLike[str] 
     """A frozen backbone, in float32, on the CPU, in evaluation mode.
 
     Args:
-        name: "toy", the small one that comes with the package; a name of :data:`msta.backbone.published.PUBLISHED`,
-            such as "viclip-b16", which is fetched from the Hub once; a directory (ours; Hugging Face's CLIP, Meta CLIP
-            2 and SigLIP; open_clip's); a file (``.pt``, ``.pth``, ``.bin``, ``.safetensors``: ViCLIP, OpenAI CLIP as
-            state dict or TorchScript archive, open_clip, or fine-tuned in the manner of ViFi-CLIP); a Hub id
-            (``owner/model``, ``hf-hub:owner/model``, ``owner/model/file.pth``); or ``random:`` and the name of an
-            architecture (see :func:`random_backbone`). What a file does not say can be said behind it, as in
-            ``ViT.pt?activation=gelu&heads=16``: see :data:`msta.backbone.formats.parts.OPTIONS`.
+        name: "toy" or "toy-frames", which come with the package; a name of
+            :data:`msta.backbone.published.PUBLISHED`, such as "viclip-b16", which is fetched from the Hub once; a
+            directory (ours; Hugging Face's CLIP, Meta CLIP 2 and SigLIP; open_clip's); a file (``.pt``, ``.pth``,
+            ``.bin``, ``.safetensors``: ViCLIP, OpenAI CLIP as state dict or TorchScript archive, open_clip, or
+            fine-tuned in the manner of ViFi-CLIP); a Hub id (``owner/model``, ``hf-hub:owner/model``,
+            ``owner/model/file.pth``); or ``random:`` and the name of an architecture (see :func:`random_backbone`).
+            What a file does not say can be said behind it, as in ``ViT.pt?activation=gelu&heads=16``: see
+            :data:`msta.backbone.formats.parts.OPTIONS`.
         base: the backbone a fine-tuned file started from. ViFi-CLIP's files lack the token embedding, which it never
             trains; it is then taken from here.
 
@@ -61,10 +65,10 @@ def load_backbone(name: str | os.PathLike[str], *, base: str | os.PathLike[str] 
     Nothing from a file is ever executed. Text is read at the highest token id (OpenAI, ViCLIP) or as the config says.
     """
     name = os.fspath(name)
-    if name == TOY:
-        with resources.as_file(resources.files("msta.backbone") / TOY) as folder:
-            backbone = _build(_from_folder(folder, Facts(TOY)), folder)
-        backbone.source = TOY
+    if name in EMBEDDED:
+        with resources.as_file(resources.files("msta.backbone") / name) as folder:
+            backbone = _build(_from_folder(folder, Facts(name)), folder)
+        backbone.source = name
         return backbone
     if name.startswith("random:"):
         _, architecture, seed = f"{name}:0".split(":")[:3]
@@ -101,12 +105,12 @@ def load_backbone(name: str | os.PathLike[str], *, base: str | os.PathLike[str] 
 
 def tell_of_toy(backbone: DualEncoder, texts: Iterable[str]) -> None:
     """Give a notice if the embedded backbone is asked about other things than the motions that it has seen."""
-    if backbone.source == TOY:
+    if backbone.source in EMBEDDED:
         known = (resources.files("msta.backbone") / TOY / _MOTIONS).read_text(encoding="utf-8").splitlines()
         if not {text.casefold() for text in texts} <= {name.casefold() for name in known}:
             notice(
-                "The built-in backbone (toy) has seen drawn motion only, and nothing that a camera filmed. For the "
-                "real world train with another; msta backbones lists some."
+                f"The built-in backbone ({backbone.source}) has seen drawn motion only, and nothing that a camera "
+                "filmed. For the real world train with another; msta backbones lists some."
             )
 
 

@@ -266,13 +266,22 @@ def backbones(
 @command(epilog="Example: msta pretrain --out runs/toy")
 def pretrain(
     out: Annotated[Path, typer.Option(help="Clips, logs, state and, at the end, backbone/. Given again, it goes on.")],
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps. Default: 4,000.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimizer steps. Default: 4,000, from a --start 3,000.")
+    ] = None,
     clips: Annotated[int | None, typer.Option(min=1, help="Clips of MotionWorld to draw. Default: 80,000.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of clips, weights and order.")] = 0,
+    start: Annotated[str, typer.Option(help="A backbone to go on from, such as toy. Default: random weights.")] = "",
+    frame_wise: Annotated[
+        bool, typer.Option("--frame-wise", help="Attention within frames, as in CLIP: the order is not known.")
+    ] = False,
 ) -> None:
-    """Pretrain a small ViCLIP from nothing on MotionWorld, a synthetic world of captioned motion. Takes hours."""
-    from msta.motionworld.pretrain import PretrainConfig
+    """Pretrain a small ViCLIP on MotionWorld, a synthetic world of captioned motion. Takes hours."""
+    from msta.motionworld.pretrain import CONTINUED, PretrainConfig
     from msta.motionworld.pretrain import pretrain as run
 
-    given: dict[str, Any] = {name: n for name, n in (("steps", steps), ("clips", clips)) if n is not None}
-    run(PretrainConfig(seed=seed, **given), out, console)
+    given: dict[str, Any] = dict(CONTINUED) if start else {}
+    given |= {name: n for name, n in (("steps", steps), ("clips", clips)) if n is not None}
+    run(
+        PretrainConfig(seed=seed, start=start, attention="frame-wise" if frame_wise else "joint", **given), out, console
+    )

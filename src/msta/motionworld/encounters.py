@@ -97,6 +97,19 @@ def _alone(motion: str, times: Numbers, rng: Rng, height: float, ground: float) 
     return Encounter([ground_shadow(outfit, pose), *body.layers], point, None, 1)
 
 
+def passers_by(rng: Rng, times: Numbers) -> list[Layer]:
+    """One or two people behind who stand, or walk by."""
+    layers: list[Layer] = []
+    for _ in range(rng.integers(1, 3)):
+        height, count = rng.uniform(0.35, 0.7), len(times)
+        x = rng.uniform(0, 1) + (rng.normal(0, 0.4) * (times - 0.5) if rng.random() < 0.6 else np.zeros(count))
+        ground = np.full(count, rng.uniform(0.3, 0.75))
+        facing = 1 if count < 2 or x[-1] >= x[0] else -1
+        pose = Pose(x, ground, facing, np.full(count, 0.03), _no_hands(count))
+        layers += pose_body(choose_outfit(rng, height), pose, times, rng.uniform(0, 6.28)).layers
+    return layers
+
+
 def _pointing(outfit: Outfit, shoulder: Vectors, times: Numbers, rng: Rng) -> tuple[Vectors, Numbers]:
     angle = rng.normal(0.05, 0.15)
     aim = ARM * outfit.height * 1.0 * np.array([np.cos(angle), -np.sin(angle)])

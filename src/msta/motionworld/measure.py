@@ -1,4 +1,4 @@
-"""Zero-shot figures on MotionWorld's held-out renderings: by these alone the small backbone is chosen."""
+"""Zero-shot figures on MotionWorld's held-out and shifted renderings: by these alone the small backbone is chosen."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from msta.adapters.task import prompts
 from msta.backbone.dual_encoder import DualEncoder
 from msta.data.clips import ClipFormat
 from msta.motionworld import MOTIONS, MotionWorld, WorldConfig, class_name
+from msta.motionworld.world import Domain
 
 TWENTY = (
     "swipe left", "swipe right", "swipe up", "swipe down", "circle", "square", "triangle", "star",
@@ -27,7 +28,8 @@ def measure(backbone: DualEncoder, clips: int, seed: int) -> dict[str, float]:
     """Zero-shot figures in percent, on ``clips`` renderings each.
 
     Returns:
-        "twenty": top-1 among TWENTY motions (chance 5); "all": among all that pretraining had; "reversed": the right
+        "twenty": top-1 among TWENTY motions (chance 5); "all": among all that pretraining had; "shifted": as "twenty",
+        with things, colours, patterns and backgrounds that pretraining never had; "reversed": the right
         one of a pair that only time tells apart (chance 50); "shuffled": the same with the frames in random order;
         "text_to_video": how often a caption's own clip is the nearest of half of ``clips``, and "video_to_text".
     """
@@ -41,6 +43,7 @@ def measure(backbone: DualEncoder, clips: int, seed: int) -> dict[str, float]:
     return {
         "twenty": _top1(backbone, TWENTY, clips, seed),
         "all": _top1(backbone, MOTIONS, clips, seed),
+        "shifted": _top1(backbone, TWENTY, clips, seed, "shifted"),
         "reversed": _pairwise(class_logits(_encode(backbone, told, seed), told_text, backbone.logit_scale)),
         "shuffled": _pairwise(
             class_logits(_encode(backbone, told, seed, shuffled=True), told_text, backbone.logit_scale)
@@ -58,8 +61,8 @@ def _names(backbone: DualEncoder, motions: Sequence[str]) -> Tensor:
     return backbone.encode_text(backbone.tokenize(prompts([class_name(motion) for motion in motions])))
 
 
-def _top1(backbone: DualEncoder, motions: Sequence[str], clips: int, seed: int) -> float:
-    video = _encode(backbone, _repeat(motions, clips), seed)
+def _top1(backbone: DualEncoder, motions: Sequence[str], clips: int, seed: int, domain: Domain = "held-out") -> float:
+    video = _encode(backbone, _repeat(motions, clips), seed, domain)
     chosen = class_logits(video, _names(backbone, motions), backbone.logit_scale).argmax(1)
     return 100 * (chosen == torch.arange(clips) % len(motions)).double().mean().item()
 
@@ -71,8 +74,10 @@ def _pairwise(logits: Tensor) -> float:
     return 100 * (logits[clip, true] > logits[clip, true ^ 1]).double().mean().item()
 
 
-def _encode(backbone: DualEncoder, motions: Sequence[str], seed: int, *, shuffled: bool = False) -> Tensor:
-    world = _world(backbone, seed)
+def _encode(
+    backbone: DualEncoder, motions: Sequence[str], seed: int, domain: Domain = "held-out", *, shuffled: bool = False
+) -> Tensor:
+    world = _world(backbone, seed, domain)
     parts = []
     for start in range(0, len(motions), 50):
         part = motions[start : start + 50]
@@ -91,9 +96,9 @@ def _captioned(backbone: DualEncoder, clips: int, seed: int) -> tuple[list[str],
     return captions, torch.cat([_read(backbone, batch.video) for batch in batches])
 
 
-def _world(backbone: DualEncoder, seed: int) -> MotionWorld:
+def _world(backbone: DualEncoder, seed: int, domain: Domain = "held-out") -> MotionWorld:
     a = backbone.architecture
-    return MotionWorld(WorldConfig(a.image_size, a.frames, "held-out", captions=1), seed)
+    return MotionWorld(WorldConfig(a.image_size, a.frames, domain, captions=1), seed)
 
 
 def _read(backbone: DualEncoder, video: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 from msta.errors import ConfigError
-from msta.motionworld.paths import COMPOSED, MOVES, SHAPES
+from msta.motionworld.paths import LEGS, MOVES, OPPOSITE, SHAPES, composition_name
 
 CHANGES = ("grow", "shrink", "rotate clockwise", "rotate counterclockwise", "appear", "vanish", "stay still")
 """What one thing does without going anywhere."""
@@ -16,9 +16,10 @@ PEOPLE = ("handshake", "hug", "kick", "point", "punch", "push", "wave", "walk le
 
 _HELD_OUT_COMPOSED = ("left then down", "right then up", "up then left", "right and back", "down and back")
 _SAME_AS_LETTER_L = ("down then right",)
-HELD_OUT_MOTIONS = (*_HELD_OUT_COMPOSED, "grow then shrink", "shrink then grow")
+THREE_STROKES = tuple(name for name, legs in LEGS.items() if len(legs) == 3)
+HELD_OUT_MOTIONS = (*_HELD_OUT_COMPOSED, "grow then shrink", "shrink then grow", *THREE_STROKES)
 """Compositions that only the shifted domain shows: their parts are known, their order is not."""
-TRAIN_COMPOSED = tuple(name for name in COMPOSED if name not in (*_HELD_OUT_COMPOSED, *_SAME_AS_LETTER_L))
+TRAIN_COMPOSED = tuple(name for name in LEGS if name not in (*HELD_OUT_MOTIONS, *_SAME_AS_LETTER_L))
 
 MOTIONS = (*MOVES, *SHAPES, *TRAIN_COMPOSED, *CHANGES, *PAIRS, *PEOPLE)
 """What the train and held-out domains show. A motion's place in ALL_MOTIONS is its meaning."""
@@ -46,6 +47,12 @@ OVERLAPS = (
     ("side to side", "right and back"),
     ("up and down", "up and back"),
     ("up and down", "down and back"),
+    ("side to side", "left then right then left"),
+    ("side to side", "right then left then right"),
+    ("up and down", "up then down then up"),
+    ("up and down", "down then up then down"),
+    ("letter U", "down then right then up"),
+    ("letter C", "left then down then right"),
     ("walk left", "swipe left"),
     ("walk right", "swipe right"),
 )
@@ -63,6 +70,14 @@ REVERSED = {
     "approach": "move apart",
 }
 """Pairs that only the order of the frames tells apart."""
+
+
+def backwards(motion: str) -> str | None:
+    """What the same frames show in the opposite order, if it is another motion with a name."""
+    if motion in LEGS:
+        name = composition_name(*(OPPOSITE[leg] for leg in reversed(LEGS[motion])))
+        return name if name != motion and name in MEANING else None
+    return {**REVERSED, **{b: a for a, b in REVERSED.items()}}.get(motion)
 
 
 def check_motions(names: Iterable[str], *, shifted: bool = True) -> tuple[str, ...]:

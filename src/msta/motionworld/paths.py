@@ -5,7 +5,8 @@ A path is a list of strokes, each a polyline [n, 2] in a box of about one by one
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -166,13 +167,18 @@ def _straight(x: float, y: float) -> Callable[[Rng], Strokes]:
     return lambda rng: _lines((-x / 2, -y / 2), (x / 2, y / 2))
 
 
-def _two_legs(first: str, second: str) -> Callable[[Rng], Strokes]:
-    a, b = np.array(DIRECTIONS[first], float), np.array(DIRECTIONS[second], float)
+def _along(legs: Sequence[str]) -> Callable[[Rng], Strokes]:
+    """One stroke for each direction; one that goes back over the stroke before it is hardly longer than that."""
 
     def strokes(rng: Rng) -> Strokes:
-        out = rng.uniform(0.7, 1.1)
-        then = out * rng.uniform(0.85, 1) if a @ b < 0 else rng.uniform(0.7, 1.1)
-        return _lines((0.0, 0.0), tuple(a * out), tuple(a * out + b * then))
+        x, y, length = 0.0, 0.0, 0.0
+        points = [(x, y)]
+        for i, leg in enumerate(legs):
+            back = i > 0 and OPPOSITE[legs[i - 1]] == leg
+            length = length * rng.uniform(0.85, 1) if back else rng.uniform(0.7, 1.1)
+            x, y = x + DIRECTIONS[leg][0] * length, y + DIRECTIONS[leg][1] * length
+            points.append((x, y))
+        return _lines(*points)
 
     return strokes
 
@@ -211,15 +217,23 @@ MOVES: dict[str, Callable[[Rng], Strokes]] = {
     "bounce": _bounce,
 }
 OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
-COMPOSITIONS = tuple((a, b) for a in ("left", "right", "up", "down") for b in ("left", "right", "up", "down") if a != b)
 
 
-def composition_name(first: str, second: str) -> str:
-    """("left", "up") -> "left then up"; ("left", "right") -> "left and back"."""
-    return f"{first} and back" if OPPOSITE[first] == second else f"{first} then {second}"
+def composition_name(*legs: str) -> str:
+    """("left", "up") -> "left then up"; ("left", "right") -> "left and back"; three: "left then right then up"."""
+    if len(legs) == 2 and OPPOSITE[legs[0]] == legs[1]:
+        return f"{legs[0]} and back"
+    return " then ".join(legs)
 
 
-COMPOSED: dict[str, Callable[[Rng], Strokes]] = {composition_name(a, b): _two_legs(a, b) for a, b in COMPOSITIONS}
+LEGS: dict[str, tuple[str, ...]] = {
+    composition_name(*legs): legs
+    for count in (2, 3)
+    for legs in itertools.product(OPPOSITE, repeat=count)
+    if all(a != b for a, b in itertools.pairwise(legs))
+}
+"""The directions, one after the other, of what is composed of two or three strokes."""
+COMPOSED: dict[str, Callable[[Rng], Strokes]] = {name: _along(legs) for name, legs in LEGS.items()}
 
 
 @dataclass(frozen=True)
@@ -247,7 +261,13 @@ class Path:
 
 
 def draw(
-    motion: str, rng: Rng, *, size: tuple[float, float], inside: tuple[float, float, float, float], idle: float
+    motion: str,
+    rng: Rng,
+    *,
+    size: tuple[float, float],
+    inside: tuple[float, float, float, float],
+    idle: float,
+    cut: float,
 ) -> Path:
     """A traced motion with the variety of real gestures: size, place, aspect, slant, curved strokes, timing.
 
@@ -257,6 +277,8 @@ def draw(
         size: the longer side of the path's box is drawn from this range, in frames.
         inside: left, top, right, bottom that the path stays within, smaller if need be.
         idle: share of the clip that may pass before the path begins, and after it ends.
+        cut: how often a path waits long or ends early; and how often the clip ends before it does, unless it is made
+            of strokes in several directions, whose last one gives it its name.
     """
     strokes = {**SHAPES, **MOVES, **COMPOSED}[motion](rng)
     plain = motion not in SHAPES  # a direction: no slant or squeeze may change it into another one
@@ -277,7 +299,13 @@ def draw(
     place = np.array([left, top]) + (room - (high - low) * scale) * rng.random(2)
     place = np.clip(place, 0.15 - (high - low) * scale / 2, 0.85 - (high - low) * scale / 2)  # its middle in the frame
     strokes = [(s - low) * scale + place for s in strokes]
-    return Path(strokes, _timing(strokes, rng, idle), rng.uniform(0, 1))
+    moments = _timing(strokes, rng, idle)
+    if rng.random() < cut:
+        early, late = (rng.uniform(0, 0.35) if rng.random() < 0.5 else 0.0 for _ in range(2))
+        moments = early + moments * (1 - early - late)
+    elif rng.random() < cut and motion not in LEGS:
+        moments = moments * rng.uniform(1.05, 1.3)
+    return Path(strokes, moments, rng.uniform(0, 1))
 
 
 def _bent(line: Points, bulge: float) -> Points:

@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -29,8 +29,9 @@ from torch import Tensor, nn
 
 from msta.adapters.inputs import backbone_format
 from msta.adapters.model import class_logits
-from msta.backbone.architecture import Architecture
+from msta.backbone.architecture import Architecture, VideoAttention
 from msta.backbone.blocks import TowerShape
+from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder, random_backbone
 from msta.backbone.tokenizer import tokenizer_from_json
 from msta.errors import ConfigError
@@ -45,11 +46,19 @@ END = 1
 """Id of the end-of-text token: the second special token of the tokenizer that is trained here."""
 
 
+CONTINUED = {"steps": 3000, "easy": 0.15, "easy_steps": 0, "lr": 6e-4, "warmup": 100}
+"""What differs if a pretraining goes on from another backbone."""
+
+
 @dataclass(frozen=True)
 class PretrainConfig:
     """Everything that decides the weights.
 
     Attributes:
+        start: "" for random weights, or a backbone whose weights and tokenizer to begin with; its architecture must
+            be this one's, but for the attention.
+        attention: "joint", all patches of a clip, as in ViCLIP; "frame-wise", as in CLIP: the model then knows what
+            each frame shows, and not their order.
         clips: how many are drawn, once; every step takes its batch from them.
         easy: share of them with plain backgrounds, which come first: see ``easy_steps``.
         steps: optimizer steps.
@@ -67,6 +76,8 @@ class PretrainConfig:
         seed: of clips, weights, order and masks.
     """
 
+    start: str = ""
+    attention: VideoAttention = "joint"
     clips: int = 80_000
     easy: float = 0.25
     steps: int = 4_000
@@ -122,7 +133,7 @@ class PretrainConfig:
         what a step waits for.
         """
         return Architecture(
-            attention="joint",
+            attention=self.attention,
             image_size=self.size,
             patch_size=self.patch,
             frames=self.frames,
@@ -229,9 +240,11 @@ class Pretrainer(nn.Module):
         super().__init__()
         self.backbone = backbone
         width = backbone.architecture.video.width
+        self.frames = frames
         self.middle = backbone.architecture.video.layers // 2
         self.where = nn.Linear(width, 3)
-        self.path = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 2 * frames))
+        places = frames if backbone.architecture.attention == "joint" else 1  # told by each class token
+        self.path = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 2 * places))
         self.motion = nn.Linear(width, len(ALL_MOTIONS))
 
     def forward(self, video: Tensor, kept: Tensor) -> dict[str, Tensor]:
@@ -244,14 +257,14 @@ class Pretrainer(nn.Module):
         x, layout = tower.embed(video)
         x, layout = layout.keep(x, kept)
         x = tower.run(x, 0, self.middle, layout=layout)
-        where = self.where(layout.over_time(x)).transpose(1, 2)
+        where = self.where(layout.over_time(x)[:, :, -layout.patches :]).transpose(1, 2)
         x = tower.run(x, self.middle, layout=layout)
-        token = tower.ln_post(x[:, 0])
+        tokens = tower.ln_post(x[:, 0]).unflatten(0, (len(video), -1))  # one for the clip, or one for each frame
         out = {
-            "embedding": token @ tower.proj,
+            "embedding": tower.pool(x, layout),
             "where": where,
-            "path": self.path(token).unflatten(1, (-1, 2)),
-            "motion": self.motion(token),
+            "path": self.path(tokens).reshape(len(video), self.frames, 2),
+            "motion": self.motion(tokens.mean(1)),
         }
         return {name: value.float() for name, value in out.items()}
 
@@ -286,7 +299,7 @@ class LowPrecision:
 def start_positions(backbone: DualEncoder) -> None:
     """Sine waves over x, y and t, as strong as the patch embedding, in place of small random positions."""
     tower = backbone.video
-    width, grid, frames = tower.shape.width, tower.grid, len(tower.temporal_positional_embedding)
+    width, grid = tower.shape.width, tower.grid
 
     def waves(count: int, channels: int) -> Tensor:
         angle = torch.arange(count)[:, None] * torch.exp(-math.log(50) * torch.arange(channels // 2) / (channels // 2))
@@ -296,10 +309,12 @@ def start_positions(backbone: DualEncoder) -> None:
     spatial = torch.zeros(grid, grid, width)
     spatial[:, :, : half // 2] = waves(grid, half // 2)[:, None]
     spatial[:, :, half // 2 : half] = waves(grid, half // 2)[None]
-    temporal = torch.zeros(frames, width)
-    temporal[:, half:] = waves(frames, width - half)
     tower.positional_embedding[1:] = spatial.flatten(0, 1)
-    tower.temporal_positional_embedding.copy_(temporal)
+    if tower.attention == "joint":
+        frames = len(tower.temporal_positional_embedding)
+        temporal = torch.zeros(frames, width)
+        temporal[:, half:] = waves(frames, width - half)
+        tower.temporal_positional_embedding.copy_(temporal)
     nn.init.normal_(tower.patch_embedding.weight, std=(3 * tower.patch_size**2) ** -0.5)
 
 
@@ -357,25 +372,18 @@ def pretrain(config: PretrainConfig, out: Path, console: Console, workers: int =
     Called again on the same ``out`` it goes on from the last saved step.
 
     Raises:
-        ConfigError: ``out`` holds a pretraining with other settings.
+        ConfigError: ``out`` holds a pretraining with other settings, or ``config.start`` has another architecture.
+        CheckpointError: ``config.start`` is no backbone.
     """
     settings = out / "config.json"
     if settings.exists() and read_json(settings, ConfigError) != asdict(config):
         raise ConfigError(f"{out}: holds a pretraining with other settings; choose another folder")
+    start = _other_attention(load_backbone(config.start), config) if config.start else None
     out.mkdir(parents=True, exist_ok=True)
     write_json(settings, asdict(config))
     pool = Pool(out / "pool", config, workers, console)
-    tokenizer_file = out / "tokenizer.json"
-    if not tokenizer_file.exists():
-        corpus = (text for captions in pool.captions for text in captions)
-        write_bytes(tokenizer_file, train_tokenizer(corpus, config.vocab_size).encode())
-    tokenizer = tokenizer_from_json(tokenizer_file.read_text(encoding="utf-8"))
-
     torch.manual_seed(config.seed)
-    backbone = random_backbone(config.architecture(), config.seed)
-    backbone.tokenizer = tokenizer
-    start_positions(backbone)
-    backbone.logit_scale.fill_(math.log(1 / 0.07))
+    backbone = start or _random(config, pool, out / "tokenizer.json")
     model = Pretrainer(backbone.requires_grad_(True), config.frames)
     average = copy.deepcopy(backbone).requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay)
@@ -402,7 +410,7 @@ def pretrain(config: PretrainConfig, out: Path, console: Console, workers: int =
             rng = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
             index = torch.randint(easy, (config.batch,), generator=rng)
             if step > config.easy_steps:
-                ready = torch.rand(config.batch, generator=rng) < step / config.easy_steps - 1
+                ready = torch.rand(config.batch, generator=rng) < step / max(1, config.easy_steps) - 1
                 index = torch.where(ready, torch.randint(config.clips, (config.batch,), generator=rng), index)
             score = pool.change[index] + torch.rand(config.batch, patches, generator=rng)
             keep = count if step < config.masked_steps else patches
@@ -447,6 +455,37 @@ def pretrain(config: PretrainConfig, out: Path, console: Console, workers: int =
         shutil.copy(settings, target / "pretraining.json")
         shutil.copy(out / "log.jsonl", target)
     return measured or measure(average, config.measured, config.seed)
+
+
+def _random(config: PretrainConfig, pool: Pool, tokenizer_file: Path) -> DualEncoder:
+    """Random weights, and a tokenizer of the captions."""
+    if not tokenizer_file.exists():
+        corpus = (text for captions in pool.captions for text in captions)
+        write_bytes(tokenizer_file, train_tokenizer(corpus, config.vocab_size).encode())
+    backbone = random_backbone(config.architecture(), config.seed)
+    backbone.tokenizer = tokenizer_from_json(tokenizer_file.read_text(encoding="utf-8"))
+    start_positions(backbone)
+    backbone.logit_scale.fill_(math.log(1 / 0.07))
+    return backbone
+
+
+def _other_attention(start: DualEncoder, config: PretrainConfig) -> DualEncoder:
+    """``start`` with the attention of the settings. A frame by itself has the mean of the places in time."""
+    if replace(start.architecture, attention=config.attention) != config.architecture():
+        raise ConfigError(f"start: {config.start} has another architecture than these settings")
+    if start.architecture.attention == config.attention:
+        return start
+    if config.attention == "joint":
+        raise ConfigError(f"start: {config.start} has no places in time, which joint attention needs")
+    backbone = random_backbone(config.architecture(), config.seed)
+    backbone.tokenizer = start.tokenizer
+    weights = start.state_dict()
+    in_time = weights.pop("video.temporal_positional_embedding").mean(0)
+    weights["video.positional_embedding"] = torch.cat(
+        (weights["video.positional_embedding"][:1], weights["video.positional_embedding"][1:] + in_time)
+    )
+    backbone.load_state_dict(weights)
+    return backbone
 
 
 def vary(video: Tensor, rng: torch.Generator) -> Tensor:

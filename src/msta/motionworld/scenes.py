@@ -93,6 +93,9 @@ def _nothing(count: int) -> Array:
 
 def _hand(motion: str, rng: Rng, times: Numbers, busy: float) -> Scene:
     hand = choose_hand(rng, busy)
+    far = rng.random() < 0.25 * busy  # small in a wide scene
+    if far:
+        hand = replace(hand, scale=rng.uniform(0.45, 0.9))
     # not quite inside: square crops of wide frames cut gestures off; and room for the hand behind its fingertip
     left, right = rng.uniform(-0.12, 0.12), 1 - rng.uniform(-0.12, 0.12)
     top, bottom = rng.uniform(-0.02, 0.12), 1 - rng.uniform(-0.02, 0.12)
@@ -101,7 +104,8 @@ def _hand(motion: str, rng: Rng, times: Numbers, busy: float) -> Scene:
         left, right = (left + behind, right) if hand.edge == "left" else (left, right - behind)
     else:
         top, bottom = (top + behind, bottom) if hand.edge == "top" else (top, bottom - behind)
-    path = draw(motion, rng, size=(0.3, 0.95), inside=(left, top, right, bottom), idle=0.18)
+    size = (0.15, 0.5) if far else (0.3, 0.95)
+    path = draw(motion, rng, size=size, inside=(left, top, right, bottom), idle=0.18, cut=0.15 * busy)
     comes, goes = (rng.random() < 0.28 * busy and motion not in COMPOSED for _ in range(2))
     path = _from_the_edge(path, hand.entry, comes, goes, rng)
     tip = f32(path.at(times) + _jitter(rng, times, rng.uniform(0, 0.005)))
@@ -142,7 +146,7 @@ def _traced(motion: str, rng: Rng, times: Numbers, busy: float, shifted: bool) -
     looks = choose_looks(rng, shifted)
     radius = rng.uniform(0.08, 0.19)
     inside = (radius * 0.7, radius * 0.7, 1 - radius * 0.7, 1 - radius * 0.7)
-    path = draw(motion, rng, size=(0.3, 0.8), inside=inside, idle=0.18)
+    path = draw(motion, rng, size=(0.3, 0.8), inside=inside, idle=0.18, cut=0.1 * busy)
     centre = f32(path.at(times) + _jitter(rng, times, rng.uniform(0, 0.003)))
     # cars and animals face where they go
     mirrored = rng.random() < 0.5
@@ -239,6 +243,7 @@ def _things(motion: str, rng: Rng, times: Numbers, busy: float, shifted: bool) -
             size=(0.6, 0.75),
             inside=(0, 0, 1, 1),
             idle=0,
+            cut=0,
         )
         lag = rng.uniform(0.2, 0.3)
         u = lag + times * (1 - lag)
@@ -277,19 +282,18 @@ def render(
     scene: Scene, rng: Rng, times: Numbers, size: int, busy: float, shifted: bool
 ) -> tuple[NDArray[np.uint8], Scene, Canvas]:
     """Pixels uint8 [T, 3, size, size], the scene as filmed, and the canvas with its coverage."""
-    kinds = dict(surroundings.HELD_OUT_KINDS if shifted else surroundings.KINDS)
-    names = list(kinds)
-    if "ground" in kinds and scene.cast.kind in ("person", "people"):
-        names += ["ground"] * 8  # mostly seen a little from above
-    kind = names[rng.integers(len(names))] if rng.random() < 0.3 + 0.7 * busy and busy else "plain"
+    outdoors = scene.cast.kind in ("person", "people")
+    kind = surroundings.choose_kind(rng, busy, shifted, outdoors)
     picture = surroundings.background(rng, size, busy, kind, _colour_of_interest(scene))
-    scene.cast.scenery = kinds.get(kind, surroundings.KINDS["plain"])
+    scene.cast.scenery = (surroundings.KINDS | surroundings.HELD_OUT_KINDS)[kind]
     camera = surroundings.choose_camera(rng, times, busy)
     behind = [
         layer.moved(camera.zoom, camera.shift)
         for _ in range(rng.poisson(0.8 * busy) if rng.random() < 0.5 * busy else 0)
         for layer in [_distractor(rng, times, shifted)]
     ]
+    if outdoors and rng.random() < 0.25 * busy:
+        behind += [layer.moved(camera.zoom, camera.shift) for layer in encounters.passers_by(rng, times)]
     filmed = scene.filmed(camera)
     canvas = Canvas(camera.film(picture, size))
     for layer in [*behind, *filmed.layers]:

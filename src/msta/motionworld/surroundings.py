@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from msta.motionworld import nature
 from msta.motionworld.paths import Rng
 from msta.motionworld.raster import Array, f32
 from msta.motionworld.things import any_colour
@@ -15,7 +16,7 @@ from msta.motionworld.things import any_colour
 MARGIN = 0.2
 """How far a background reaches beyond the frame on each side, for cameras that shake and pan."""
 
-KINDS = {
+PATTERNS = {
     "plain": ("a plain background", "a blank wall"),
     "gradient": ("a smooth background", "a soft backdrop"),
     "noise": ("a blotchy background", "a rough wall"),
@@ -27,7 +28,22 @@ KINDS = {
     "horizon": ("a horizon", "an open field"),
     "room": ("a room", "a wall and a table", "a table"),
 }
-HELD_OUT_KINDS = {"bricks": ("a brick wall", "bricks"), "ripples": ("water", "ripples")}
+HELD_OUT_PATTERNS = {"bricks": ("a brick wall", "bricks"), "ripples": ("water", "ripples")}
+KINDS = PATTERNS | {name: words for name, (_, words) in nature.KINDS.items()}
+"""What captions call each background of the train and held-out domains."""
+HELD_OUT_KINDS = HELD_OUT_PATTERNS | {name: words for name, (_, words) in nature.HELD_OUT_KINDS.items()}
+
+
+def choose_kind(rng: Rng, busy: float, shifted: bool, outdoors: bool) -> str:
+    """A background of the domain: plain, a pattern, or one like a photograph; the ground if ``outdoors``, often."""
+    if not busy or rng.random() > 0.3 + 0.7 * busy:
+        return "plain"
+    natural = nature.HELD_OUT_KINDS if shifted else nature.KINDS
+    patterns = HELD_OUT_PATTERNS if shifted else PATTERNS
+    names = list(natural if rng.random() < 0.6 * busy else patterns)
+    if outdoors and not shifted:  # people are mostly seen a little from above
+        names += ["ground", "lawn"] * 3
+    return names[rng.integers(len(names))]
 
 
 def _grid(size: int) -> tuple[Array, Array]:
@@ -69,9 +85,12 @@ def background(rng: Rng, size: int, busy: float, kind: str, avoid: Array) -> Arr
     ``avoid`` [3] is the colour of the main thing, which must stay visible.
     """
     side = round(size * (1 + 2 * MARGIN))
+    if kind in nature.KINDS or kind in nature.HELD_OUT_KINDS:
+        return nature.photograph(kind, rng, side, avoid)
     x, y = _grid(side)
     first = _wall_colour(rng, avoid)
-    second = f32(np.clip(first + rng.normal(0, 0.05 + 0.3 * busy, 3), 0.02, 0.98))
+    other = rng.normal(0, 0.05 + 0.25 * busy) + rng.normal(0, 0.03 + 0.12 * busy, 3)  # light differs more than hue
+    second = f32(np.clip(first + other, 0.02, 0.98))
     if _contrast(second, avoid) < 0.15:
         second = f32(np.clip(2 * first - second, 0.02, 0.98))  # the other way
     share = _pattern(kind, rng, side)
@@ -177,18 +196,28 @@ class Camera:
 
 
 def choose_camera(rng: Rng, times: np.ndarray, busy: float) -> Camera:
-    """Held still, shaking smoothly as on a head, panning, or zooming slowly."""
+    """Held still, shaking smoothly as on a head or jerkily as in a hand, panning, or zooming slowly."""
     count = len(times)
     zoom, shift = np.ones(count), np.zeros((count, 2))
-    if rng.random() < 0.55 * busy:  # a head is never still
+    if rng.random() < 0.65 * busy:  # a head is never still
+        strength = busy * (0.012 if rng.random() < 0.7 else 0.03)
         for _ in range(3):
-            size, speed, phase = rng.normal(0, 0.012, 2) * busy, rng.uniform(3, 22), rng.uniform(0, 6.3, 2)
+            size, speed, phase = rng.normal(0, strength, 2), rng.uniform(3, 22), rng.uniform(0, 6.3, 2)
             shift += size * np.sin(speed * times[:, None] + phase)
-    if rng.random() < 0.2 * busy:
-        shift += rng.normal(0, 0.07, 2) * (times[:, None] - 0.5)
     if rng.random() < 0.15 * busy:
+        shift += _wander(rng, times, 0.012, 24)
+    if rng.random() < 0.25 * busy:
+        shift += rng.normal(0, 0.08, 2) * (times[:, None] - 0.5)
+    if rng.random() < 0.2 * busy:
         zoom *= np.exp(rng.normal(0, 0.08) * (times - 0.5))
     return Camera(f32(zoom), f32(np.clip(shift, -0.15, 0.15)))
+
+
+def _wander(rng: Rng, times: np.ndarray, spread: float, knots: int) -> Array:
+    """Random numbers of a standard deviation at evenly spread moments, two of them, and straight lines between."""
+    values = rng.normal(0, spread, (knots, 2))
+    moments = np.linspace(0, 1, knots)
+    return f32(np.stack([np.interp(times, moments, values[:, i]) for i in range(2)], 1))
 
 
 @functools.cache
@@ -205,8 +234,15 @@ def develop(frames: Array, rng: Rng, busy: float, times: np.ndarray) -> np.ndarr
             rng.normal(-0.08, 0.3) + rng.normal(0, 0.15) * (times - 0.5) + rng.normal(0, 0.03) * np.sin(9 * times)
         )
         frames *= f32(np.maximum(light, 0.45))[None, :, None, None]
-    if rng.random() < 0.4 * busy:  # white balance
-        frames *= f32(1 + rng.normal(0, 0.08, 3))[:, None, None, None]
+    if rng.random() < 0.3 * busy:
+        frames *= _exposure(frames, rng, times)[None, :, None, None]
+    if rng.random() < 0.4 * busy:  # white balance, which may drift
+        drift = rng.normal(0, 0.08, (3, 1)) * (times - 0.5) if rng.random() < 0.3 else 0.0
+        frames *= f32(1 + rng.normal(0, 0.08, (3, 1)) + drift + np.zeros((3, len(times))))[:, :, None, None]
+    if rng.random() < 0.3 * busy:  # the curve of the sensor
+        np.power(np.maximum(frames, 0, out=frames), np.float32(np.exp(rng.normal(0, 0.3))), out=frames)
+    if rng.random() < 0.06 * busy:  # hardly any light
+        frames *= np.float32(rng.uniform(0.15, 0.45))
     if rng.random() < 0.3 * busy:  # contrast
         frames = (frames - np.float32(0.5)) * np.float32(rng.uniform(0.6, 1.3)) + np.float32(0.5 + rng.normal(0, 0.05))
     if rng.random() < 0.45 * busy:
@@ -224,6 +260,16 @@ def develop(frames: Array, rng: Rng, busy: float, times: np.ndarray) -> np.ndarr
     frames = frames * np.float32(255) + np.float32(0.5)
     np.clip(frames, 0, 255, out=frames)
     return np.ascontiguousarray(frames.astype(np.uint8).transpose(1, 0, 2, 3))
+
+
+def _exposure(frames: Array, rng: Rng, times: np.ndarray) -> Array:
+    """Gains [T] of a camera that drifts, or that follows the mean light of [3, T, H, W] late and in part."""
+    if rng.random() < 0.5:
+        return f32(np.exp(_wander(rng, times, 0.25, int(rng.integers(2, 6)))[:, 0]))
+    mean = frames.mean((0, 2, 3)) + np.float32(0.05)
+    if rng.random() < 0.5 and len(mean) > 1:  # it reacts to the frame before
+        mean = np.concatenate([mean[:1], mean[:-1]])
+    return np.clip((mean.mean() / mean) ** np.float32(rng.uniform(0.3, 1.5)), 0.4, 2.5)
 
 
 def _soften(frames: Array, amount: np.float32) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from msta.motionworld.paths import COMPOSED, COMPOSITIONS, DIRECTIONS, OPPOSITE, composition_name
+from msta.motionworld.paths import DIRECTIONS, LEGS, OPPOSITE, composition_name
 
 
 @dataclass(frozen=True)
@@ -278,6 +278,23 @@ def _composition(first: str, second: str) -> Wording:
         )
         steps = ((f"{{a}} moves {a[1]}", f"then it turns and moves {b[1]}"),)
     return Wording(names, steps, (f"a stroke {a[0]} followed by a stroke {b[0]}",), verbs=verbs)
+
+
+def _three(first: str, second: str, third: str) -> Wording:
+    a, b, c = (_ADVERBS[leg] for leg in (first, second, third))
+    rests = (
+        f"{a[0]}, then {b[0]} and then {c[0]}",
+        *(f"{x}, then {y}, then {z}" for x, y, z in zip(a[:3], b[:3], c[:3], strict=True)),
+    )
+    names = (
+        composition_name(first, second, third),
+        f"swipe {a[0]} then {b[0]} then {c[0]}",
+        f"move {a[0]}, then {b[0]} and then {c[0]}",
+        f"a stroke {a[1]}, then one {b[1]}, then one {c[1]}",
+    )
+    steps = ((f"{{a}} moves {a[1]} and then {b[1]}", f"then it turns and moves {c[1]}"),)
+    verbs = tuple(f"{verb} {rest}" for rest in rests for verb in _GOING[:5])
+    return Wording(names, steps, (f"strokes {a[0]}, {b[0]} and {c[0]}, one after the other",), verbs=verbs)
 
 
 def _traced(nouns: tuple[str, ...], steps: tuple[tuple[str, ...], ...]) -> Wording:
@@ -636,7 +653,7 @@ _OTHERS: dict[str, Wording] = {
 WORDINGS: dict[str, Wording] = {
     **{("swipe " if " " not in name else "move ") + name: _direction(name) for name in DIRECTIONS},
     **{name: _traced(*row) for name, row in _TRACES.items()},
-    **{composition_name(a, b): _composition(a, b) for a, b in COMPOSITIONS},
+    **{name: _composition(*legs) if len(legs) == 2 else _three(*legs) for name, legs in LEGS.items()},
     **_OTHERS,
 }
-assert set(COMPOSED) <= set(WORDINGS)
+assert set(LEGS) <= set(WORDINGS)
