@@ -47,14 +47,8 @@ bench: .venv/.ready ## ratios measured side by side, to benchmarks/results/; hal
 	$(if $(CLIPS),$(BIN)/python benchmarks/cache.py --clips $(CLIPS)/egogestar)
 	$(if $(CLIPS),$(BIN)/python benchmarks/explain.py --clips $(CLIPS)/egogestar)
 
-bench-toy: .venv/.ready ## what the embedded backbone can do, three seeds; an hour. CLIPS=FOLDER adds real clips
-	$(BIN)/python benchmarks/toy.py $(if $(CLIPS),--clips $(CLIPS))
-
-bench-consistency: .venv/.ready ## the consistency term's weight and kinds, three seeds, base-to-novel; half an hour
-	$(BIN)/python benchmarks/ablate_consistency.py --plot docs/consistency.png
-
-bench-protocols: .venv/.ready ## the four protocols on real clips, CLIPS=FOLDER; under an hour
-	$(BIN)/python benchmarks/protocols.py --clips $(CLIPS)
+evidence: .venv/.ready ## every measured figure of the docs again; hours, goes on where it stopped. CLIPS=FOLDER adds real clips
+	$(BIN)/python benchmarks/evidence.py $(if $(CLIPS),--clips $(CLIPS))
 
 bench-service: .venv/.ready ## the service: throughput, latency, ten thousand checked requests; half an hour
 	$(BIN)/python benchmarks/service.py
@@ -66,4 +60,4 @@ bench-catalog: .venv/.ready ## a million clips: seconds and memory to read, inde
 clean: ## remove what the other targets made
 	rm -rf .venv build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .schemathesis demo-output
 
-.PHONY: help demo app test test-slow chaos fuzz lint format bench bench-toy bench-consistency bench-protocols bench-service clean bench-catalog
+.PHONY: help demo app test test-slow chaos fuzz lint format bench evidence bench-service clean bench-catalog

@@ -1,0 +1,94 @@
+"""The study of the paper's claims: its halves, its strengths, its intervals and verdicts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import msta
+
+sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
+import claims
+import claims_report as stats
+
+from msta.motionworld.motions import OVERLAPS, backwards
+
+
+def test_the_halves_have_what_time_alone_tells_apart_and_no_two_of_one_meaning():
+    assert (len(claims.BASE), len(claims.NOVEL)) == (30, 29)
+    assert not set(claims.BASE) & set(claims.NOVEL)
+    for half in (claims.BASE, claims.NOVEL):
+        assert sum(backwards(motion) in half for motion in half) >= 20
+        assert not [pair for pair in OVERLAPS if set(pair) <= set(half)]
+
+
+@pytest.mark.parametrize("whose", ["good", "templates", "model"])
+def test_every_class_has_two_sentences_of_either_kind(whose):
+    bank = claims.sentences(claims.BASE + claims.NOVEL, whose)
+    assert len(bank.classes) == 59
+    assert all(len(said.spatial) == len(said.temporal) == 2 for said in bank.classes.values())
+
+
+@pytest.mark.parametrize("method", ["msta", "lora", "adaptformer", "full"])
+def test_strength_goes_from_the_frozen_to_the_trained_model(method):
+    backbone = msta.load_backbone("toy")
+    model = msta.attach(backbone, msta.MSTAConfig(dim=8, scale=0.5) if method == "msta" else method)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.adapter.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    video = torch.randn(1, 8, 3, 64, 64)
+    with torch.no_grad():
+        frozen, trained = backbone.encode_video(video), model.encode_video(video)
+        none, half, whole = (claims.at_strength(model, backbone, s).encode_video(video) for s in (0, 0.5, 1))
+    torch.testing.assert_close(whole, trained)
+    torch.testing.assert_close(none, frozen)
+    assert 0 < (half - frozen).norm() < 2 * (trained - frozen).norm()
+    assert not torch.equal(half, trained)
+
+
+def seeds(count: int, base: float, novel: float, clips: int = 400, noise: float = 0.0) -> stats.Hits:
+    random = np.random.default_rng(0)
+    shift = random.normal(0, noise, count)
+    return [
+        {name: random.random(clips) < share + shift[s] for name, share in (("base", base), ("novel", novel))}
+        for s in range(count)
+    ]
+
+
+def test_a_real_difference_holds_and_none_does_not():
+    better, worse = seeds(5, 0.8, 0.8), seeds(5, 0.6, 0.6)
+    low, high, p = stats.interval_of(better, worse, "harmonic mean")
+    assert low < 20 < high
+    assert p < 0.01
+    assert stats.verdict(low, high, 5) == "holds here"
+    assert stats.verdict(-high, -low, 5) == "the opposite holds here"
+    assert stats.interval_of(better, better, "base") == (0, 0, 1)
+    assert stats.verdict(-0.5, 0.5, 5) == "no difference"
+    assert stats.verdict(-3, 0.5, 5) == "cannot be told"
+    assert stats.verdict(3, 5, 2) == "too few seeds"
+
+
+def test_seeds_that_disagree_are_not_told_by_many_clips():
+    """A clip test of these two sees thousands of clips; seeds see that training decides."""
+    one, other = seeds(5, 0.7, 0.7, 2000, noise=0.05), seeds(5, 0.7, 0.7, 2000)
+    low, high, _ = stats.interval_of(one, other, "base")
+    assert low < 0 < high
+    assert high - low > 5
+
+
+def test_one_seed_has_the_interval_of_its_clips():
+    low, high, p = stats.interval_of(seeds(1, 0.8, 0.8), seeds(1, 0.6, 0.6), "base")
+    assert 8 < low < 20 < high < 32
+    assert p < 0.001
+    same = seeds(1, 0.7, 0.7)
+    assert stats.interval_of(same, same, "harmonic mean")[2] == 1
+
+
+def test_the_harmonic_mean_is_that_of_the_shares():
+    assert stats.together("harmonic mean", [np.array(0.5), np.array(1.0)]) == pytest.approx(200 / 3)
+    assert stats.together("pairs", [np.array(0.5), np.array(1.0)]) == pytest.approx(75)
