@@ -36,7 +36,7 @@ from msta.training.loop import train
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = (0, 1, 2)
-REAL_SEEDS = (0, 1, 2)
+REAL_SEEDS = (0, 1, 2, 3, 4)
 QUIET = Console(quiet=True)
 
 
