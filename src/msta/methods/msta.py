@@ -55,7 +55,7 @@ class MSTAConfig(MethodConfig):
         towers: which are adapted: "video", "text" or "both", the paper's.
         init: "kaiming", the paper's: all weights normal with He's variance (fan-out, as in MMA's code), biases 0; or
             "zero": the same, but the up-projections start at zero, and so the adapted model starts as the frozen one,
-            to the last bit. docs/methods.md has the figures of both.
+            to the last bit.
 
     Towers of unequal depth (ViCLIP-L/14: video 24, text 12) share from the top: the last text block shares with the
     last video block, the block below with the block below, and so on. Block numbers, here and in saved files, then
