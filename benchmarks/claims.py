@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -44,6 +45,7 @@ from msta.data.decode import read_frames
 from msta.data.times import segment_times
 from msta.descriptions.bank import Described, DescriptionBank
 from msta.evaluation.evaluate import class_embeddings
+from msta.evaluation.metrics import harmonic_mean
 from msta.files import write_json
 from msta.motionworld import ALL_MOTIONS, class_name, descriptions, write_dataset
 from msta.motionworld.motions import backwards
@@ -247,14 +249,14 @@ class Bench:
         text = json.dumps({k: v for k, v in settings.items() if k not in ("data.path", "descriptions.bank")}) + said
         return {
             "clips": self.digest[:16],
-            "weights": msta.load_backbone(variant.backbone).fingerprint(),
+            "weights": frozen_backbone(variant.backbone).fingerprint(),
             "settings": hashlib.sha256(f"{variant.shots} {variant.few_shot} {text}".encode()).hexdigest()[:16],
         }
 
     def __call__(self, variant: Variant) -> dict[str, Any]:
         """Train, and test on both halves, or on all classes."""
         start = time.perf_counter()
-        backbone = msta.load_backbone(variant.backbone)
+        backbone = frozen_backbone(variant.backbone)
         frozen = variant.method == "zero-shot"
         model = msta.attach(backbone, "zero-shot") if frozen else self._train(variant, backbone)
         tests = ("all",) if variant.few_shot else ("base", "novel")
@@ -263,7 +265,7 @@ class Bench:
             answers[f"{strength:g}"] = self._test(at_strength(model, backbone, strength), tests)
         top1 = {name: 100 * float(np.mean(hits)) for name, hits in answers["1"].items()}
         if not variant.few_shot:
-            top1["harmonic mean"] = 2 * top1["base"] * top1["novel"] / max(top1["base"] + top1["novel"], 1e-9)
+            top1["harmonic mean"] = harmonic_mean(top1["base"], top1["novel"])
         return {
             "parameters": 0 if frozen else sum(p.numel() for p in model.adapter.parameters()),
             "seconds": round(time.perf_counter() - start, 1),
@@ -333,6 +335,12 @@ class Bench:
             for name, found in asked.items():
                 answers[f"{test} {name}"] = (found.gather(1, label) > found.gather(1, other))[:, 0].numpy()
         return answers
+
+
+@functools.cache
+def frozen_backbone(name: str) -> msta.DualEncoder:
+    """Read once: the weights whose fingerprint is kept are those that were used."""
+    return msta.load_backbone(name)
 
 
 def sentences(motions: Sequence[str], whose: str) -> DescriptionBank:

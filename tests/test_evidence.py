@@ -52,7 +52,7 @@ FACTS = {
     "gpu.md": "0.83 0.12 2.19 3.18 0.47 7.51 8.66 2.56 0.27 3.20 4.17 9.84 1.02 12.60 16.41 5.1 3.8 4.9 4.1 99 0.9 0.7 95 22 35"
     " counted by msta info --plan, and of data sheets",
     "guide.md": "95 of the interval",
-    "methods.md": "3.55 7.2 8.7 counts of papers; 2.5 0.005 1 settings; 1.7 1.3 1.9 2.4 5.2 by tests/test_msta.py",
+    "methods.md": "3.55 7.2 8.7 counts of papers; 2.5 0.005 1 settings; 1.3 1.9 2.4 5.2 of random weights, by tests/test_msta.py",
     "predict.md": "95 0.1 settings",
     "protocols.md": "95 of the interval",
     "serve.md": "9.4 a setting; 1.67 1.85 0.25 0.4 46.6 1.3 of former code, as told there",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from msta._version import __version__
+from msta.backbone.checkpoints import EMBEDDED
 
 if TYPE_CHECKING:
     from msta.adapters.artefact import Artefact
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # As their owners state them; of others nothing is claimed.
 _LICENCES = {
-    "toy": "Apache-2.0, as this library, which it comes with",
-    "toy-frames": "Apache-2.0, as this library, which it comes with",
+    **dict.fromkeys(EMBEDDED, "Apache-2.0, as this library, which it comes with"),
     "openai/": "MIT, by its authors' repository (github.com/openai/CLIP)",
     "laion/": "MIT, by its page on the Hub",
 }

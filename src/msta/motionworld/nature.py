@@ -196,7 +196,7 @@ def _fabric(rng: Rng, side: int) -> Array:
 
 
 def _desk(rng: Rng, side: int) -> Array:
-    """A wall, a table before it, a bright or dark screen, and things on the table."""
+    """A wall, a table before it, bright or dark screens, and things on both."""
     picture = _even(rng, side, _wall)
     x, y = _axis(side)[None], _axis(side)[:, None]
     edge = rng.uniform(0.35, 0.75)
@@ -210,10 +210,8 @@ def _desk(rng: Rng, side: int) -> Array:
         inside = (x > left + rim) & (x < left + wide - rim) & (y > top + rim) & (y < top + high - rim)
         _mix(picture, near([0.08, 0.08, 0.09], rng, 0.03) if rng.random() < 0.6 else _wood(rng), f32(border))
         _mix(picture, near([0.97, 0.97, 0.97] if rng.random() < 0.5 else [0.1, 0.1, 0.12], rng), f32(inside))
-    things = np.ascontiguousarray(picture)
     colour = _one_of(((0.1, 0.1, 0.1), (0.9, 0.9, 0.9), (0.5, 0.5, 0.5), tuple(any_colour(rng).tolist())))
-    _leaves(things, rng, int(rng.integers(3, 30)), (0.02, 0.15), colour, 0.7)
-    picture += f32(y > edge - 0.1) * (things - picture)
+    _leaves(picture, rng, int(rng.integers(3, 30)), (0.02, 0.15), colour, 0.7)
     return picture
 
 
@@ -258,7 +256,9 @@ def _pebbles(rng: Rng, side: int) -> Array:
     return picture
 
 
-KINDS: dict[str, tuple[Callable[[Rng, int], Array], tuple[str, ...]]] = {
+Kind = tuple[Callable[[Rng, int], Array], tuple[str, ...]]
+"""How a background is drawn, and what captions call it."""
+KINDS: dict[str, Kind] = {
     "mottled": (_mottled, ("a mottled background", "stone")),
     "foliage": (_foliage, ("leaves", "plants", "bushes", "trees")),
     "clutter": (_clutter, ("a cluttered room", "clutter")),
@@ -268,8 +268,7 @@ KINDS: dict[str, tuple[Callable[[Rng, int], Array], tuple[str, ...]]] = {
     "fabric": (_fabric, ("a patterned curtain", "patterned cloth")),
     "desk": (_desk, ("a desk", "a screen and a table")),
 }
-"""How each is drawn, and what captions call it."""
-HELD_OUT_KINDS: dict[str, tuple[Callable[[Rng, int], Array], tuple[str, ...]]] = {
+HELD_OUT_KINDS: dict[str, Kind] = {
     "skyline": (_skyline, ("a skyline", "a city")),
     "shelves": (_shelves, ("a bookshelf", "books")),
     "pebbles": (_pebbles, ("pebbles", "gravel")),
@@ -282,7 +281,8 @@ def photograph(kind: str, rng: Rng, side: int, avoid: Array) -> Array:
     If its mean is near to that of ``avoid`` [3], the colour of what moves before it, it is mostly made lighter or
     darker. What moves stays hard to see in some clips, as in life.
     """
-    picture = {**KINDS, **HELD_OUT_KINDS}[kind][0](rng, side)
+    draw, _ = KINDS[kind] if kind in KINDS else HELD_OUT_KINDS[kind]
+    picture = draw(rng, side)
     off = float(picture.mean() - avoid.mean())
     if abs(off) < 0.12 and rng.random() < 0.7:
         picture = picture * np.float32(rng.uniform(1.3, 1.7) if off > 0 else rng.uniform(0.45, 0.75))

@@ -285,7 +285,7 @@ def render(
     outdoors = scene.cast.kind in ("person", "people")
     kind = surroundings.choose_kind(rng, busy, shifted, outdoors)
     picture = surroundings.background(rng, size, busy, kind, _colour_of_interest(scene))
-    scene.cast.scenery = (surroundings.KINDS | surroundings.HELD_OUT_KINDS)[kind]
+    scene.cast.scenery = surroundings.WORDS[kind]
     camera = surroundings.choose_camera(rng, times, busy)
     behind = [
         layer.moved(camera.zoom, camera.shift)

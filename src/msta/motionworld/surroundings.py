@@ -32,6 +32,7 @@ HELD_OUT_PATTERNS = {"bricks": ("a brick wall", "bricks"), "ripples": ("water", 
 KINDS = PATTERNS | {name: words for name, (_, words) in nature.KINDS.items()}
 """What captions call each background of the train and held-out domains."""
 HELD_OUT_KINDS = HELD_OUT_PATTERNS | {name: words for name, (_, words) in nature.HELD_OUT_KINDS.items()}
+WORDS = KINDS | HELD_OUT_KINDS
 
 
 def choose_kind(rng: Rng, busy: float, shifted: bool, outdoors: bool) -> str:
