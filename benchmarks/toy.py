@@ -30,6 +30,7 @@ from msta.data.reading import read_catalog
 from msta.data.splits import make_split
 from msta.demo import demo
 from msta.evaluation.evaluate import evaluate_on
+from msta.evaluation.tables import Column, Table
 from msta.files import write_json
 from msta.motionworld.measure import measure
 from msta.training.loop import train
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--clips", type=Path, help="folder of the real clips; without it they are left out")
     parser.add_argument("--parts", nargs="+", default=["synthetic", "demo", "real"])
     arguments = parser.parse_args()
-    table = Table(RESULTS / "toy.json", msta.load_backbone("toy").fingerprint())
+    table = Figures(RESULTS / "toy.json", msta.load_backbone("toy").fingerprint())
     for seed in REAL_SEEDS:
         if arguments.clips is not None and "real" in arguments.parts:
             for name in ("egogestar", "ut_interaction"):
@@ -69,7 +70,7 @@ IN_SHORT = (
 )  # fmt: skip
 
 
-class Table:
+class Figures:
     """Figures by group and seed, kept as soon as they are measured."""
 
     def __init__(self, file: Path, backbone: str) -> None:
@@ -91,17 +92,17 @@ class Table:
         return f"{statistics.mean(values):.1f}" if values else "–"
 
     def markdown(self) -> str:
-        lines = ["## In short\n", "| top-1 in percent, means of seeds | zero-shot | MSTA |", "|---|---|---|"]
-        lines += [f"| {row} | {self.mean(*before)} | {self.mean(*after)} |" for row, before, after in IN_SHORT]
-        lines += ["", "## Every figure\n", "| | mean | seeds |", "|---|---|---|"]
+        short = [{"row": row, "before": self.mean(*a), "after": self.mean(*b)} for row, a, b in IN_SHORT]
+        every = []
         for group, seeds in self.content.items():
-            if group == "backbone":
-                continue
-            for name in next(iter(seeds.values())):
-                values = [figures[name] for figures in seeds.values()]
-                each = ", ".join(f"{v:.1f}" for v in values)
-                lines.append(f"| {group}: {name} | {statistics.mean(values):.1f} | {each} |")
-        return "\n".join(lines) + "\n"
+            for name in next(iter(seeds.values())) if group != "backbone" else ():
+                each = ", ".join(f"{figures[name]:.1f}" for figures in seeds.values())
+                every.append({"figure": f"{group}: {name}", "mean": self.mean(group, name), "seeds": each})
+        in_short = (Column("top-1 in percent, means of seeds", "row"), Column("zero-shot", "before", ">"),
+                    Column("MSTA", "after", ">"))  # fmt: skip
+        columns = (Column("figure", "figure"), Column("mean", "mean", ">"), Column("seeds", "seeds"))
+        tables = (("In short", Table(in_short, short)), ("Every figure", Table(columns, every)))
+        return "\n".join(f"## {heading}\n\n{table.markdown()}" for heading, table in tables)
 
 
 def demo_task(seed: int) -> dict[str, float]:

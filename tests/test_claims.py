@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
+import claims
+import claims_report as stats
 import numpy as np
 import pytest
 import torch
 
 import msta
-
-sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
-import claims
-import claims_report as stats
-
 from msta.motionworld.motions import OVERLAPS, backwards
 
 

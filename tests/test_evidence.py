@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
+import evidence
 import pytest
 
 import msta
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-sys.path.append(str(ROOT / "benchmarks"))
-import evidence  # noqa: E402
-
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 FIGURE = re.compile(r"(?<![\w.,/:-])\d[\d,]*\.\d+(?![\w]|\.\d)|(?<![\w.,/:-])\d[\d,]*(?= ?%)")
 GENERATED = ("claims", "toy")

@@ -1,0 +1,165 @@
+"""How the preset small was chosen: its schedule, learning rate and weight of the consistency term, on drawn motion.
+
+    python benchmarks/presets.py run [--seeds 100 101] [--only TASK ...] [--work runs/claims]
+    python benchmarks/presets.py checkpoints [--seeds 100 101 ...]
+    python benchmarks/presets.py report
+
+The clips are those of claims.py, on seeds that it does not report: 59 motions of the shifted domain, 40 test clips per
+class. Every recipe is trained for its fixed schedule, and the last weights count. ``checkpoints`` asks which epoch's
+weights to keep if there are a few validation clips: those with the best top-1, those with the lowest negative log
+likelihood, or the last. Results go to results/presets.json and presets.md; what is there is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import shutil
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from claims import EPOCHS, RESULTS, TUNING_SEEDS, Bench, Results, Variant, sentences
+from rich.console import Console
+
+from msta.config import make_config
+from msta.data.catalog import Clip, write_catalog
+from msta.evaluation.tables import Column, Table
+from msta.motionworld import class_name
+from msta.training.loop import train
+from msta.training.report import read_log
+
+Recipe = tuple[int, float, float]
+"""Epochs, learning rate, alpha."""
+
+BASE_TO_NOVEL = "base-to-novel, 4 shots"
+FORMER = (30, 1e-2, 10)
+"""What small was before."""
+TASKS: dict[str, tuple[bool, int, tuple[Recipe, ...]]] = {
+    BASE_TO_NOVEL: (
+        False, 4,
+        (*((EPOCHS, lr, alpha) for lr in (1e-2, 2e-2, 4e-2) for alpha in (0, 1, 3, 10)),
+         FORMER, (30, 1e-2, 1), (30, 2e-2, 1)),
+    ),
+    **{
+        f"few-shot, {shots} shots": (
+            True, shots,
+            ((EPOCHS, 1e-2, 1), (EPOCHS, 2e-2, 1), (EPOCHS, 2e-2, 10), (EPOCHS, 4e-2, 1), FORMER),
+        )
+        for shots in (2, 5, 8, 16)
+    },
+}  # fmt: skip
+"""Task -> whether it is few-shot, its training clips per class, and the recipes that were tried."""
+
+CLASSES, VALIDATION, TESTED = 10, 3, 20
+"""Of a checkpoint's trial: classes, validation clips and test clips per class."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("run", "checkpoints", "report"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=TUNING_SEEDS)
+    parser.add_argument("--only", nargs="+", choices=TASKS, metavar="TASK", default=list(TASKS))
+    parser.add_argument("--work", type=Path, default=Path("runs/claims"), help="clips and runs; may be deleted")
+    parser.add_argument("--out", type=Path, default=RESULTS / "presets.json")
+    arguments = parser.parse_args()
+    results = Results(arguments.out)
+    for seed in arguments.seeds if arguments.what != "report" else ():
+        bench = Bench(arguments.work, seed)
+        if arguments.what == "checkpoints":
+            which = {"variant": "checkpoints", "seed": seed}
+            results.keep(which, bench.key(Variant()), functools.partial(checkpoints, bench))
+        for task in arguments.only if arguments.what == "run" else ():
+            few_shot, shots, recipes = TASKS[task]
+            for recipe in recipes:
+                results.measure(name(task, recipe), bench, variant(recipe, few_shot, shots))
+    text = report(results.runs)
+    arguments.out.with_suffix(".md").write_text(text)
+    print(text)
+
+
+def name(task: str, recipe: Recipe) -> str:
+    """Of a recipe's runs in the results."""
+    epochs, lr, alpha = recipe
+    return f"{task}: {epochs} epochs, rate {lr:g}, alpha {alpha:g}"
+
+
+def variant(recipe: Recipe, few_shot: bool, shots: int) -> Variant:
+    settings = dict(zip(("train.epochs", "train.lr", "descriptions.alpha"), recipe, strict=True))
+    return Variant(settings, few_shot=few_shot, shots=shots)
+
+
+# ---------------------------------------------------------------- which epoch's weights
+
+
+Choice = Callable[[dict[str, float]], float]
+CHOICES: dict[str, Choice] = {
+    "top-1, then likelihood": lambda figures: figures["top1"] - figures["nll"] / 1000,
+    "likelihood": lambda figures: -figures["nll"],
+}
+
+
+def checkpoints(bench: Bench) -> dict[str, Any]:
+    """Test top-1, in percent, of the epoch that each way chooses by the validation clips. Ten classes, four shots."""
+    random = np.random.default_rng(bench.seed)
+    motions = [str(motion) for motion in random.choice(bench.motions["all"], CLASSES, replace=False)]
+    folder = bench.folder / "checkpoints"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    parts = (("training", range(4), "train"), ("training", range(4, 4 + VALIDATION), "val"),
+             ("testing", range(TESTED), "test"))  # fmt: skip
+    clips = [
+        Clip(str(bench.file(part, motion, i).absolute()), label, split)
+        for label, motion in enumerate(motions)
+        for part, numbers, split in parts
+        for i in numbers
+    ]
+    write_catalog(folder / "split.csv", tuple(map(class_name, motions)), clips)
+    sentences(motions, "good").save(folder / "bank.json")
+    settings = {
+        "data.path": folder / "split.csv", "data.workers": 0, "descriptions.bank": folder / "bank.json",
+        "train.seed": bench.seed, "train.watch_test": True, "eval.keep": "nothing",
+    }  # fmt: skip
+    train(make_config("small", settings), folder / "run", Console(quiet=True))
+    log = read_log(folder / "run")
+    val, test = ([line[part] for line in log if part in line] for part in ("val", "test"))
+    chosen = {way: test[max(range(len(val)), key=lambda i: choose(val[i]))]["top1"] for way, choose in CHOICES.items()}
+    return {"top1": chosen | {"the last": test[-1]["top1"], "the best of all": max(each["top1"] for each in test)}}
+
+
+# ---------------------------------------------------------------- the report
+
+
+def report(runs: list[dict[str, Any]]) -> str:
+    """A table per task, and that of the checkpoints, as Markdown."""
+    texts = []
+    for task, (few_shot, _, recipes) in TASKS.items():
+        figure = "all" if few_shot else "harmonic mean"
+        lines = []
+        for recipe in recipes:
+            own = [run for run in runs if run["variant"] == name(task, recipe)]
+            if own:
+                shown = [name for name in ("base", "novel", "harmonic mean", "all") if name in own[0]["top1"]]
+                means = {name: statistics.mean(run["top1"][name] for run in own) for name in shown}
+                each = ", ".join(f"{run['top1'][figure]:.1f}" for run in sorted(own, key=lambda run: run["seed"]))
+                lines.append(dict(zip(("epochs", "lr", "alpha"), recipe, strict=True)) | means | {"each": each})
+        columns = [Column("epochs", "epochs", "d"), Column("learning rate", "lr", "g"), Column("alpha", "alpha", "g")]
+        columns += [Column(n, n, ".1f") for n in (("all",) if few_shot else ("base", "novel", "harmonic mean"))]
+        texts += [f"## {task}\n", Table((*columns, Column("its seeds", "each")), lines).markdown()] if lines else []
+    trials = [run["top1"] for run in runs if run["variant"] == "checkpoints"]
+    if trials:
+        lines = []
+        for way in trials[0]:
+            values = [trial[way] for trial in trials]
+            each = ", ".join(f"{value:.1f}" for value in values)
+            lines.append({"way": way, "mean": statistics.mean(values), "trials": len(values), "each": each})
+        columns = [Column("the epoch with the best", "way"), Column("test top-1, %", "mean", ".1f")]
+        columns += [Column("trials", "trials", "d"), Column("each", "each")]
+        texts += ["## Checkpoints\n", Table(tuple(columns), lines).markdown()]
+    return "\n".join(texts)
+
+
+if __name__ == "__main__":
+    main()
