@@ -107,7 +107,7 @@ class Variant:
 STRENGTHS = (0.25, 0.5, 0.75, 1.25)
 RATES = {
     "lora": (3e-3, 1e-2, 3e-2), "adaptformer": (1e-3, 3e-3, 1e-2), "st-adapter": (3e-4, 1e-3, 3e-3),
-    "full": (3e-5, 1e-4, 3e-4), "msta": (3e-3, 1e-2, 2e-2),
+    "full": (3e-5, 1e-4, 3e-4), "msta": (1e-2, 2e-2, 4e-2),
 }  # fmt: skip
 """Learning rates that a method may choose from, on seed 100: as many trials for each."""
 
@@ -132,7 +132,7 @@ def variants() -> dict[str, Variant]:
         "few-shot: all blocks": few,
         "few-shot: blocks 4..6": replace(few, settings=upper),
         "few-shot: blocks 1..3": replace(few, settings=lower),
-        **{name: Variant(method=name, strengths=STRENGTHS) for name in ("lora", "adaptformer", "full")},
+        **{name: Variant(method=name, strengths=(0.5,)) for name in ("lora", "adaptformer", "full")},
         "st-adapter": Variant(method="st-adapter"),
         **{f"scale {s:g}": Variant({"method.scale": s}) for s in (0.001, 0.005, 0.02, 0.3)},
         "templates": Variant(sentences="templates"),

@@ -3,7 +3,7 @@
     python benchmarks/toy.py [--clips FOLDER] [--parts synthetic demo real]
 
 FOLDER holds real clips that pretraining never saw: egogestar/ and ut_interaction/, class folders of videos. A figure
-already in toy.json for the same weights is not measured again. Parts take minutes (synthetic) to an hour (demo, real).
+already in toy.json for the same weights and preset is not measured again. Parts take minutes (synthetic) to an hour (demo, real).
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def main() -> None:
     parser.add_argument("--clips", type=Path, help="folder of the real clips; without it they are left out")
     parser.add_argument("--parts", nargs="+", default=["synthetic", "demo", "real"])
     arguments = parser.parse_args()
-    table = Figures(RESULTS / "toy.json", msta.load_backbone("toy").fingerprint())
+    preset = make_config("small", {"data.path": "."}).flat()
+    del preset["data.path"]
+    table = Figures(RESULTS / "toy.json", {"backbone": msta.load_backbone("toy").fingerprint(), "small": preset})
     for seed in REAL_SEEDS:
         if arguments.clips is not None and "real" in arguments.parts:
             for name in ("egogestar", "ut_interaction"):
@@ -73,11 +75,12 @@ IN_SHORT = (
 class Figures:
     """Figures by group and seed, kept as soon as they are measured."""
 
-    def __init__(self, file: Path, backbone: str) -> None:
+    def __init__(self, file: Path, made_with: dict[str, Any]) -> None:
         self.file = file
         self.content: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-        if self.content.get("backbone") != backbone:
-            self.content = {"backbone": backbone}
+        self.made_with = json.loads(json.dumps(made_with))
+        if not self.made_with.items() <= self.content.items():
+            self.content = dict(self.made_with)
 
     def fill(self, group: str, seed: int, figures: Callable[[int], dict[str, float]]) -> None:
         done = self.content.setdefault(group, {})
@@ -95,7 +98,7 @@ class Figures:
         short = [{"row": row, "before": self.mean(*a), "after": self.mean(*b)} for row, a, b in IN_SHORT]
         every = []
         for group, seeds in self.content.items():
-            for name in next(iter(seeds.values())) if group != "backbone" else ():
+            for name in next(iter(seeds.values())) if group not in self.made_with else ():
                 each = ", ".join(f"{figures[name]:.1f}" for figures in seeds.values())
                 every.append({"figure": f"{group}: {name}", "mean": self.mean(group, name), "seeds": each})
         in_short = (Column("top-1 in percent, means of seeds", "row"), Column("zero-shot", "before", ">"),
