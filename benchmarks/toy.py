@@ -3,7 +3,8 @@
     python benchmarks/toy.py [--clips FOLDER] [--parts synthetic demo real]
 
 FOLDER holds real clips that pretraining never saw: egogestar/ and ut_interaction/, class folders of videos. A figure
-already in toy.json for the same weights and preset is not measured again. Parts take minutes (synthetic) to an hour (demo, real).
+already in toy.json for the same weights and preset is not measured again. Parts take minutes (synthetic) to an hour
+(demo, real).
 """
 
 from __future__ import annotations

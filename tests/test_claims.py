@@ -45,6 +45,22 @@ def test_strength_goes_from_the_frozen_to_the_trained_model(method):
     assert not torch.equal(half, trained)
 
 
+def test_two_runs_of_one_variant_agree_to_the_last_bit(tmp_path, monkeypatch):
+    for half in ("BASE", "NOVEL"):
+        motion = next(motion for motion in getattr(claims, half) if backwards(motion) in getattr(claims, half))
+        monkeypatch.setattr(claims, half, (motion, backwards(motion)))
+    for name, value in (("TRAINING", 2), ("TESTING", 2), ("EPOCHS", 1)):
+        monkeypatch.setattr(claims, name, value)
+    bench, variant = claims.Bench(tmp_path, 0), claims.Variant(shots=2)
+    one, other = bench(variant), claims.Bench(tmp_path, 0)(variant)
+    assert one == other
+    assert one["tested"]["base"] == 4
+    results = claims.Results(tmp_path / "results.json")
+    first = results.measure("msta", bench, variant)
+    monkeypatch.setattr(claims.Bench, "__call__", None)  # what is there is not measured again
+    assert claims.Results(tmp_path / "results.json").measure("msta", bench, variant) == first
+
+
 def seeds(count: int, base: float, novel: float, clips: int = 400, noise: float = 0.0) -> stats.Hits:
     random = np.random.default_rng(0)
     shift = random.normal(0, noise, count)
