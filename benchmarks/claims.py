@@ -137,7 +137,7 @@ def variants() -> dict[str, Variant]:
         **{f"scale {s:g}": Variant({"method.scale": s}) for s in (0.001, 0.005, 0.02, 0.3)},
         "templates": Variant(sentences="templates"),
         "a language model's sentences": Variant(sentences="model"),
-        "alpha 1": Variant({"descriptions.alpha": 1.0}),
+        "alpha 10": Variant({"descriptions.alpha": 10.0}),
         "kaiming": Variant({"method.init": "kaiming"}),
     }  # fmt: skip
     for shots in (2, 8, 16):
@@ -180,7 +180,11 @@ class Results:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.runs: list[dict[str, Any]] = json.loads(file.read_text())["runs"] if file.exists() else []
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """What is measured so far, by all processes."""
+        return json.loads(self.file.read_text())["runs"] if self.file.exists() else []
 
     def measure(self, name: str, bench: Bench, variant: Variant) -> dict[str, Any]:
         """One variant on one seed, if it is not there yet with the same clips, weights and settings."""
@@ -199,10 +203,9 @@ class Results:
         measured = {**which, **made_with, **measure(), "seconds": round(time.perf_counter() - start, 1)}
         with self.file.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            others = json.loads(self.file.read_text())["runs"] if self.file.exists() else []
             # what was measured with other clips, weights or settings is out of date
-            self.runs = [run for run in others if not which.items() <= run.items()] + [measured]
-            write_json(self.file, {"runs": self.runs})
+            others = [run for run in self.runs if not which.items() <= run.items()]
+            write_json(self.file, {"runs": [*others, measured]})
         print(which | {"seconds": measured["seconds"], "top1": measured["top1"]}, flush=True)
         return measured
 

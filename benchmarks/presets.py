@@ -44,11 +44,12 @@ TASKS: dict[str, tuple[bool, int, tuple[Recipe, ...]]] = {
     ),
     **{
         f"few-shot, {shots} shots": (
-            True, shots, (*((EPOCHS, lr, 1) for lr in (1e-2, 2e-2, 4e-2)), (EPOCHS, 2e-2, 10), FORMER)
+            True, shots,
+            (*((EPOCHS, lr, 1) for lr in (1e-2, 2e-2, 4e-2)), (EPOCHS, 2e-2, 10), FORMER, (30, 2e-2, 1)),
         )
         for shots in (2, 5)
     },
-    **{f"few-shot, {shots} shots": (True, shots, ((EPOCHS, 2e-2, 1), (EPOCHS, 4e-2, 1))) for shots in (8, 16)},
+    **{f"few-shot, {shots} shots": (True, shots, ((EPOCHS, 2e-2, 1), (30, 2e-2, 1))) for shots in (8, 16)},
 }  # fmt: skip
 """Task -> whether it is few-shot, its training clips per class, and the recipes that were tried."""
 
