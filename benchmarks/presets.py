@@ -45,7 +45,7 @@ TASKS: dict[str, tuple[bool, int, tuple[Recipe, ...]]] = {
     **{
         f"few-shot, {shots} shots": (
             True, shots,
-            (*((EPOCHS, lr, 1) for lr in (1e-2, 2e-2, 4e-2)), (EPOCHS, 2e-2, 10), FORMER, (30, 2e-2, 1)),
+            (*((EPOCHS, lr, 1) for lr in (1e-2, 2e-2, 4e-2)), (EPOCHS, 2e-2, 10), FORMER, (30, 1e-2, 1), (30, 2e-2, 1)),
         )
         for shots in (2, 5)
     },
