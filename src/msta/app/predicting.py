@@ -15,9 +15,8 @@ from msta.data.names import read_as_words
 from msta.data.video_file import DecodeError
 from msta.errors import MSTAError
 from msta.inference.explain import Explanation, explain
-from msta.inference.loaded_adapter import Prediction
 from msta.inference.output import Result, as_csv, as_srt
-from msta.inference.predictor import Predictor
+from msta.inference.predictor import Prediction, Predictor
 from msta.inference.segments import Segment, Smoothing
 from msta.inference.serving import exceeded_limit
 from msta.inference.timeline import Timeline, Windows, read_timelines

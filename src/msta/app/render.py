@@ -25,8 +25,8 @@ from msta.evaluation.figures import COLOURS, film_strip
 from msta.evaluation.report import embedded
 from msta.inference.explain import Explanation
 from msta.inference.heatmap import overlay_heatmap, patch_heatmaps, resize_heatmap
-from msta.inference.loaded_adapter import Prediction
 from msta.inference.output import clock
+from msta.inference.predictor import Prediction
 
 T = TypeVar("T")
 _log = logging.getLogger("msta.app")

@@ -27,7 +27,7 @@ from msta.errors import MSTAError
 from msta.evaluation.figures import learning_curves
 from msta.files import read_json, refuse_existing
 from msta.inference.export import export
-from msta.inference.loaded_adapter import LoadedAdapter
+from msta.inference.predictor import Predictor
 from msta.methods import load_adapter
 from msta.training.page import PAGE
 from msta.training.report import read_log
@@ -152,7 +152,7 @@ class Trainings:
             raise MSTAError("There is no trained adapter to export.")
         folder = self.scratch / f"{now.name}-onnx"
         if not folder.exists():
-            export(LoadedAdapter(load_adapter(now.adapter)), folder)
+            export(Predictor(load_adapter(now.adapter)), folder)
         return _zip(folder, self.scratch / f"{now.name}-onnx.zip")
 
     def progress(self) -> Progress | None:

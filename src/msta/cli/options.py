@@ -133,8 +133,8 @@ def integers(text: str, option: str) -> tuple[int, ...]:
 
 def load_model(backbone: str | None, base: str | None, adapter: Path | None) -> Any:
     """The adapter in its backbone or in the one given, or a backbone as it is; placed as :func:`computes` says."""
-    from msta.inference.loaded_adapter import load_model as load
     from msta.inference.onnx_predictor import export_in
+    from msta.inference.predictor import load_model as load
 
     if adapter is not None and export_in(adapter) is not None:
         raise ConfigError(

@@ -93,11 +93,10 @@ def predict(
     reported in its place, and the exit code is 1.
     """
     from msta.inference.arguments import class_names, find_videos, parse_seconds, unknown_threshold
-    from msta.inference.exported import ExportedPredictor
     from msta.inference.onnx_predictor import export_in
     from msta.inference.predict import Request
     from msta.inference.predict import predict as run
-    from msta.inference.predictor import Predictor
+    from msta.inference.predictor import ExportedPredictor, Predictor
     from msta.inference.segments import Smoothing
     from msta.inference.timeline import Windows
     from msta.settings import EvalSettings
@@ -324,7 +323,7 @@ def export_(
     from msta.inference.arguments import class_names
     from msta.inference.export import TOLERANCE
     from msta.inference.export import export as run
-    from msta.inference.loaded_adapter import LoadedAdapter
+    from msta.inference.predictor import Predictor
 
     for option, value, known in (("--format", form, ("onnx", "torch-export")), ("--precision", precision, TOLERANCE)):
         if value not in known:
@@ -332,7 +331,7 @@ def export_(
     if adapter is None and labels is None:
         raise ConfigError("give --adapter, or --labels")
     names = class_names(labels) if labels is not None else None
-    done = run(LoadedAdapter(load_model(backbone, base, adapter).cpu(), names), out, form, precision, tolerance)  # type: ignore[arg-type]
+    done = run(Predictor(load_model(backbone, base, adapter).cpu(), names), out, form, precision, tolerance)  # type: ignore[arg-type]
     if as_json:
         print_json(done)
         return

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from msta.errors import is_text, one_line
-from msta.inference.loaded_adapter import Prediction
+from msta.inference.predictor import Prediction
 from msta.inference.segments import Segment
 from msta.inference.timeline import Timeline
 

@@ -25,14 +25,14 @@ from numpy.typing import NDArray
 from msta.adapters.inputs import clip_format
 from msta.adapters.model import AdaptedModel
 from msta.backbone.checkpoints import tell_of_toy
-from msta.data.decode import play, probe, read_frames
+from msta.data.decode import read_frames
 from msta.data.folders import videos_in
 from msta.data.video_file import DecodeError
 from msta.errors import ConfigError, DataError, in_short
 from msta.evaluation.report import write_page
 from msta.files import check_writable, replacing
 from msta.inference.output import clock
-from msta.inference.timeline import Windows, encode_windows
+from msta.inference.timeline import WindowEncoder, Windows, cut_windows
 from msta.notices import notice
 
 FORMAT = "msta-index-1"
@@ -159,12 +159,10 @@ def update_index(
 
 
 def _read(model: AdaptedModel, path: Path, windows: Windows) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    form = clip_format(model)
-    windows = windows.fitted(probe(path).duration)
-    shown = play(path, form.size, squash=form.fit == "squash")
+    encode = WindowEncoder([model])
     spans, embeddings = [], []
-    for group, (embedded,) in encode_windows([model], shown, form, windows):
-        embeddings.append(F.normalize(embedded.float(), dim=-1).cpu().numpy())
+    for group in cut_windows(path, clip_format(model), windows):
+        embeddings.append(F.normalize(encode(group)[0].float(), dim=-1).cpu().numpy())
         spans += [(window.start, window.end) for window in group]
     return np.array(spans), np.concatenate(embeddings)
 

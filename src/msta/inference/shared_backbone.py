@@ -13,10 +13,10 @@ fine-tuning, runs alone, with the same result.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -28,8 +28,9 @@ from msta.backbone.layout import VideoLayout
 from msta.backbone.prefix import Tokens, at_once, suffix
 from msta.backbone.video import VideoTower
 from msta.evaluation.metrics import Array
-from msta.inference.loaded_adapter import LoadedAdapter
-from msta.methods import load_adapter
+
+if TYPE_CHECKING:
+    from msta.inference.predictor import Predictor
 
 _BEFORE_THE_BLOCKS = (
     "patch_embedding", "class_embedding", "positional_embedding", "temporal_positional_embedding", "ln_pre",
@@ -41,26 +42,18 @@ class SharedBackbone:
 
     Example:
         >>> shared = SharedBackbone(msta.load_backbone("toy"))  # doctest: +SKIP
-        >>> a, b = shared.load("runs/a/adapter"), shared.load("runs/b/adapter")  # doctest: +SKIP
+        >>> adapters = [msta.load_adapter(run, shared.backbone) for run in ("runs/a", "runs/b")]  # doctest: +SKIP
+        >>> a, b = map(Predictor, adapters)  # doctest: +SKIP
         >>> shared.answer([(clip, a), (clip, b), (another, a)])  # doctest: +SKIP
     """
 
     def __init__(self, backbone: DualEncoder) -> None:
         self.backbone = backbone.eval()
 
-    def load(self, directory: str | os.PathLike[str], classes: Sequence[str] | None = None) -> LoadedAdapter:
-        """Load an adapter's directory onto this backbone.
-
-        Raises:
-            CheckpointError: there is no adapter, it is damaged, or it was trained on another backbone.
-            MSTAError: there are no classes.
-        """
-        return LoadedAdapter(load_adapter(directory, self.backbone), classes)
-
     @torch.no_grad()
-    def encode(self, video: Tensor, adapters: Sequence[LoadedAdapter]) -> Tensor:
+    def encode(self, video: Tensor, adapters: Sequence[Predictor]) -> Tensor:
         """Encode each clip with its own adapter: [B, T, 3, H, W], normalised, and B adapters -> [B, D]."""
-        clips: dict[LoadedAdapter, list[int]] = {}
+        clips: dict[Predictor, list[int]] = {}
         for i, adapter in enumerate(adapters):
             clips.setdefault(adapter, []).append(i)
         groups = [_Group(adapter.model, tuple(rows)) for adapter, rows in clips.items()]
@@ -76,7 +69,7 @@ class SharedBackbone:
         with self.backbone.computing():
             return _encode(self.backbone.video, video, [_Group(model, every) for model in models])
 
-    def answer(self, requests: Sequence[tuple[Tensor, LoadedAdapter]]) -> list[tuple[Array, Tensor]]:
+    def answer(self, requests: Sequence[tuple[Tensor, Predictor]]) -> list[tuple[Array, Tensor]]:
         """Answer requests whose clips may differ in shape.
 
         Args:

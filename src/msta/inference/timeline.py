@@ -26,15 +26,14 @@ from msta.data.clips import ONE_VIEW, ClipFormat, cut_views
 from msta.data.decode import Shown, play, probe
 from msta.data.video_file import DecodeError
 from msta.errors import ConfigError
-from msta.inference.exported import ExportedPredictor
+from msta.evaluation.metrics import Array
 from msta.inference.live import as_frames, is_live, play_array, play_live
-from msta.inference.predictor import Predictor, batched, common_format
+from msta.inference.predictor import AnyPredictor, ExportedPredictor, Predictor, batched, common_format
 from msta.inference.segments import Scored, Segment, Segmenter, Smoothing
 from msta.inference.shared_backbone import SharedBackbone, shared_blocks
 from msta.inference.windows import Window, sliding_windows
 from msta.notices import notice
 
-AnyPredictor = Predictor | ExportedPredictor
 Video = str | os.PathLike[str] | NDArray[np.uint8] | Tensor
 
 
@@ -131,20 +130,43 @@ def score_windows(
     """For each window, as it is read, the probabilities by each predictor. See :func:`read_timelines`."""
     if any(predictor.views != ONE_VIEW for predictor in predictors):
         raise ConfigError("--clips, --crops: a timeline has one view of a window; leave them out")
-    if isinstance(exported := predictors[0], ExportedPredictor):
-        shown, duration = _open(video, exported.format, fps, seconds)
-        for group in _cut_windows(shown, exported.format, windows.fitted(duration)):
-            rows = exported.probabilities(_stacked(group))
-            for window, row in zip(group, rows, strict=True):
-                yield [Scored(window.start, window.end, row)]
-        return
-    loaded = [predictor for predictor in predictors if isinstance(predictor, Predictor)]
-    form = common_format(loaded)
-    shown, duration = _open(video, form, fps, seconds)
-    for group, embeddings in encode_windows([p.model for p in loaded], shown, form, windows.fitted(duration)):
-        probabilities = [p.probabilities(e[None]) for p, e in zip(loaded, embeddings, strict=True)]
+    score = _scorer(predictors)
+    for group in cut_windows(video, common_format(predictors), windows, fps=fps, seconds=seconds):
+        probabilities = score(group)
         for i, window in enumerate(group):
             yield [Scored(window.start, window.end, p[i]) for p in probabilities]
+
+
+def _scorer(predictors: Sequence[AnyPredictor]) -> Callable[[Sequence[Window[PreparedFrame]]], list[Array]]:
+    """A function of B windows -> probabilities [B, K] by each predictor. An exported model stands alone."""
+    if isinstance(exported := predictors[0], ExportedPredictor):
+        return lambda group: [exported.probabilities(_stacked(group))]
+    loaded = [predictor for predictor in predictors if isinstance(predictor, Predictor)]
+    encode = WindowEncoder([predictor.model for predictor in loaded])
+    return lambda group: [p.probabilities(e[None]) for p, e in zip(loaded, encode(group), strict=True)]
+
+
+# ---------------------------------------------------------------- cutting a video into windows
+
+
+class PreparedFrame:
+    """A frame as the models expect it, [3, size, size], and the tokens of each tower that runs per frame."""
+
+    def __init__(self, picture: NDArray[np.uint8], form: ClipFormat) -> None:
+        self.pixels = cut_views(picture[None], replace(form, frames=1), ONE_VIEW)[0, 0]
+        self.tokens: dict[VideoTower, Tokens] = {}
+
+
+def cut_windows(
+    video: Video, form: ClipFormat, windows: Windows, *, fps: float | None = None, seconds: float | None = None
+) -> Iterator[list[Window[PreparedFrame]]]:
+    """The windows of a video in batches. Arguments and errors: see :func:`read_timelines`."""
+    shown, duration = _open(video, form, fps, seconds)
+    windows = windows.fitted(duration)
+    cut = sliding_windows(
+        _until_broken(shown), windows.length, windows.stride, form.frames, lambda picture: PreparedFrame(picture, form)
+    )
+    return batched(cut, windows.batch)
 
 
 def _open(video: Video, form: ClipFormat, fps: float | None, seconds: float | None) -> tuple[Iterator[Shown], float]:
@@ -159,35 +181,6 @@ def _open(video: Video, form: ClipFormat, fps: float | None, seconds: float | No
     else:
         shown, duration = play(name, form.size, squash=squash), probe(name).duration
     return (shown if seconds is None else takewhile(lambda frame: frame.start < seconds, shown)), duration
-
-
-# ---------------------------------------------------------------- encoding windows
-
-
-class PreparedFrame:
-    """A frame as the models expect it, [3, size, size], and the tokens of each tower that runs per frame."""
-
-    def __init__(self, picture: NDArray[np.uint8], form: ClipFormat) -> None:
-        self.pixels = cut_views(picture[None], replace(form, frames=1), ONE_VIEW)[0, 0]
-        self.tokens: dict[VideoTower, Tokens] = {}
-
-
-def encode_windows(
-    models: Sequence[AdaptedModel], shown: Iterator[Shown], form: ClipFormat, windows: Windows
-) -> Iterator[tuple[list[Window[PreparedFrame]], list[Tensor]]]:
-    """Cut a video into windows. Yield them in batches, each with its embeddings [B, D] by each model."""
-    encode = WindowEncoder(models)
-    for group in _cut_windows(shown, form, windows):
-        with torch.inference_mode():
-            embeddings = encode(group)
-        yield group, embeddings
-
-
-def _cut_windows(shown: Iterator[Shown], form: ClipFormat, windows: Windows) -> Iterator[list[Window[PreparedFrame]]]:
-    cut = sliding_windows(
-        _until_broken(shown), windows.length, windows.stride, form.frames, lambda picture: PreparedFrame(picture, form)
-    )
-    return batched(cut, windows.batch)
 
 
 def _stacked(group: Sequence[Window[PreparedFrame]]) -> Tensor:
@@ -208,6 +201,9 @@ def _until_broken(shown: Iterator[Shown]) -> Iterator[Shown]:
         notice(f"{error}; the timeline ends there")
 
 
+# ---------------------------------------------------------------- encoding windows
+
+
 class WindowEncoder:
     """Encodes windows as each model's ``encode_video`` would, in the cheapest way.
 
@@ -224,25 +220,20 @@ class WindowEncoder:
             if not model.exact_reference and (blocks := per_frame_blocks(model.backbone.video)):
                 self.per_frame[model.backbone.video] = blocks
 
+    @torch.inference_mode()
     def __call__(self, group: Sequence[Window[PreparedFrame]]) -> list[Tensor]:
         """The embeddings [B, D] of B windows by each model."""
-        with self.models[0].backbone.computing():
-            return self._encode(group)
-
-    def _encode(self, group: Sequence[Window[PreparedFrame]]) -> list[Tensor]:
         by_window = [model for model in self.models if model.backbone.video not in self.per_frame]
-        embeddings = iter(self._encode_windows(group, by_window) if by_window else ())
-        if self.per_frame:
-            self._encode_frames(list(dict.fromkeys(f for window in group for f in window.frames if not f.tokens)))
-        return [
-            read_together(tower, [[frame.tokens[tower] for frame in window.frames] for window in group])
-            if (tower := model.backbone.video) in self.per_frame
-            else next(embeddings)
-            for model in self.models
-        ]
-
-    def _encode_windows(self, group: Sequence[Window[PreparedFrame]], models: Sequence[AdaptedModel]) -> list[Tensor]:
-        return self.shared.encode_each(_stacked(group).to(self.device), models)
+        with self.models[0].backbone.computing():
+            whole = iter(self.shared.encode_each(_stacked(group).to(self.device), by_window) if by_window else ())
+            if self.per_frame:
+                self._encode_frames(list(dict.fromkeys(f for window in group for f in window.frames if not f.tokens)))
+            return [
+                read_together(tower, [[frame.tokens[tower] for frame in window.frames] for window in group])
+                if (tower := model.backbone.video) in self.per_frame
+                else next(whole)
+                for model in self.models
+            ]
 
     def _encode_frames(self, new: Sequence[PreparedFrame]) -> None:
         if not new:

@@ -24,7 +24,7 @@ from pydantic import BaseModel
 from msta._version import __version__
 from msta.backbone.dual_encoder import DualEncoder
 from msta.data.clips import ONE_VIEW, cut_views
-from msta.inference.loaded_adapter import LoadedAdapter, Prediction
+from msta.inference.predictor import Prediction, Predictor
 from msta.inference.shared_backbone import SharedBackbone
 from msta.methods import attach
 from msta.serve.adapters import Adapters
@@ -84,7 +84,7 @@ class Service:
     workers: Workers
     batcher: Batcher
     metrics: Metrics
-    backbone: LoadedAdapter  # without an adapter
+    backbone: Predictor  # without an adapter
     slots: asyncio.Semaphore  # for requests that are processed
     scratch: Path
     ready: bool = False
@@ -120,7 +120,7 @@ def create_app(
         workers: decoding processes.
     """
     shared, metrics = SharedBackbone(backbone), Metrics()
-    store = Adapters(shared, adapters, limits.adapter_bytes)
+    store = Adapters(backbone, adapters, limits.adapter_bytes)
     service = Service(
         limits,
         root,
@@ -128,7 +128,7 @@ def create_app(
         Workers(workers, limits, lambda why: metrics.losses.labels(why).inc()),
         Batcher(shared, limits.batch, metrics.batch.observe, _lanes(backbone)),
         metrics,
-        LoadedAdapter(attach(backbone, "zero-shot"), ["video"]),
+        Predictor(attach(backbone, "zero-shot"), ["video"]),
         asyncio.Semaphore(limits.concurrent),
         Path(tempfile.gettempdir()),
     )
@@ -285,7 +285,7 @@ def _state(service: Service, name: str) -> AdapterState:
     return AdapterState(name=name, loaded=True, bytes=size, classes=list(adapter.classes))
 
 
-async def _answer(service: Service, adapter: LoadedAdapter, file: UploadFile | None, path: str | None) -> Answer:
+async def _answer(service: Service, adapter: Predictor, file: UploadFile | None, path: str | None) -> Answer:
     if (file is None) == (path is None):
         raise Refusal(422, "give either file or path")
     with contextlib.ExitStack() as stack:
