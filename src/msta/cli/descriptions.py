@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from msta.cli.options import AsJSON, Backbone, Base, app, computes, console, load_model, print_json, say
+from msta.cli import options as opt
+from msta.cli.options import app, computes, console, load_model, print_json, say
 from msta.errors import ConfigError, MSTAError, one_line
 
 command = partial(app.command, rich_help_panel="Data and descriptions")
@@ -97,15 +98,15 @@ def export(
 @computes("device", "precision")
 def check(
     bank: Annotated[Path, typer.Option(help="The bank.")],
-    backbone: Backbone = None,
-    base: Base = None,
+    backbone: opt.Backbone = None,
+    base: opt.Base = None,
     labels: Annotated[
         str | None,
         typer.Option(help="Classes, separated by commas, or a file of them, or a data set's folder. Default: all."),
     ] = None,
     template: Annotated[str, typer.Option(help="The classes' own prompt.")] = "a video of {}.",
     out: Annotated[Path | None, typer.Option(help="A new page, .html, with heat maps.")] = None,
-    as_json: AsJSON = False,
+    as_json: opt.AsJSON = False,
 ) -> None:
     """Ask a backbone's text tower which sentences are bad, and how far the anchors are from their own prompts."""
     from msta.descriptions.labels import named_classes

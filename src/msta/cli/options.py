@@ -63,6 +63,22 @@ DataArguments = Annotated[
         help="The data, unless --data names them; then data.layout=ucf101 and any other setting of data.",
     ),
 ]
+Method = Annotated[str | None, typer.Option(help="msta, zero-shot, full, lora, …: docs/methods.md.")]
+Shots = Annotated[int | None, typer.Option(help="Training clips per class. Default: all but those held out.")]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="small: few clips, the default; upper: and a large backbone; paper: the paper's few-shot recipe, "
+        "paper:base-to-novel and so on its others; paper-logs: that of the authors' logs."
+    ),
+]
+Template = Annotated[
+    list[str] | None, typer.Option(help='"a video of {}."; again: several, averaged. Else the adapter\'s.')
+]
+TestClips = Annotated[int, typer.Option(min=1, help="Test clips per video.")]
+TestCrops = Annotated[int, typer.Option(help="Test crops per clip: 1 or 3.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting of msta train.")]
+Seeds = Annotated[str, typer.Option(help="Of splits and training, separated by commas.")]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 
 
@@ -184,14 +200,19 @@ def print_json(data: Any) -> None:
     print(json.dumps(data, indent=2))
 
 
+def print_result(data: Any, as_json: bool, text: str) -> None:
+    """What a command has done: JSON, or a text."""
+    if as_json:
+        print_json(data)
+    else:
+        print(text, flush=True)
+
+
 def print_facts(facts: dict[str, Any], as_json: bool) -> None:
     """A line each, or JSON."""
-    if as_json:
-        print_json(facts)
-        return
     width = max(map(len, facts))
-    for name, value in facts.items():
-        print(f"{name:>{width}}  " + (f"{value:,}" if type(value) is int else str(value)))
+    shown = {name: f"{value:,}" if type(value) is int else str(value) for name, value in facts.items()}
+    print_result(facts, as_json, "\n".join(f"{name:>{width}}  {value}" for name, value in shown.items()))
 
 
 def say(text: str) -> None:

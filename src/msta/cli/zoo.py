@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from msta.cli.options import AsJSON, app, print_json
+from msta.cli import options as opt
+from msta.cli.options import app, print_json
 
 zoo_app = typer.Typer(no_args_is_help=True, help="List adapters in a folder or on the Hub, and get one of them.")
 app.add_typer(zoo_app, name="zoo", rich_help_panel="Use")
@@ -24,7 +25,7 @@ def make(folder: Annotated[Path, typer.Argument(help="A folder of adapters, or o
 
 
 @zoo_app.command(name="list", epilog="Example: msta zoo list runs/")
-def list_(where: Where, as_json: AsJSON = False) -> None:
+def list_(where: Where, as_json: opt.AsJSON = False) -> None:
     """List the adapters of a zoo."""
     from dataclasses import asdict
 
