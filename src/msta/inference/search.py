@@ -28,9 +28,9 @@ from msta.backbone.checkpoints import tell_of_toy
 from msta.data.decode import read_frames
 from msta.data.folders import videos_in
 from msta.data.video_file import DecodeError
-from msta.errors import ConfigError, DataError, in_short
+from msta.errors import ConfigError, DataError, as_text, in_short
 from msta.evaluation.report import write_page
-from msta.files import check_writable, replacing
+from msta.files import check_writable, write_parquet
 from msta.inference.output import clock
 from msta.inference.timeline import WindowEncoder, Windows, cut_windows
 from msta.notices import notice
@@ -185,28 +185,23 @@ def _without_outdated(index: Index, current: dict[str, tuple[int, int]]) -> Inde
 
 
 def write_index(index: Index, file: Path) -> None:
-    """Write Parquet, with one row per window, and the files and the key in the metadata."""
+    """Write Parquet, with one row per window, and the files and the key in the metadata.
+
+    A name that is no UTF-8 is known again by the files' own names, which are kept as JSON.
+    """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     width = index.embeddings.shape[1]
     flat = pa.array(index.embeddings.ravel(), pa.float32())
     columns = {
-        "path": pa.array([_written(path) for path in index.paths], pa.string()),
+        "path": pa.array([as_text(path) for path in index.paths], pa.string()),
         "start": pa.array(index.spans[:, 0]),
         "end": pa.array(index.spans[:, 1]),
         "embedding": pa.FixedSizeListArray.from_arrays(flat, width),
     }
     about = json.dumps({"format": FORMAT, "key": index.key, "files": index.files})
     table = pa.table(columns).replace_schema_metadata({"msta": about})
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as aside:
-        pq.write_table(table, aside, compression="zstd")
-
-
-def _written(path: str) -> str:
-    """A path as Parquet's UTF-8; a name that is none is known again by the files' own names, which are kept as JSON."""
-    return path.encode(errors="backslashreplace").decode()
+    write_parquet(file, table)
 
 
 def _about(file: Path) -> dict[str, Any]:
@@ -231,7 +226,7 @@ def read_index(file: Path) -> Index:
     try:
         about, table = _about(file), pq.read_table(file)
         embeddings = table["embedding"].combine_chunks()
-        names = {_written(path): path for path in about["files"]}
+        names = {as_text(path): path for path in about["files"]}
         return Index(
             about["key"],
             {path: (size, time) for path, (size, time) in about["files"].items()},
