@@ -12,6 +12,7 @@ import json
 import logging
 import multiprocessing
 import os
+import pickle
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -285,15 +286,11 @@ class _Actor:
         self.job, self.predictor = job, _load_predictor(job, 0)  # Ray shows an actor only its own GPU
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        import pickle
-
         return {"number": [pickle.loads(part).write(self.predictor, self.job) for part in batch["part"]]}
 
 
 def _run_on_ray(parts: Sequence[Part], job: Job, count: int) -> Iterator[int]:
     """Predict on ``count`` actors of Ray Data. Yields the number of each partition when it is finished."""
-    import pickle
-
     try:
         import ray.data
         import ray.exceptions
