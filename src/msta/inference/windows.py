@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -54,17 +55,16 @@ def sliding_windows(
         frames: frames per window, T.
         prepare: called once for each frame [H, W, 3] that a window needs; windows hold its result.
     """
+    coming: Iterator[Window[Frame]] = (window_at(number, length, stride, frames) for number in count())
     waiting: deque[Window[Frame]] = deque()
-    following: Window[Frame] = window_at(0, length, stride, frames)
-    number = 0
+    following = next(coming)
     prepared: Frame | None = None
     end = 0.0
     for frame in shown:
         prepared, end = None, frame.end
         while frame.outlasts(following.times[0]):
             waiting.append(following)
-            number += 1
-            following = window_at(number, length, stride, frames)
+            following = next(coming)
         for window in waiting:
             while not window.complete and frame.outlasts(window.times[len(window.frames)]):
                 prepared = prepare(frame.picture()) if prepared is None else prepared
@@ -73,8 +73,7 @@ def sliding_windows(
             yield waiting.popleft()
     while end and _needed(following, stride, end):
         waiting.append(following)
-        number += 1
-        following = window_at(number, length, stride, frames)
+        following = next(coming)
     for window in waiting:
         if _needed(window, stride, end):
             if not window.complete:
