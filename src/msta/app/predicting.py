@@ -137,12 +137,11 @@ def written(answer: Answer, folder: Path) -> tuple[Path, Path | None]:
     """The answer as a CSV and, if it has a timeline, as subtitles: files in a new folder in ``folder``."""
     result = Result(Path(answer.video).name, predictions=answer.ranked, timeline=answer.timeline)
     folder = Path(tempfile.mkdtemp(dir=folder, prefix="answer-"))
-    files = [folder / f"{Path(answer.video).stem}{suffix}" for suffix in (".csv", ".srt")]
-    files[0].write_text(as_csv([result]), encoding="utf-8")
-    if answer.timeline is None:
-        return files[0], None
-    files[1].write_text(as_srt([result]), encoding="utf-8")
-    return files[0], files[1]
+    table, subtitles = (folder / f"{Path(answer.video).stem}{suffix}" for suffix in (".csv", ".srt"))
+    table.write_text(as_csv([result]), encoding="utf-8")
+    if answer.timeline is not None:
+        subtitles.write_text(as_srt([result]), encoding="utf-8")
+    return table, None if answer.timeline is None else subtitles
 
 
 def explain_answer(answer: Answer, label: str | None = None, part: str | None = None, steps: int = 16) -> Explanation:

@@ -43,11 +43,11 @@ class Request:
         if self.format not in FORMATS:
             raise ConfigError(f"--format: {self.format!r} is none of {', '.join(FORMATS)}")
         live = [video for video in self.videos if is_live(video)]
-        if self.windows is None:
-            wants = {f"--format {self.format}": self.format in _ONE_VIDEO, "--overlay": self.overlay is not None}
-            if live or any(wants.values()):
-                what = f"{live[0]}: a stream" if live else next(name for name, wanted in wants.items() if wanted)
-                raise ConfigError(f"{what} needs a timeline; add --window 2s")
+        timed = [f"{video}: a stream" for video in live]
+        timed += [f"--format {self.format}"] if self.format in _ONE_VIDEO else []
+        timed += ["--overlay"] if self.overlay is not None else []
+        if self.windows is None and timed:
+            raise ConfigError(f"{timed[0]} needs a timeline; add --window 2s")
         if self.overlay is not None and (len(self.videos) != 1 or live):
             raise ConfigError("--overlay: takes one video file")
         if self.format in _ONE_VIDEO and len(self.videos) > 1 and self.out is None:

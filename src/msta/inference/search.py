@@ -132,11 +132,12 @@ def update_index(
         raise DataError(f"{folder}: no video files in this folder")
     check_writable(file, "--index puts the index elsewhere")
     key = index_key(model, windows)
-    index = read_index(file) if file.exists() else None
-    if index is not None and index.key != key:
-        raise DataError(f"{file}: was made by another model or with other windows; name another --index, or remove it")
     width = model.backbone.architecture.embed_dim
-    index = _without_outdated(index or _empty(key, width), current)
+    empty = Index(key, {}, [], np.empty((0, 2)), np.empty((0, width), np.float32))
+    index = read_index(file) if file.exists() else empty
+    if index.key != key:
+        raise DataError(f"{file}: was made by another model or with other windows; name another --index, or remove it")
+    index = _without_outdated(index, current)
     index.closed = closed
     new = [path for path in current if path not in index.files]
     parts = [(index.paths, index.spans, index.embeddings)]
@@ -147,7 +148,7 @@ def update_index(
                 spans, embeddings = _read(model, folder / path, windows)
             except DecodeError as error:
                 notice(f"Left out, cannot be read: {error}")
-                spans, embeddings = np.empty((0, 2)), np.empty((0, width), np.float32)
+                spans, embeddings = empty.spans, empty.embeddings
             parts.append(([path] * len(spans), spans, embeddings))
             index.files[path] = current[path]
     finally:
@@ -170,10 +171,6 @@ def _read(model: AdaptedModel, path: Path, windows: Windows) -> tuple[NDArray[np
 def _stamp(path: str) -> tuple[int, int]:
     status = os.stat(path)
     return status.st_size, status.st_mtime_ns
-
-
-def _empty(key: str, width: int) -> Index:
-    return Index(key, {}, [], np.empty((0, 2)), np.empty((0, width), np.float32))
 
 
 def _without_outdated(index: Index, current: dict[str, tuple[int, int]]) -> Index:
