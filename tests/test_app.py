@@ -36,7 +36,7 @@ from msta.data.reading import read_catalog
 from msta.errors import ConfigError, MSTAError
 from msta.evaluation.figures import learning_curves
 from msta.inference.search import INDEX, index_key, read_index, update_index
-from msta.inference.timeline import Windows
+from msta.inference.windows import Windows
 
 CLASSES = ("push", "hug", "walk")
 SOURCE = Path(msta.__file__).parents[1]

@@ -28,7 +28,8 @@ from msta.inference.heatmap import write_explanation
 from msta.inference.overlay import write_overlay
 from msta.inference.search import strips, update_index
 from msta.inference.segments import Segment
-from msta.inference.timeline import Windows, read_timelines
+from msta.inference.timeline import read_timelines
+from msta.inference.windows import Windows
 from msta.training.loop import train
 
 pytestmark = pytest.mark.skipif(

@@ -19,7 +19,8 @@ from msta.inference.output import Result, as_csv, as_srt
 from msta.inference.predictor import Prediction, Predictor
 from msta.inference.segments import Segment, Smoothing
 from msta.inference.serving import exceeded_limit
-from msta.inference.timeline import Timeline, Windows, read_timelines
+from msta.inference.timeline import Timeline, read_timelines
+from msta.inference.windows import Windows
 
 LONG = 10.0  # seconds. A video of at least this length gets a timeline by default
 LIMITS: dict[str, float] = {"seconds": 3600, "pixels": 4096 * 2304, "frames": 3600 * 60}

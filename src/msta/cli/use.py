@@ -82,7 +82,7 @@ def predict(
     from msta.inference.predict import predict as run
     from msta.inference.predictor import ExportedPredictor, Predictor
     from msta.inference.segments import Smoothing
-    from msta.inference.timeline import Windows
+    from msta.inference.windows import Windows
     from msta.settings import EvalSettings
 
     views = checked(EvalSettings, clips=clips, crops=crops).views()
@@ -190,7 +190,7 @@ def search(
     from msta.inference.arguments import parse_seconds
     from msta.inference.output import clock
     from msta.inference.search import index_file, query_embedding, update_index, write_found
-    from msta.inference.timeline import Windows
+    from msta.inference.windows import Windows
 
     length = parse_seconds(window, "--window")
     windows = Windows(length, parse_seconds(stride, "--stride") if stride else length / 2)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from msta.inference.predictor import Prediction, Predictor
     from msta.inference.segments import Segment, Smoothing
-    from msta.inference.timeline import Timeline, Windows, read_timelines
+    from msta.inference.timeline import Timeline, read_timelines
+    from msta.inference.windows import Windows
 
 # These modules import torch, so they are imported on first use: the ONNX predictor works without torch.
 _MODULES = {
@@ -17,7 +18,7 @@ _MODULES = {
     "Segment": "segments",
     "Smoothing": "segments",
     "Timeline": "timeline",
-    "Windows": "timeline",
+    "Windows": "windows",
     "read_timelines": "timeline",
 }
 

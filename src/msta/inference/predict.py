@@ -16,7 +16,8 @@ from msta.inference.output import Result, as_csv, as_data, as_elan, as_srt, segm
 from msta.inference.overlay import write_overlay
 from msta.inference.predictor import AnyPredictor, predict_each
 from msta.inference.segments import Segment, Smoothing
-from msta.inference.timeline import Windows, read_timelines
+from msta.inference.timeline import read_timelines
+from msta.inference.windows import Windows
 
 FORMATS = {"table": ".txt", "json": ".json", "csv": ".csv", "srt": ".srt", "elan": ".eaf"}
 _ONE_VIDEO = ("srt", "elan")  # formats with one document per video

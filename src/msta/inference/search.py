@@ -32,7 +32,8 @@ from msta.errors import ConfigError, DataError, as_text, in_short
 from msta.evaluation.report import write_page
 from msta.files import check_writable, write_parquet
 from msta.inference.output import clock
-from msta.inference.timeline import WindowEncoder, Windows, cut_windows
+from msta.inference.timeline import WindowEncoder
+from msta.inference.windows import Windows, cut_windows
 from msta.notices import notice
 
 FORMAT = "msta-index-1"
