@@ -135,9 +135,7 @@ def test_each_frame_is_decoded_once_and_read_once_where_frames_do_not_mix(attent
         return embed(tower, video)
 
     monkeypatch.setattr(type(p.model.backbone.video), "embed", counted)
-    monkeypatch.setattr(
-        "msta.inference.windows.play", lambda *a, **k: (pictures.append(s) or s for s in play(*a, **k))
-    )
+    monkeypatch.setattr("msta.inference.windows.play", lambda *a, **k: (pictures.append(s) or s for s in play(*a, **k)))
     (line,) = read_timelines(p, clip, Windows(1.0, 0.25))
     assert len(pictures) == 53
     if attention == "joint":

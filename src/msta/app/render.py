@@ -23,8 +23,8 @@ from msta.errors import MSTAError, one_line
 from msta.evaluation.figures import COLOURS, film_strip
 from msta.evaluation.report import embedded, templates
 from msta.inference.explain import Explanation
-from msta.inference.heatmap import overlay_heatmap, patch_heatmaps, resize_heatmap
 from msta.inference.output import clock
+from msta.inference.overlay import overlay_heatmap, patch_heatmaps, resize_heatmap
 from msta.inference.predictor import Prediction
 
 T = TypeVar("T")

@@ -155,7 +155,7 @@ def explain(
     """Show which patches of which frames, and which words, make a video of a class."""
     from msta.inference.arguments import class_names, parse_seconds
     from msta.inference.explain import explain as run
-    from msta.inference.heatmap import summary, write_explanation
+    from msta.inference.overlay import summary, write_explanation
     from msta.inference.predictor import Predictor
 
     names = class_names(labels) if labels is not None else None
