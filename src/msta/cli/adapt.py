@@ -18,11 +18,10 @@ from msta.cli.options import (
     data_settings,
     load_model,
     print_facts,
-    print_json,
     print_result,
     say,
 )
-from msta.errors import ConfigError, one_line
+from msta.errors import ConfigError
 
 command = partial(app.command, rich_help_panel="Adapt")
 
@@ -152,7 +151,7 @@ def eval_(
         new_classes=new_classes, console=console, template=template, predictions=predictions,
     )  # fmt: skip
     for path, reason in metrics["unreadable"].items():
-        say(one_line(f"left out: {path}: {reason}"))
+        say(f"left out: {path}: {reason}")
     print_result(metrics, as_json, f"{in_words(metrics)} of {metrics['clips']} clips ({metrics['split']})")
 
 
@@ -230,14 +229,11 @@ def backbones(
         print_result({"path": path}, as_json, path)
         return
     rows = [{"name": short, **vars(entry)} for short, entry in PUBLISHED.items()]
-    if as_json:
-        print_json(rows)
-        return
     columns = (
         Column("--backbone", "name"), Column("MB", "megabytes", ",d"), Column("GFLOP a clip", "gflop", ",d"),
         Column("licence", "licence"), Column("for", "advice"), Column("on the Hub", "hub"),
     )  # fmt: skip
-    print(Table(columns, rows).markdown(), end="")
+    print_result(rows, as_json, Table(columns, rows).markdown())
 
 
 @command(epilog="Example: msta pretrain --out runs/toy")

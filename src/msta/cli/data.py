@@ -87,7 +87,7 @@ def verify(
         print_json(done)
     else:
         for row in done["broken"][:20]:
-            say(one_line(f"{row['problem']}: {row['path']}: {row['reason']}"))
+            say(f"{row['problem']}: {row['path']}: {row['reason']}")
         print(
             f"{len(done['broken'])} of {done['clips']} clips in {done['files']} files are broken; see {out}/broken.csv"
         )
@@ -196,6 +196,6 @@ def shard(
         print_json(index)
         return
     for one in index["left_out"]:
-        say(one_line(f"left out: {one['clip']}: {one['reason']}"))
+        say(f"left out: {one['clip']}: {one['reason']}")
     size = sum(each["bytes"] for each in index["shards"]) / 1e6
     print(f"{index['clips']} clips in {len(index['shards'])} shards, {size:.1f} MB; {len(index['left_out'])} left out")

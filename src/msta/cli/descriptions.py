@@ -10,7 +10,7 @@ import typer
 
 from msta.cli import options as opt
 from msta.cli.options import app, computes, console, load_model, print_json, say
-from msta.errors import ConfigError, MSTAError, one_line
+from msta.errors import ConfigError, MSTAError
 
 command = partial(app.command, rich_help_panel="Data and descriptions")
 descriptions_app = typer.Typer(no_args_is_help=True, help="Check, import and export descriptions of classes.")
@@ -58,7 +58,7 @@ def describe(
         to, patience = endpoint_of(endpoint, model, key_from), Patience(timeout=timeout)
         done = by.describe(classes, out, to, console, sentences=sentences, jobs=jobs, patience=patience)
     for name, why in done.incomplete.items():
-        say(one_line(f"{name}: {why}"))
+        say(f"{name}: {why}")
     if done.incomplete and not edit:
         lacking = f"{len(done.incomplete)} of {len(classes)} classes lack sentences"
         raise MSTAError(f"{out}: {lacking}; the same command asks for them again")

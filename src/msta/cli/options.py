@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from msta.errors import ConfigError
+from msta.errors import ConfigError, one_line
 
 if TYPE_CHECKING:
     from msta.settings import DataSettings
@@ -205,7 +205,7 @@ def print_result(data: Any, as_json: bool, text: str) -> None:
     if as_json:
         print_json(data)
     else:
-        print(text, flush=True)
+        print(text.rstrip("\n"), flush=True)
 
 
 def print_facts(facts: dict[str, Any], as_json: bool) -> None:
@@ -216,5 +216,5 @@ def print_facts(facts: dict[str, Any], as_json: bool) -> None:
 
 
 def say(text: str) -> None:
-    """On standard error, above a progress bar."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    """A line on standard error, above a progress bar."""
+    console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)

@@ -109,7 +109,7 @@ def ablate(
         preset=preset, overrides=tuple(overrides or ()), backbone=backbone, base=base,
     )  # fmt: skip
     result = run(asked, out, console)
-    print_result(result, as_json, markdown(result).rstrip("\n"))
+    print_result(result, as_json, markdown(result))
 
 
 @command(
