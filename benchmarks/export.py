@@ -24,15 +24,15 @@ import msta
 from msta.data.clips import ONE_VIEW, read_views
 from msta.data.reading import read_catalog
 from msta.inference.export import export
-from msta.inference.loaded_adapter import LoadedAdapter
 from msta.inference.onnx_predictor import OnnxPredictor
+from msta.inference.predictor import Predictor
 
 RESULTS = Path(__file__).parent / "results"
 FORMS = (("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "int8"), ("torch-export", "fp32"))
 Run = Callable[[torch.Tensor], np.ndarray]
 
 
-def runners(member: LoadedAdapter, where: Path) -> tuple[dict[str, Run], dict[str, int]]:
+def runners(member: Predictor, where: Path) -> tuple[dict[str, Run], dict[str, int]]:
     """By name: a function from clips to probabilities, and the bytes of the file it runs."""
 
     def by_torch(video: torch.Tensor) -> np.ndarray:
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    member = LoadedAdapter(msta.load_adapter(arguments.adapter))
+    member = Predictor(msta.load_adapter(arguments.adapter))
     catalog = read_catalog(arguments.data)
     test = [clip for clip in catalog.clips if clip.split == "test"]
     views = torch.cat([read_views(clip.path, member.format, ONE_VIEW, clip.span) for clip in test])

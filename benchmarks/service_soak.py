@@ -28,7 +28,7 @@ from serving import SMALL, server, write_adapters, write_clips
 
 import msta
 from msta.data.clips import ONE_VIEW, read_views
-from msta.inference.shared_backbone import SharedBackbone
+from msta.inference.predictor import Predictor
 
 RESULTS = Path(__file__).parent / "results"
 ADAPTERS, KEPT = 16, 8
@@ -38,9 +38,9 @@ def expected(
     backbone: msta.DualEncoder, adapters: Path, names: list[str], clips: list[Path]
 ) -> tuple[dict[tuple[str, int], dict[str, float]], int]:
     """What each adapter says of each clip, alone; and the megabytes of as many as shall be kept."""
-    shared, answers, size = SharedBackbone(backbone), {}, 0
+    answers, size = {}, 0
     for name in names:
-        member = shared.load(adapters / name)
+        member = Predictor(msta.load_adapter(adapters / name, backbone))
         size = member.own_bytes(backbone)
         for i, clip in enumerate(clips):
             with torch.no_grad():

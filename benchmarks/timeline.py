@@ -60,7 +60,7 @@ def write(path: Path, seconds: float, width: int, height: int, fps: int = 25) ->
 def brute_force(predictor: Predictor, video: Path, count: int) -> np.ndarray:
     rows, form = [], predictor.format
     for i in range(count):
-        times = window_at(i, WINDOWS.length, WINDOWS.stride, form.frames).times
+        times = window_at(i, WINDOWS, form.frames).times
         clip = cut_views(read_frames(video, times, form.size, squash=form.fit == "squash"), form, ONE_VIEW)
         with torch.inference_mode():
             rows.append(predictor.probabilities(predictor.model.encode_video(clip)[None])[0])

@@ -16,7 +16,7 @@ from msta.data.decode import read_frames
 from msta.errors import MSTAError
 from msta.inference import Predictor
 from msta.inference.explain import blank, delete, explain, log_odds, patch_relevance
-from msta.inference.heatmap import write_explanation
+from msta.inference.overlay import write_explanation
 
 CLIPS = OUTSIDE / "clips" / "egogestar"
 

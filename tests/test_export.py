@@ -20,8 +20,8 @@ from msta.adapters.task import Task
 from msta.data.clips import ONE_VIEW, read_views
 from msta.errors import CheckpointError, ConfigError, MSTAError
 from msta.inference.export import export
-from msta.inference.loaded_adapter import LoadedAdapter
 from msta.inference.onnx_predictor import OnnxPredictor
+from msta.inference.predictor import Predictor
 
 pytest.importorskip("onnxscript", reason="needs the extra onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
@@ -29,14 +29,14 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 SOURCE = Path(msta.__file__).parents[1]
 
 
-def member(attention: str, name: str = "msta") -> LoadedAdapter:
+def member(attention: str, name: str = "msta") -> Predictor:
     model = msta.attach(msta.random_backbone(tiny(attention)), small(name, (3, 3), (2, 3), 1))
     model.task = Task(("push", "hug", "walk"))
-    return LoadedAdapter(stir(model))
+    return Predictor(stir(model))
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> dict[str, tuple[LoadedAdapter, OnnxPredictor, Path, dict]]:
+def made(tmp_path_factory) -> dict[str, tuple[Predictor, OnnxPredictor, Path, dict]]:
     """By attention: the member, the predictor, its directory, what was described."""
     where, all_ = tmp_path_factory.mktemp("exports"), {}
     for attention in KINDS:

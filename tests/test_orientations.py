@@ -24,11 +24,11 @@ from msta.data.shards.write import write_shards
 from msta.data.verify import verify
 from msta.inference import Predictor
 from msta.inference.explain import explain
-from msta.inference.heatmap import write_explanation
-from msta.inference.overlay import write_overlay
+from msta.inference.overlay import write_explanation, write_overlay
 from msta.inference.search import strips, update_index
 from msta.inference.segments import Segment
-from msta.inference.timeline import Windows, read_timelines
+from msta.inference.timeline import read_timelines
+from msta.inference.windows import Windows
 from msta.training.loop import train
 
 pytestmark = pytest.mark.skipif(

@@ -13,7 +13,7 @@ from msta.evaluation.figures import prediction
 from msta.evaluation.report import write_page
 from msta.evaluation.tables import Column, Table
 from msta.inference.search import query_embedding, update_index, write_found
-from msta.inference.timeline import Windows
+from msta.inference.windows import Windows
 
 
 @pytest.fixture

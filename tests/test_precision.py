@@ -21,7 +21,7 @@ from msta.backbone.device import best_device, precision_on
 from msta.cli import app
 from msta.config import make_config, read_config
 from msta.errors import ConfigError
-from msta.inference.loaded_adapter import LoadedAdapter
+from msta.inference.predictor import Predictor
 from msta.inference.shared_backbone import SharedBackbone
 from msta.training.loop import train
 
@@ -147,10 +147,10 @@ def test_other_commands_in_bf16(adapter, moving_clips, tmp_path):
 def test_a_service_s_backbone_computes_in_its_precision(adapter):
     backbone = msta.load_backbone("toy")
     shared = SharedBackbone(backbone)
-    member, clip = shared.load(adapter), torch.randn(1, 8, 3, 64, 64)
+    member, clip = Predictor(msta.load_adapter(adapter, backbone)), torch.randn(1, 8, 3, 64, 64)
     plain, _ = shared.answer([(clip, member)])[0]
     backbone.precision = "bf16"
-    low, embeddings = shared.answer([(clip, LoadedAdapter(msta.load_adapter(adapter, backbone), None))])[0]
+    low, embeddings = shared.answer([(clip, Predictor(msta.load_adapter(adapter, backbone), None))])[0]
     assert low == pytest.approx(plain, abs=0.05)
     assert (low != plain).any()
     assert embeddings.dtype == torch.bfloat16

@@ -52,7 +52,7 @@ def test_the_nearest_moments_are_those_of_each_window_on_its_own(folder, model):
     form, scores = clip_format(model), {}
     for name in ("a.mp4", "below/b.mp4"):
         for i in range(3):
-            window = window_at(i, 1.0, 0.5, form.frames)
+            window = window_at(i, Windows(1.0, 0.5), form.frames)
             clip = cut_views(read_frames(folder / name, window.times, form.size), form, ONE_VIEW)
             with torch.no_grad():
                 scores[name, window.start] = float(F.normalize(model.encode_video(clip))[0] @ torch.from_numpy(query))

@@ -30,6 +30,7 @@ import msta
 from msta.data.clips import ONE_VIEW, read_views
 from msta.data.decode import VideoInfo
 from msta.errors import ConfigError, MSTAError
+from msta.inference.predictor import Predictor
 from msta.inference.shared_backbone import SharedBackbone
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
@@ -87,7 +88,7 @@ def refused(response, status: int, says: str) -> None:
 
 
 def probabilities(folder: Path, backbone, adapter: str, video: str) -> list[float]:
-    member = SharedBackbone(backbone).load(folder / "adapters" / adapter)
+    member = Predictor(msta.load_adapter(folder / "adapters" / adapter, backbone))
     views = read_views(str(folder / "videos" / video), member.format, ONE_VIEW)
     with torch.no_grad():
         return member.probabilities(member.model.encode_video(views)[None])[0].tolist()
@@ -130,7 +131,7 @@ def test_adapters_are_listed_loaded_and_unloaded(client):
 
 
 def test_the_adapters_not_asked_for_longest_make_room(folder, backbone):
-    size = SharedBackbone(backbone).load(folder / "adapters" / "a").own_bytes(backbone)
+    size = Predictor(msta.load_adapter(folder / "adapters" / "a", backbone)).own_bytes(backbone)
     limits = Limits(adapter_bytes=2 * size)
     with TestClient(create_app(backbone, folder / "adapters", root=folder / "videos", limits=limits, workers=1)) as c:
         for name in "abacb":
@@ -145,7 +146,7 @@ def test_the_adapters_not_asked_for_longest_make_room(folder, backbone):
 @pytest.mark.parametrize(("lanes", "expected"), [(1, [4, 4, 1]), (2, [4, 4, 1]), (3, [3, 3, 3])])
 def test_requests_that_wait_together_are_computed_together(folder, backbone, lanes, expected):
     shared, sizes = SharedBackbone(backbone), []
-    members = [shared.load(folder / "adapters" / name) for name in "abc"]
+    members = [Predictor(msta.load_adapter(folder / "adapters" / name, backbone)) for name in "abc"]
     clips = torch.randn(9, 1, 4, 3, 32, 32)
 
     async def run():
@@ -395,7 +396,7 @@ def run_with_workers(limits: Limits, jobs, count: int = 1):
 
 
 def test_a_file_that_kills_or_stops_its_worker_costs_only_itself(folder, backbone):
-    form = SharedBackbone(backbone).load(folder / "adapters" / "a").format
+    form = Predictor(msta.load_adapter(folder / "adapters" / "a", backbone)).format
     clip = folder / "videos" / "clip.mp4"
 
     async def jobs(workers, lost):
@@ -412,7 +413,7 @@ def test_a_file_that_kills_or_stops_its_worker_costs_only_itself(folder, backbon
 
 
 def test_memory_of_a_worker_is_limited(tmp_path, backbone, folder):
-    form = SharedBackbone(backbone).load(folder / "adapters" / "a").format
+    form = Predictor(msta.load_adapter(folder / "adapters" / "a", backbone)).format
     large = tmp_path / "large.mp4"
     write_video(large, numbered_frames(2, 2048, 2048))
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import msta
 from msta.adapters.task import Task
 from msta.errors import MSTAError
-from msta.inference.loaded_adapter import LoadedAdapter
+from msta.inference.predictor import Predictor
 from msta.inference.shared_backbone import SharedBackbone, shared_blocks
 from msta.methods import METHODS
 
@@ -27,7 +27,7 @@ def backbone(request) -> msta.DualEncoder:
 
 def member(
     backbone: msta.DualEncoder, name: str, first: int = 2, choice: int = 1, classes=("push", "hug")
-) -> LoadedAdapter:
+) -> Predictor:
     model = msta.attach(backbone, small(name, LAYERS, (first, 4), choice))
     model.prepare(len(classes), 3)
     model.add_support(
@@ -35,14 +35,14 @@ def member(
         torch.tensor([0, 1, 1]),
     )
     model.task = Task(tuple(classes))
-    return LoadedAdapter(stir(model))
+    return Predictor(stir(model))
 
 
 def video(clips: int, frames: int = 4, size: int = 32) -> torch.Tensor:
     return torch.randn(clips, frames, 3, size, size, generator=torch.Generator().manual_seed(clips))
 
 
-def alone(member: LoadedAdapter, clip: torch.Tensor) -> torch.Tensor:
+def alone(member: Predictor, clip: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         return member.model.encode_video(clip[None])[0]
 
@@ -97,7 +97,7 @@ def test_where_adapters_leave_the_frozen_tower(backbone):
 def test_probabilities_are_the_mean_over_the_views_at_the_fitted_temperature(backbone):
     m = member(backbone, "msta")
     m.model.temperature = 2.5
-    tempered, views = LoadedAdapter(m.model), torch.randn(3, backbone.architecture.embed_dim)
+    tempered, views = Predictor(m.model), torch.randn(3, backbone.architecture.embed_dim)
     ours = torch.from_numpy(tempered.probabilities(views[:, None])[0])
     logits = m.model.logits(views, m.text)
     assert torch.allclose(ours, (logits.softmax(-1).mean(0).log() / 2.5).softmax(-1).double(), atol=1e-6)
@@ -127,14 +127,14 @@ def test_memory_of_a_member_is_its_own_alone(backbone):
 
 def test_a_member_needs_classes(backbone):
     with pytest.raises(MSTAError, match="no classes"):
-        LoadedAdapter(msta.attach(backbone, "zero-shot"))
+        Predictor(msta.attach(backbone, "zero-shot"))
 
 
 def test_members_are_loaded_onto_the_shared_weights(backbone, tmp_path):
     model = msta.attach(backbone, msta.MSTAConfig(dim=8))
     model.task = Task(("push", "hug"))
     model.save(tmp_path / "a")
-    loaded = SharedBackbone(backbone).load(tmp_path / "a")
+    loaded = Predictor(msta.load_adapter(tmp_path / "a", backbone))
     assert shared_blocks(backbone.video, loaded.model.backbone.video) is not None
     with pytest.raises(MSTAError, match="other weights"):
-        SharedBackbone(msta.random_backbone(backbone.architecture, seed=1)).load(tmp_path / "a")
+        msta.load_adapter(tmp_path / "a", msta.random_backbone(backbone.architecture, seed=1))

@@ -54,7 +54,7 @@ def brute_force(p: Predictor, path: Path, windows: Windows, count: int) -> np.nd
     """Each window cut out of the file and predicted by itself, frames at the same times."""
     rows, windows = [], windows.fitted(probe(path).duration)
     for i in range(count):
-        times = data_windows.window_at(i, windows.length, windows.stride, p.format.frames).times
+        times = data_windows.window_at(i, windows, p.format.frames).times
         frames = read_frames(path, times, p.format.size, squash=p.format.fit == "squash")
         with torch.inference_mode():
             embeddings = p.model.encode_video(cut_views(frames, p.format, ONE_VIEW))
@@ -113,7 +113,7 @@ def test_windows_show_the_frames_on_display_and_make_each_once(ends, length, sha
         return int(picture)
 
     shown = [Shown(a, b, lambda i=i: i) for i, (a, b) in enumerate(itertools.pairwise(edges))]
-    found = list(data_windows.sliding_windows(iter(shown), length, length * share, frames, make))
+    found = list(data_windows.sliding_windows(iter(shown), Windows(length, length * share), frames, make))
     assert len(made) == len(set(made))
     for number, window in enumerate(found):
         assert window.start == pytest.approx(number * length * share)
@@ -135,9 +135,7 @@ def test_each_frame_is_decoded_once_and_read_once_where_frames_do_not_mix(attent
         return embed(tower, video)
 
     monkeypatch.setattr(type(p.model.backbone.video), "embed", counted)
-    monkeypatch.setattr(
-        "msta.inference.timeline.play", lambda *a, **k: (pictures.append(s) or s for s in play(*a, **k))
-    )
+    monkeypatch.setattr("msta.inference.windows.play", lambda *a, **k: (pictures.append(s) or s for s in play(*a, **k)))
     (line,) = read_timelines(p, clip, Windows(1.0, 0.25))
     assert len(pictures) == 53
     if attention == "joint":
@@ -150,7 +148,7 @@ def test_several_adapters_in_one_pass_are_what_each_is_alone(backbone, clip, mon
     several = [predictor(backbone, m, c) for m, c in zip(METHODS[:4], ("ab", "cde", "fg", "hij"), strict=True)]
     alone = [read_timelines(p, clip, Windows(1.0, 0.5))[0] for p in several]
     opened = []
-    monkeypatch.setattr("msta.inference.timeline.play", lambda *a, **k: opened.append(a) or play(*a, **k))
+    monkeypatch.setattr("msta.inference.windows.play", lambda *a, **k: opened.append(a) or play(*a, **k))
     together = read_timelines(several, clip, Windows(1.0, 0.5))
     assert len(opened) == 1
     for a, b in zip(alone, together, strict=True):
@@ -342,15 +340,15 @@ def test_what_is_read_of_a_video_does_not_pile_up(backbone):
 
     for count in (300, 1200):
         alive = []
-        shown = module.sliding_windows(
-            endless(count), 1.0, 0.5, 4, lambda picture: module.PreparedFrame(picture, p.format)
+        shown = data_windows.sliding_windows(
+            endless(count), Windows(1.0, 0.5), 4, lambda picture: data_windows.PreparedFrame(picture, p.format)
         )
-        for i, group in enumerate(module.batched(shown, 4)):
+        for i, group in enumerate(data_windows.batched(shown, 4)):
             module.WindowEncoder([p.model])(group)
             if i % 5 == 4:
                 del group
                 gc.collect()
-                alive.append(sum(isinstance(o, module.PreparedFrame) for o in gc.get_objects()))
+                alive.append(sum(isinstance(o, data_windows.PreparedFrame) for o in gc.get_objects()))
         most = max(alive)
         assert most <= 4 * 3 + 4
 

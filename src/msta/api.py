@@ -22,9 +22,8 @@ from msta.evaluation.evaluate import evaluate_on
 from msta.evaluation.metrics import confusion, per_class
 from msta.evaluation.predictions import Predictions, read_predictions
 from msta.inference.arguments import find_videos
-from msta.inference.loaded_adapter import Prediction, load_model
 from msta.inference.output import Result
-from msta.inference.predictor import Predictor, predict_each
+from msta.inference.predictor import Prediction, Predictor, load_model, predict_each
 from msta.training.fit import fit
 from msta.training.page import PAGE
 from msta.training.report import read_log

@@ -17,6 +17,11 @@ def is_text(name: str) -> bool:
     return True
 
 
+def as_text(name: str) -> str:
+    """``name`` for a file that holds text alone: bytes that are no UTF-8, as a file system may hold, are spelt out."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 def in_short(error: object) -> str:
     """Another library's error, or a text from outside, as part of a line of ours: cut after a sentence or a word."""
     text = " ".join(str(error).split())

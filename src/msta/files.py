@@ -126,6 +126,15 @@ def write_json(target: Path, data: Any) -> None:
     write_bytes(target, (json.dumps(data, indent=2) + "\n").encode())
 
 
+def write_parquet(target: Path, table: Any) -> None:
+    """A pyarrow table, compressed, written aside and renamed. Its folder is made."""
+    import pyarrow.parquet as pq
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target) as aside:
+        pq.write_table(table, aside, compression="zstd")
+
+
 def sha256_of(file: Path) -> str:
     """Of a file's content, read a piece at a time."""
     digest = hashlib.sha256()

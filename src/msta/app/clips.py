@@ -104,9 +104,13 @@ def from_zip(archive: str | None, to: Path, *, most_bytes: int = ZIP_BYTES, most
                 raise MSTAError(f"{name}: has no folder with videos in it; it needs a folder for each class.")
             if len(videos) > most_files:
                 raise MSTAError(f"{name}: {len(videos):,} videos; the limit is {most_files:,}.")
-            left = most_bytes
+            if sum(entry.file_size for entry in videos) > most_bytes:  # a file ends where its header says
+                raise MSTAError(f"{name}: unpacks to more than {most_bytes / 2**30:.3g} GB.")
             for entry in videos:
-                left -= _unpack(packed, entry, folder, left, name, most_bytes)
+                target = folder / entry.filename
+                if ".." in target.parts or not target.resolve().is_relative_to(folder.resolve()):
+                    raise MSTAError(f"{name}: holds {entry.filename!r}, which leads out of it.")
+                packed.extract(entry, folder)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
         raise MSTAError(f"{name}: cannot be unpacked as a zip ({error}).") from error
     return _with_classes(to)
@@ -126,22 +130,6 @@ def _is_video(name: str) -> bool:
     """Whether a zip's member is a video, and in no system folder; the name of a folder ends in a slash."""
     *folders, file = name.split("/")
     return is_video(file) and not any(is_system_folder(part) for part in folders if part not in (".", ".."))
-
-
-def _unpack(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, left: int, name: str, most: int) -> int:
-    """Unpack one file and return its bytes. They are counted while they are unpacked, because a header may lie."""
-    target = folder / entry.filename
-    if ".." in target.parts or not target.resolve().is_relative_to(folder.resolve()):
-        raise MSTAError(f"{name}: holds {entry.filename!r}, which leads out of it.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    written = 0
-    with packed.open(entry) as source, target.open("wb") as file:
-        while block := source.read(1 << 20):
-            written += len(block)
-            if written > left:
-                raise MSTAError(f"{name}: unpacks to more than {most / 2**30:.3g} GB.")
-            file.write(block)
-    return written
 
 
 def _with_classes(folder: Path) -> Path:

@@ -15,12 +15,12 @@ from msta.data.names import read_as_words
 from msta.data.video_file import DecodeError
 from msta.errors import MSTAError
 from msta.inference.explain import Explanation, explain
-from msta.inference.loaded_adapter import Prediction
 from msta.inference.output import Result, as_csv, as_srt
-from msta.inference.predictor import Predictor
+from msta.inference.predictor import Prediction, Predictor
 from msta.inference.segments import Segment, Smoothing
 from msta.inference.serving import exceeded_limit
-from msta.inference.timeline import Timeline, Windows, read_timelines
+from msta.inference.timeline import Timeline, read_timelines
+from msta.inference.windows import Windows
 
 LONG = 10.0  # seconds. A video of at least this length gets a timeline by default
 LIMITS: dict[str, float] = {"seconds": 3600, "pixels": 4096 * 2304, "frames": 3600 * 60}
@@ -138,12 +138,11 @@ def written(answer: Answer, folder: Path) -> tuple[Path, Path | None]:
     """The answer as a CSV and, if it has a timeline, as subtitles: files in a new folder in ``folder``."""
     result = Result(Path(answer.video).name, predictions=answer.ranked, timeline=answer.timeline)
     folder = Path(tempfile.mkdtemp(dir=folder, prefix="answer-"))
-    files = [folder / f"{Path(answer.video).stem}{suffix}" for suffix in (".csv", ".srt")]
-    files[0].write_text(as_csv([result]), encoding="utf-8")
-    if answer.timeline is None:
-        return files[0], None
-    files[1].write_text(as_srt([result]), encoding="utf-8")
-    return files[0], files[1]
+    table, subtitles = (folder / f"{Path(answer.video).stem}{suffix}" for suffix in (".csv", ".srt"))
+    table.write_text(as_csv([result]), encoding="utf-8")
+    if answer.timeline is not None:
+        subtitles.write_text(as_srt([result]), encoding="utf-8")
+    return table, None if answer.timeline is None else subtitles
 
 
 def explain_answer(answer: Answer, label: str | None = None, part: str | None = None, steps: int = 16) -> Explanation:

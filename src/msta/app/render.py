@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,11 +21,11 @@ from msta.data.times import segment_times
 from msta.data.video_file import DecodeError
 from msta.errors import MSTAError, one_line
 from msta.evaluation.figures import COLOURS, film_strip
-from msta.evaluation.report import embedded
+from msta.evaluation.report import embedded, templates
 from msta.inference.explain import Explanation
-from msta.inference.heatmap import overlay_heatmap, patch_heatmaps, resize_heatmap
-from msta.inference.loaded_adapter import Prediction
 from msta.inference.output import clock
+from msta.inference.overlay import overlay_heatmap, patch_heatmaps, resize_heatmap
+from msta.inference.predictor import Prediction
 
 T = TypeVar("T")
 _log = logging.getLogger("msta.app")
@@ -34,19 +33,8 @@ _TOP = 5
 _UNKNOWN = "#c3cad3"
 
 
-@cache
-def _templates() -> jinja2.Environment:
-    loader = jinja2.FunctionLoader(lambda name: read(f"{name}.html"))
-    made = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    made.filters["clock"] = _short_clock
-    made.filters["percent"] = lambda p: f"{100 * p:.{0 if 0.005 <= p < 0.9995 else 1}f}\N{NO-BREAK SPACE}%"
-    return made
-
-
 def _fill(template: str, **content: Any) -> str:
-    return _templates().get_template(template).render(**content)
+    return templates("app").get_template(f"{template}.html").render(clock=_short_clock, percent=_percent, **content)
 
 
 def read(name: str) -> str:
@@ -161,6 +149,11 @@ def _distinct(count: int) -> Sequence[str]:
 
 def _picture(frame: NDArray[np.uint8]) -> str:
     return embedded(film_strip(frame[None]))
+
+
+def _percent(p: float) -> str:
+    """0.5 -> "50 %"; a digit more where that would be 0 or 100."""
+    return f"{100 * p:.{0 if 0.005 <= p < 0.9995 else 1}f}\N{NO-BREAK SPACE}%"
 
 
 def _short_clock(seconds: float) -> str:

@@ -13,7 +13,7 @@ from msta.data.shards.encode import h264
 from msta.errors import MSTAError
 from msta.files import typed_path, write_bytes
 from msta.inference.search import Moment, index_file, query_embedding, strips, update_index
-from msta.inference.timeline import Windows
+from msta.inference.windows import Windows
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ from typing import Any
 from msta.adapters.artefact import Artefact
 from msta.adapters.zoo import find_adapters
 from msta.app.models import Models
+from msta.app.page import QUICK, Page
 from msta.app.predicting import LIMITS
+from msta.app.render import read
 from msta.app.training import Trainings
 from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
@@ -65,11 +67,12 @@ def run(
         os.environ["GRADIO_TEMP_DIR"] = str(Path(scratch) / "uploads")  # read when gradio is imported
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         models = Models(_backbone(list(named.values()), backbone, base), named, runs.absolute())
-        trainings = Trainings(models, Path(scratch))
+        offered = search_in.absolute() if search_in else None
+        page = Page(models, Trainings(models, Path(scratch)), Path(scratch), offered, {**LIMITS, "seconds": seconds})
         try:
-            _serve(models, trainings, Path(scratch), search_in, host, port, {**LIMITS, "seconds": seconds})
+            _serve(page, host, port)
         finally:
-            trainings.close()
+            page.trainings.close()
 
 
 def _backbone(adapters: Sequence[Path], name: str | None, base: str | None) -> DualEncoder:
@@ -79,24 +82,13 @@ def _backbone(adapters: Sequence[Path], name: str | None, base: str | None) -> D
     return load_backbone(name or "toy", base=base).placed()
 
 
-def _serve(
-    models: Models,
-    trainings: Trainings,
-    scratch: Path,
-    search_in: Path | None,
-    host: str,
-    port: int,
-    limits: dict[str, float],
-) -> None:
+def _serve(page: Page, host: str, port: int) -> None:
     import gradio as gr
-
-    from msta.app.page import Page
-    from msta.app.render import read
 
     font, mono = (gr.themes.Font(name) for name in ("system-ui", "monospace"))  # system fonts, not downloaded
     theme = gr.themes.Default(primary_hue="blue", font=[font], font_mono=[mono])
-    page = _build(Page(models, trainings, scratch, search_in.absolute() if search_in else None, limits))
-    _, url, _ = page.launch(
+    blocks = _build(page)
+    _, url, _ = blocks.launch(
         server_name=host, server_port=port, app_kwargs=_host_check(host),
         theme=theme, css=read("app.css"), head=f"<script>{read('app.js')}</script>", footer_links=[],
         share=False, quiet=True, prevent_thread_lock=True, ssr_mode=False, pwa=False, mcp_server=False,
@@ -114,14 +106,13 @@ def _serve(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        page.close(verbose=False)
+        blocks.close(verbose=False)
 
 
-def _build(page: Any) -> Any:
+def _build(page: Page) -> Any:
     """The page with its tabs."""
     import gradio as gr
 
-    from msta.app.page import QUICK
     from msta.app.predict_tab import predict_tab
     from msta.app.search_tab import search_tab
     from msta.app.train_tab import progress, train_tab

@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,9 +24,9 @@ from msta.data.catalog import Catalog
 from msta.data.splits import FEW
 from msta.errors import MSTAError
 from msta.evaluation.figures import learning_curves
-from msta.files import read_json, refuse_existing
+from msta.files import check_writable, read_json, refuse_existing
 from msta.inference.export import export
-from msta.inference.loaded_adapter import LoadedAdapter
+from msta.inference.predictor import Predictor
 from msta.methods import load_adapter
 from msta.training.page import PAGE
 from msta.training.report import read_log
@@ -105,7 +104,7 @@ class Trainings:
             raise MSTAError(f"There is an adapter {name!r} already; choose another name.")
         folder = self.models.runs / name
         refuse_existing(folder)
-        _try_to_write(self.models.runs)
+        check_writable(folder, "start the app with another --runs.")
         catalog = _check_clips(data, method, epochs)
         source, base = self.models.backbone.source, self.models.backbone.base
         options = ["--data", str(data), "--out", str(folder), "--backbone", str(source), "--method", method]
@@ -152,7 +151,7 @@ class Trainings:
             raise MSTAError("There is no trained adapter to export.")
         folder = self.scratch / f"{now.name}-onnx"
         if not folder.exists():
-            export(LoadedAdapter(load_adapter(now.adapter)), folder)
+            export(Predictor(load_adapter(now.adapter)), folder)
         return _zip(folder, self.scratch / f"{now.name}-onnx.zip")
 
     def progress(self) -> Progress | None:
@@ -206,15 +205,6 @@ class Trainings:
 
 
 # ---------------------------------------------------------------- before a run
-
-
-def _try_to_write(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        reason = f"{folder}: cannot be written to ({error.strerror}); start the app with another --runs."
-        raise MSTAError(reason) from error
 
 
 def _check_clips(data: Path, method: str, epochs: int) -> Catalog:

@@ -39,7 +39,7 @@ class _Notices(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """One notice."""
-        say(one_line(record.getMessage()))
+        say(record.getMessage())
 
 
 def _fail(message: object, code: int) -> NoReturn:

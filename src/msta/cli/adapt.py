@@ -8,13 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from msta.cli import options as opt
 from msta.cli.options import (
-    Adapter,
-    AsJSON,
-    Backbone,
-    Base,
-    Data,
-    DataArguments,
     app,
     checked,
     computes,
@@ -23,10 +18,10 @@ from msta.cli.options import (
     data_settings,
     load_model,
     print_facts,
-    print_json,
+    print_result,
     say,
 )
-from msta.errors import ConfigError, one_line
+from msta.errors import ConfigError
 
 command = partial(app.command, rich_help_panel="Adapt")
 
@@ -53,20 +48,12 @@ def train(
         list[str] | None,
         typer.Argument(metavar="[DATA] [KEY=VALUE]", help="The data, unless --data names them; then any setting."),
     ] = None,
-    data: Data = None,
-    backbone: Backbone = None,
-    base: Base = None,
-    method: Annotated[str | None, typer.Option(help="msta, zero-shot, full, lora, …: docs/methods.md.")] = None,
-    shots: Annotated[
-        int | None, typer.Option(help="Training clips per class. Default: all but those held out.")
-    ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            help="small: few clips, the default; upper: and a large backbone; paper: the paper's few-shot recipe, "
-            "paper:base-to-novel and so on its others; paper-logs: that of the authors' logs."
-        ),
-    ] = None,
+    data: opt.Data = None,
+    backbone: opt.Backbone = None,
+    base: opt.Base = None,
+    method: opt.Method = None,
+    shots: opt.Shots = None,
+    preset: opt.Preset = None,
     out: Annotated[Path | None, typer.Option(help="The run's directory: adapter/, metrics.json, logs.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this directory.")] = None,
     or_resume: Annotated[
@@ -112,7 +99,7 @@ def train(
 def status(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run's directory.")],
     watch: Annotated[bool, typer.Option("--watch", help="Again and again, until the run has ended.")] = False,
-    as_json: AsJSON = False,
+    as_json: opt.AsJSON = False,
 ) -> None:
     """Say how a training run is doing, from another terminal: progress, pace, best so far, errors, alive or dead.
 
@@ -124,10 +111,7 @@ def status(
 
     while True:
         found = read_status(run)
-        if as_json:
-            print_json(found)
-        else:
-            print("\n".join(describe(found)), flush=True)
+        print_result(found, as_json, "\n".join(describe(found)))
         if not watch or found["state"] != "running":
             break
         time.sleep(2)
@@ -140,20 +124,18 @@ def status(
 @command(name="eval", epilog="Example: msta eval RUN/split.csv --adapter RUN --json")
 @computes("device", "precision")
 def eval_(
-    arguments: DataArguments = None,
-    data: Data = None,
-    backbone: Backbone = None,
-    base: Base = None,
-    adapter: Adapter = None,
+    arguments: opt.DataArguments = None,
+    data: opt.Data = None,
+    backbone: opt.Backbone = None,
+    base: opt.Base = None,
+    adapter: opt.Adapter = None,
     split: Annotated[str | None, typer.Option(help="train, val, test or all. Default: test if there is one.")] = None,
-    clips: Annotated[int, typer.Option(min=1, help="Test clips per video.")] = 1,
-    crops: Annotated[int, typer.Option(help="Test crops per clip: 1 or 3.")] = 1,
+    clips: opt.TestClips = 1,
+    crops: opt.TestCrops = 1,
     new_classes: Annotated[bool, typer.Option(help="Measure on the data's classes, not the adapter's.")] = False,
-    template: Annotated[
-        list[str] | None, typer.Option(help='"a video of {}."; again: several, averaged. Else the adapter\'s.')
-    ] = None,
+    template: opt.Template = None,
     predictions: Annotated[Path | None, typer.Option(help="A Parquet file to write every prediction to.")] = None,
-    as_json: AsJSON = False,
+    as_json: opt.AsJSON = False,
 ) -> None:
     """Measure top-1 and top-5, in percent, of an adapter or of a backbone as it is.
 
@@ -169,11 +151,8 @@ def eval_(
         new_classes=new_classes, console=console, template=template, predictions=predictions,
     )  # fmt: skip
     for path, reason in metrics["unreadable"].items():
-        say(one_line(f"left out: {path}: {reason}"))
-    if as_json:
-        print_json(metrics)
-    else:
-        print(f"{in_words(metrics)} of {metrics['clips']} clips ({metrics['split']})")
+        say(f"left out: {path}: {reason}")
+    print_result(metrics, as_json, f"{in_words(metrics)} of {metrics['clips']} clips ({metrics['split']})")
 
 
 @command(
@@ -188,18 +167,18 @@ def info(
             help="A backbone, an adapter, a run; with --plan the data; with --preset, --method, --plan settings.",
         ),
     ] = None,
-    backbone: Backbone = None,
-    base: Base = None,
+    backbone: opt.Backbone = None,
+    base: opt.Base = None,
     plan: Annotated[bool, typer.Option("--plan", help="What msta train would take with these options.")] = False,
-    adapter: Adapter = None,
-    data: Data = None,
-    method: Annotated[str | None, typer.Option(help="As for train.")] = None,
-    shots: Annotated[int | None, typer.Option(help="As for train.")] = None,
-    preset: Annotated[str | None, typer.Option(help="As for train.")] = None,
+    adapter: opt.Adapter = None,
+    data: opt.Data = None,
+    method: opt.Method = None,
+    shots: opt.Shots = None,
+    preset: opt.Preset = None,
     device: Annotated[
         str | None, typer.Option(help="cuda:A100: with --plan, what it takes at least on that card, by its data sheet.")
     ] = None,
-    as_json: AsJSON = False,
+    as_json: opt.AsJSON = False,
 ) -> None:
     """Describe this installation, a backbone, or an adapter (what is trained, of what, for which classes).
 
@@ -238,7 +217,7 @@ def info(
 @command(epilog="Example: msta backbones; msta backbones viclip-b16; msta train --backbone viclip-b16 …")
 def backbones(
     name: Annotated[str | None, typer.Argument(help="A name of the list or a Hub id, to fetch and check it.")] = None,
-    as_json: AsJSON = False,
+    as_json: opt.AsJSON = False,
 ) -> None:
     """List trained backbones: where they are, their size and licence, what they are for. With a name: fetch it."""
     from msta.backbone.checkpoints import fetch
@@ -246,21 +225,15 @@ def backbones(
     from msta.evaluation.tables import Column, Table
 
     if name is not None:
-        path = fetch(name)
-        if as_json:
-            print_json({"path": str(path)})
-        else:
-            print(path)
+        path = str(fetch(name))
+        print_result({"path": path}, as_json, path)
         return
     rows = [{"name": short, **vars(entry)} for short, entry in PUBLISHED.items()]
-    if as_json:
-        print_json(rows)
-        return
     columns = (
         Column("--backbone", "name"), Column("MB", "megabytes", ",d"), Column("GFLOP a clip", "gflop", ",d"),
         Column("licence", "licence"), Column("for", "advice"), Column("on the Hub", "hub"),
     )  # fmt: skip
-    print(Table(columns, rows).markdown(), end="")
+    print_result(rows, as_json, Table(columns, rows).markdown())
 
 
 @command(epilog="Example: msta pretrain --out runs/toy")

@@ -7,19 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from msta.cli.options import (
-    AsJSON,
-    Backbone,
-    Base,
-    Data,
-    DataArguments,
-    app,
-    console,
-    data_settings,
-    load_model,
-    print_json,
-    say,
-)
+from msta.cli import options as opt
+from msta.cli.options import app, console, data_settings, load_model, print_json, print_result, say
 from msta.errors import ConfigError, one_line
 
 data_app = typer.Typer(no_args_is_help=True, help="Make, list, check and split data sets.")
@@ -62,35 +51,32 @@ def motionworld(
 )
 def index_(
     out: Annotated[Path, typer.Option(help="A new file, .parquet or .csv; itself a data set.")],
-    arguments: DataArguments = None,
-    data: Data = None,
+    arguments: opt.DataArguments = None,
+    data: opt.Data = None,
     without: Annotated[
         Path | None, typer.Option(help="Leave out the clips of this table, broken.csv of msta data verify.")
     ] = None,
     workers: Workers = None,
-    as_json: AsJSON = False,
+    as_json: opt.AsJSON = False,
 ) -> None:
     """Write a data set's catalog once: path, class, split, start, end, duration, frames of each clip."""
     from msta.data.index import index
 
     catalog = data_settings(data, arguments).read()
     done = index(catalog, out, without=without, workers=workers, console=None if as_json else console)
-    if as_json:
-        print_json(done)
-        return
     hours = f"{done['seconds'] / 3600:.2f} h of video"
     classes = "1 class" if done["classes"] == 1 else f"{done['classes']} classes"
-    print(f"{done['clips']} clips of {classes} in {done['files']} files, {hours}, in {out}")
+    print_result(done, as_json, f"{done['clips']} clips of {classes} in {done['files']} files, {hours}, in {out}")
 
 
 @data_app.command(epilog="Example: msta data verify clips/ --out verified/")
 def verify(
     out: Annotated[Path, typer.Option(help="A folder for broken.csv. Given again, it goes on.")],
-    arguments: DataArguments = None,
-    data: Data = None,
+    arguments: opt.DataArguments = None,
+    data: opt.Data = None,
     workers: Workers = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds a file may take.")] = 300.0,
-    as_json: AsJSON = False,
+    as_json: opt.AsJSON = False,
 ) -> None:
     """Decode every file from first frame to last, and list what is broken, and why. Exit code 1 if anything is."""
     from msta.data.verify import verify as run
@@ -101,7 +87,7 @@ def verify(
         print_json(done)
     else:
         for row in done["broken"][:20]:
-            say(one_line(f"{row['problem']}: {row['path']}: {row['reason']}"))
+            say(f"{row['problem']}: {row['path']}: {row['reason']}")
         print(
             f"{len(done['broken'])} of {done['clips']} clips in {done['files']} files are broken; see {out}/broken.csv"
         )
@@ -111,14 +97,14 @@ def verify(
 
 @data_app.command(epilog="Example: msta data check clips/ --html check.html --backbone ViClip.pth data.shots=8")
 def check(
-    arguments: DataArguments = None,
-    data: Data = None,
+    arguments: opt.DataArguments = None,
+    data: opt.Data = None,
     html: Annotated[Path | None, typer.Option(help="A page with pictures of the clips.")] = None,
-    backbone: Backbone = None,
-    base: Base = None,
+    backbone: opt.Backbone = None,
+    base: opt.Base = None,
     workers: Workers = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds a clip may take.")] = 60.0,
-    as_json: AsJSON = False,
+    as_json: opt.AsJSON = False,
 ) -> None:
     """Look at the data before training: a table of the classes, and what will make a bad classifier.
 
@@ -156,10 +142,10 @@ def check(
 @data_app.command(epilog="Example: msta data split clips/ --out splits/base-4 --classes base data.shots=4 data.seed=1")
 def split(
     out: Annotated[Path, typer.Option(help="A new folder for split.csv and classes.csv; split.csv is a data set.")],
-    arguments: DataArguments = None,
-    data: Data = None,
+    arguments: opt.DataArguments = None,
+    data: opt.Data = None,
     classes: Annotated[str, typer.Option(help="all, or the base or novel half.")] = "all",
-    as_json: AsJSON = False,
+    as_json: opt.AsJSON = False,
 ) -> None:
     """Write who trains, validates and tests, as msta train would decide it."""
     from msta.data.splits import write_split
@@ -169,12 +155,8 @@ def split(
         settings.read(), out, classes, shots=settings.shots, val_fraction=settings.val_fraction,
         test_fraction=settings.test_fraction, seed=settings.seed,
     )  # fmt: skip
-    if as_json:
-        print_json(done)
-        return
-    print(
-        f"{done['classes']} classes: {done['train']} train, {done['val']} val, {done['test']} test, in {out}/split.csv"
-    )
+    counts = f"{done['train']} train, {done['val']} val, {done['test']} test"
+    print_result(done, as_json, f"{done['classes']} classes: {counts}, in {out}/split.csv")
 
 
 @data_app.command(
@@ -182,8 +164,8 @@ def split(
 )
 def shard(
     out: Annotated[str, typer.Option(help="A folder or a URL that fsspec knows. Given again, it goes on.")],
-    arguments: DataArguments = None,
-    data: Data = None,
+    arguments: opt.DataArguments = None,
+    data: opt.Data = None,
     resize: Annotated[
         int | None, typer.Option(metavar="PIXELS", help="Encode again, the shorter side at most so long.")
     ] = None,
@@ -196,7 +178,7 @@ def shard(
     seed: Annotated[int, typer.Option(min=0, help="Of the order in which clips are written.")] = 0,
     workers: Workers = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds a clip may take.")] = 300.0,
-    as_json: AsJSON = False,
+    as_json: opt.AsJSON = False,
 ) -> None:
     """Write a data set as tar files with an index, to be streamed from disk, over HTTP, or from object stores.
 
@@ -214,6 +196,6 @@ def shard(
         print_json(index)
         return
     for one in index["left_out"]:
-        say(one_line(f"left out: {one['clip']}: {one['reason']}"))
+        say(f"left out: {one['clip']}: {one['reason']}")
     size = sum(each["bytes"] for each in index["shards"]) / 1e6
     print(f"{index['clips']} clips in {len(index['shards'])} shards, {size:.1f} MB; {len(index['left_out'])} left out")

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from msta.cli.options import AsJSON, Backbone, Base, app, computes, console, load_model, print_json, say
-from msta.errors import ConfigError, MSTAError, one_line
+from msta.cli import options as opt
+from msta.cli.options import app, computes, console, load_model, print_json, say
+from msta.errors import ConfigError, MSTAError
 
 command = partial(app.command, rich_help_panel="Data and descriptions")
 descriptions_app = typer.Typer(no_args_is_help=True, help="Check, import and export descriptions of classes.")
@@ -57,7 +58,7 @@ def describe(
         to, patience = endpoint_of(endpoint, model, key_from), Patience(timeout=timeout)
         done = by.describe(classes, out, to, console, sentences=sentences, jobs=jobs, patience=patience)
     for name, why in done.incomplete.items():
-        say(one_line(f"{name}: {why}"))
+        say(f"{name}: {why}")
     if done.incomplete and not edit:
         lacking = f"{len(done.incomplete)} of {len(classes)} classes lack sentences"
         raise MSTAError(f"{out}: {lacking}; the same command asks for them again")
@@ -97,15 +98,15 @@ def export(
 @computes("device", "precision")
 def check(
     bank: Annotated[Path, typer.Option(help="The bank.")],
-    backbone: Backbone = None,
-    base: Base = None,
+    backbone: opt.Backbone = None,
+    base: opt.Base = None,
     labels: Annotated[
         str | None,
         typer.Option(help="Classes, separated by commas, or a file of them, or a data set's folder. Default: all."),
     ] = None,
     template: Annotated[str, typer.Option(help="The classes' own prompt.")] = "a video of {}.",
     out: Annotated[Path | None, typer.Option(help="A new page, .html, with heat maps.")] = None,
-    as_json: AsJSON = False,
+    as_json: opt.AsJSON = False,
 ) -> None:
     """Ask a backbone's text tower which sentences are bad, and how far the anchors are from their own prompts."""
     from msta.descriptions.labels import named_classes

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from msta.errors import ConfigError
+from msta.errors import ConfigError, one_line
 
 if TYPE_CHECKING:
     from msta.settings import DataSettings
@@ -63,6 +63,22 @@ DataArguments = Annotated[
         help="The data, unless --data names them; then data.layout=ucf101 and any other setting of data.",
     ),
 ]
+Method = Annotated[str | None, typer.Option(help="msta, zero-shot, full, lora, …: docs/methods.md.")]
+Shots = Annotated[int | None, typer.Option(help="Training clips per class. Default: all but those held out.")]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="small: few clips, the default; upper: and a large backbone; paper: the paper's few-shot recipe, "
+        "paper:base-to-novel and so on its others; paper-logs: that of the authors' logs."
+    ),
+]
+Template = Annotated[
+    list[str] | None, typer.Option(help='"a video of {}."; again: several, averaged. Else the adapter\'s.')
+]
+TestClips = Annotated[int, typer.Option(min=1, help="Test clips per video.")]
+TestCrops = Annotated[int, typer.Option(help="Test crops per clip: 1 or 3.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting of msta train.")]
+Seeds = Annotated[str, typer.Option(help="Of splits and training, separated by commas.")]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 
 
@@ -133,8 +149,8 @@ def integers(text: str, option: str) -> tuple[int, ...]:
 
 def load_model(backbone: str | None, base: str | None, adapter: Path | None) -> Any:
     """The adapter in its backbone or in the one given, or a backbone as it is; placed as :func:`computes` says."""
-    from msta.inference.loaded_adapter import load_model as load
     from msta.inference.onnx_predictor import export_in
+    from msta.inference.predictor import load_model as load
 
     if adapter is not None and export_in(adapter) is not None:
         raise ConfigError(
@@ -184,16 +200,21 @@ def print_json(data: Any) -> None:
     print(json.dumps(data, indent=2))
 
 
+def print_result(data: Any, as_json: bool, text: str) -> None:
+    """What a command has done: JSON, or a text."""
+    if as_json:
+        print_json(data)
+    else:
+        print(text.rstrip("\n"), flush=True)
+
+
 def print_facts(facts: dict[str, Any], as_json: bool) -> None:
     """A line each, or JSON."""
-    if as_json:
-        print_json(facts)
-        return
     width = max(map(len, facts))
-    for name, value in facts.items():
-        print(f"{name:>{width}}  " + (f"{value:,}" if type(value) is int else str(value)))
+    shown = {name: f"{value:,}" if type(value) is int else str(value) for name, value in facts.items()}
+    print_result(facts, as_json, "\n".join(f"{name:>{width}}  {value}" for name, value in shown.items()))
 
 
 def say(text: str) -> None:
-    """On standard error, above a progress bar."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    """A line on standard error, above a progress bar."""
+    console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)

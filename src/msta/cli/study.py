@@ -9,20 +9,8 @@ from typing import Annotated
 
 import typer
 
-from msta.cli.options import (
-    Adapter,
-    AsJSON,
-    Backbone,
-    Base,
-    app,
-    computes,
-    console,
-    integers,
-    listed,
-    load_model,
-    print_facts,
-    print_json,
-)
+from msta.cli import options as opt
+from msta.cli.options import app, computes, console, integers, listed, load_model, print_facts, print_result
 from msta.errors import ConfigError
 
 command = partial(app.command, rich_help_panel="Study")
@@ -38,9 +26,7 @@ def protocol(
     name: Annotated[
         str, typer.Argument(help="zero-shot, few-shot, base-to-novel or supervised; report makes its pages again.")
     ],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting of msta train.")
-    ] = None,
+    overrides: opt.Overrides = None,
     data: Annotated[
         list[str] | None,
         typer.Option(help="[NAME=]PATH[?setting=value&…]. Again with one NAME: its other splits, averaged over."),
@@ -52,9 +38,9 @@ def protocol(
     second: Annotated[
         list[str] | None, typer.Option(help="The same: also tested on, to see what training made the model forget.")
     ] = None,
-    backbone: Backbone = None,
-    base: Base = None,
-    adapter: Adapter = None,
+    backbone: opt.Backbone = None,
+    base: opt.Base = None,
+    adapter: opt.Adapter = None,
     method: Annotated[
         str, typer.Option("--methods", "--method", help="Names, separated by commas, the baseline first.")
     ] = "zero-shot,msta",
@@ -62,13 +48,13 @@ def protocol(
         str | None,
         typer.Option(help="Clips per class. Default: 2,4,8,16 for few-shot, 16 for base-to-novel, else all."),
     ] = None,
-    seeds: Annotated[str, typer.Option(help="Of splits and training, separated by commas.")] = "0,1,2",
+    seeds: opt.Seeds = "0,1,2",
     preset: Annotated[str, typer.Option(help="As for train; paper has a recipe for each protocol.")] = "small",
     published: Annotated[
         Path | None, typer.Option(help="JSON of others' figures, beside the published ones that come along.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Given again, it goes on and skips what is finished.")] = None,
-    as_json: AsJSON = False,
+    as_json: opt.AsJSON = False,
 ) -> None:
     """Run one of the field's four protocols: splits, runs, tables with intervals, and a report to look at.
 
@@ -91,11 +77,7 @@ def protocol(
         )  # fmt: skip
         run_protocol(request, out, console)
     results = write_report(out, published)
-    if as_json:
-        print_json(results)
-    else:
-        print(main_table(results["rows"]).markdown())
-        print(f"Report: {out / 'report.html'}")
+    print_result(results, as_json, f"{main_table(results['rows']).markdown()}\nReport: {out / 'report.html'}")
 
 
 @command(epilog="Example: msta ablate --data clips/ --shots 8 --axes dim,temporal,towers --out runs/ablation")
@@ -103,17 +85,15 @@ def protocol(
 def ablate(
     data: Annotated[str, typer.Option(help="[NAME=]PATH[?setting=value&…].")],
     out: Annotated[Path, typer.Option(help="Runs, table and figures. Given again, it goes on.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting, of all runs.")
-    ] = None,
+    overrides: opt.Overrides = None,
     axes: Annotated[str | None, typer.Option(help="Choices to vary, separated by commas. Default: all.")] = None,
     novel: Annotated[bool, typer.Option("--novel", help="Train on half of the classes, measure both halves.")] = False,
     shots: Annotated[int | None, typer.Option(min=1, help="Training clips per class. Default: as train.")] = None,
-    seeds: Annotated[str, typer.Option(help="Of splits and training, separated by commas.")] = "0,1,2",
-    backbone: Backbone = None,
-    base: Base = None,
+    seeds: opt.Seeds = "0,1,2",
+    backbone: opt.Backbone = None,
+    base: opt.Base = None,
     preset: Annotated[str, typer.Option(help="As for train.")] = "small",
-    as_json: AsJSON = False,
+    as_json: opt.AsJSON = False,
 ) -> None:
     """Vary MSTA's choices one at a time, over the values of the paper's own ablations.
 
@@ -129,10 +109,7 @@ def ablate(
         preset=preset, overrides=tuple(overrides or ()), backbone=backbone, base=base,
     )  # fmt: skip
     result = run(asked, out, console)
-    if as_json:
-        print_json(result)
-    else:
-        print(markdown(result), end="")
+    print_result(result, as_json, markdown(result))
 
 
 @command(
@@ -152,16 +129,16 @@ def compare(
     ] = "linear-probe,full,lora,mma,msta",
     cases: Annotated[str, typer.Option(help="few-shot, base-to-novel, or both.")] = "few-shot",
     shots: Annotated[int, typer.Option(min=1, help="Training clips per class.")] = 8,
-    seeds: Annotated[str, typer.Option(help="Of splits and training, separated by commas.")] = "0,1,2",
+    seeds: opt.Seeds = "0,1,2",
     second: Annotated[
         list[str] | None, typer.Option(help="[NAME=]PATH: also tested on, to see what training made a model forget.")
     ] = None,
     trials: Annotated[int, typer.Option(min=0, help="Of a search on validation, for each method; 0: defaults.")] = 8,
     schedule: Annotated[str, typer.Option(help="equal for all, or own: each method's authors'.")] = "equal",
-    backbone: Backbone = None,
-    base: Base = None,
+    backbone: opt.Backbone = None,
+    base: opt.Base = None,
     preset: Annotated[str, typer.Option(help="As for train.")] = "small",
-    as_json: AsJSON = False,
+    as_json: opt.AsJSON = False,
 ) -> None:
     """Compare methods fairly: same clips, same views, same budget, settings searched on validation for each.
 
@@ -178,11 +155,7 @@ def compare(
         seeds=integers(seeds, "--seeds"), preset=preset, overrides=common, backbone=backbone, base=base,
     )  # fmt: skip
     result = run(asked, out, console)
-    if as_json:
-        print_json(result)
-    else:
-        print(markdown(result), end="")
-        print(f"\nReport: {out / 'report.html'}")
+    print_result(result, as_json, f"{markdown(result)}\nReport: {out / 'report.html'}")
 
 
 @command(epilog="Example: msta bench --backbone random:viclip-b16 --method msta --classes 51")
@@ -191,12 +164,12 @@ def bench(
     backbone: Annotated[
         str, typer.Option(help="As for train; random:viclip-b16 has the shape, which is what time depends on.")
     ] = "toy",
-    base: Base = None,
+    base: opt.Base = None,
     method: Annotated[str, typer.Option(help="As for train, with its paper's defaults.")] = "msta",
     classes: Annotated[int, typer.Option(min=1, help="Class names in a step.")] = 51,
     batch: Annotated[int, typer.Option(min=1, help="Clips in a step.")] = 4,
     rounds: Annotated[int, typer.Option(min=1, help="Medians are of so many.")] = 3,
-    as_json: AsJSON = False,
+    as_json: opt.AsJSON = False,
 ) -> None:
     """Measure a training step on this machine: the plain way, the fast path, and with the frozen prefix kept.
 

@@ -8,22 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from msta.cli.options import (
-    Adapter,
-    Adapters,
-    AsJSON,
-    Backbone,
-    Base,
-    Labels,
-    adapter_or_run,
-    app,
-    checked,
-    computes,
-    console,
-    data_settings,
-    load_model,
-    print_json,
-)
+from msta.cli import options as opt
+from msta.cli.options import adapter_or_run, app, checked, computes, console, data_settings, load_model, print_result
 from msta.errors import ConfigError, one_line
 
 command = partial(app.command, rich_help_panel="Use")
@@ -53,18 +39,16 @@ def predict(
             "or what msta export wrote, alone.",
         ),
     ] = None,
-    backbone: Backbone = None,
-    base: Base = None,
-    labels: Labels = None,
-    template: Annotated[
-        list[str] | None, typer.Option(help='"a video of {}."; again: several, averaged. Else the adapter\'s.')
-    ] = None,
+    backbone: opt.Backbone = None,
+    base: opt.Base = None,
+    labels: opt.Labels = None,
+    template: opt.Template = None,
     unknown_below: Annotated[
         str | None, typer.Option(help="A probability, or val (the adapter's own): below it a video is unknown.")
     ] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Classes to print for a video. Default: 3.")] = None,
-    clips: Annotated[int, typer.Option(min=1, help="Test clips per video.")] = 1,
-    crops: Annotated[int, typer.Option(help="Test crops per clip: 1 or 3.")] = 1,
+    clips: opt.TestClips = 1,
+    crops: opt.TestCrops = 1,
     window: Annotated[str | None, typer.Option(help="Make a timeline, of windows of so long: 2s.")] = None,
     stride: Annotated[str | None, typer.Option(help="From one window to the next. Default: a quarter.")] = None,
     min_duration: Annotated[str | None, typer.Option(help="Shorter segments are given to their neighbours.")] = None,
@@ -85,7 +69,7 @@ def predict(
     partition: Annotated[
         int | None, typer.Option(min=1, help="Of --data: clips of a part, which is not begun twice. Default: 1,000.")
     ] = None,
-    as_json: AsJSON = False,
+    as_json: opt.AsJSON = False,
 ) -> None:
     """Say what happens in each video, or in a long one when: with --window. With --data: of a catalog of any size.
 
@@ -93,13 +77,12 @@ def predict(
     reported in its place, and the exit code is 1.
     """
     from msta.inference.arguments import class_names, find_videos, parse_seconds, unknown_threshold
-    from msta.inference.exported import ExportedPredictor
     from msta.inference.onnx_predictor import export_in
     from msta.inference.predict import Request
     from msta.inference.predict import predict as run
-    from msta.inference.predictor import Predictor
+    from msta.inference.predictor import ExportedPredictor, Predictor
     from msta.inference.segments import Smoothing
-    from msta.inference.timeline import Windows
+    from msta.inference.windows import Windows
     from msta.settings import EvalSettings
 
     views = checked(EvalSettings, clips=clips, crops=crops).views()
@@ -158,21 +141,21 @@ def predict(
 def explain(
     video: Annotated[str, typer.Argument(help="A video file.")],
     out: Annotated[Path, typer.Option(help="A folder for strip.png, overlay.mp4 and explanation.json.")],
-    adapter: Adapter = None,
-    backbone: Backbone = None,
-    base: Base = None,
-    labels: Labels = None,
-    template: Annotated[list[str] | None, typer.Option(help="As for predict.")] = None,
+    adapter: opt.Adapter = None,
+    backbone: opt.Backbone = None,
+    base: opt.Base = None,
+    labels: opt.Labels = None,
+    template: opt.Template = None,
     label: Annotated[str | None, typer.Option("--class", help="The class to explain. Default: the likeliest.")] = None,
     start: Annotated[str, typer.Option(help="Explain a part of a long video: from here …")] = "0s",
     end: Annotated[str | None, typer.Option(help="… to here.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Of the integral: more are more exact, and take longer.")] = 16,
-    as_json: AsJSON = False,
+    as_json: opt.AsJSON = False,
 ) -> None:
     """Show which patches of which frames, and which words, make a video of a class."""
     from msta.inference.arguments import class_names, parse_seconds
     from msta.inference.explain import explain as run
-    from msta.inference.heatmap import summary, write_explanation
+    from msta.inference.overlay import summary, write_explanation
     from msta.inference.predictor import Predictor
 
     names = class_names(labels) if labels is not None else None
@@ -182,10 +165,7 @@ def explain(
     predictor = Predictor(load_model(backbone, base, adapter), names, template=template)
     explanation = run(predictor, video, label, span=span, steps=steps)
     data = write_explanation(explanation, video, out, span)
-    if as_json:
-        print_json(data)
-    else:
-        print(summary(data, out))
+    print_result(data, as_json, summary(data, out))
 
 
 @command(epilog='Example: msta search "someone falls" --in videos/ --backbone ViClip.pth --out found.html')
@@ -193,9 +173,9 @@ def explain(
 def search(
     query: Annotated[str, typer.Argument(help="A sentence.")],
     folder: Annotated[Path, typer.Option("--in", help="A folder of videos.")],
-    adapter: Adapter = None,
-    backbone: Backbone = None,
-    base: Base = None,
+    adapter: opt.Adapter = None,
+    backbone: opt.Backbone = None,
+    base: opt.Base = None,
     index: Annotated[
         Path | None, typer.Option(help="The index; made, or completed. Default: in the folder, one per model.")
     ] = None,
@@ -203,14 +183,14 @@ def search(
     stride: Annotated[str | None, typer.Option(help="From one to the next. Default: half.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Moments to find.")] = 12,
     out: Annotated[Path | None, typer.Option(help="A page with pictures, .html.")] = None,
-    as_json: AsJSON = False,
+    as_json: opt.AsJSON = False,
 ) -> None:
     """Find the moments in a folder of videos that a sentence describes. The first search reads all of them."""
     from msta.files import check_writable
     from msta.inference.arguments import parse_seconds
     from msta.inference.output import clock
     from msta.inference.search import index_file, query_embedding, update_index, write_found
-    from msta.inference.timeline import Windows
+    from msta.inference.windows import Windows
 
     length = parse_seconds(window, "--window")
     windows = Windows(length, parse_seconds(stride, "--stride") if stride else length / 2)
@@ -226,10 +206,8 @@ def search(
     found = made.nearest(asked, top)
     if out is not None:
         write_found(query, folder, found, made, out)
-    if as_json:
-        print_json([vars(moment) for moment in found])
-    for m in found if not as_json else ():
-        print(one_line(f"{m.score:.3f}  {clock(m.start)} - {clock(m.end)}  {m.path}"))
+    lines = [one_line(f"{m.score:.3f}  {clock(m.start)} - {clock(m.end)}  {m.path}") for m in found]
+    print_result([vars(moment) for moment in found], as_json, "\n".join(lines) or "No video could be read.")
     if made.closed:
         raise typer.Exit(1)
 
@@ -238,8 +216,8 @@ def search(
 @computes("device", "precision")
 def serve(
     adapters: Annotated[Path, typer.Option(help="A folder with a sub-folder per adapter, all of one backbone.")],
-    backbone: Backbone = None,
-    base: Base = None,
+    backbone: opt.Backbone = None,
+    base: opt.Base = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
     root: Annotated[Path | None, typer.Option(help="A folder whose videos may be asked about by path.")] = None,
@@ -276,12 +254,12 @@ def serve(
 @command(name="app", epilog="Example: msta app --adapter runs/first --in videos/")
 @computes("device", "precision")
 def app_(
-    adapter: Adapters = None,
+    adapter: opt.Adapters = None,
     adapters: Annotated[
         Path | None, typer.Option(help="A folder with a sub-folder per adapter, or per run. All of one backbone.")
     ] = None,
-    backbone: Backbone = None,
-    base: Base = None,
+    backbone: opt.Backbone = None,
+    base: opt.Base = None,
     search_in: Annotated[Path | None, typer.Option("--in", help="The folder that is offered for a search.")] = None,
     runs: Annotated[Path, typer.Option(help="Where trained adapters go; those in it can be picked.")] = Path(
         "msta-runs"
@@ -308,14 +286,14 @@ def app_(
 @command(name="export", epilog="Example: msta export --adapter runs/first --out exported --precision int8")
 def export_(
     out: Annotated[Path, typer.Option(help="A new directory.")],
-    adapter: Adapter = None,
-    backbone: Backbone = None,
-    base: Base = None,
-    labels: Labels = None,
+    adapter: opt.Adapter = None,
+    backbone: opt.Backbone = None,
+    base: opt.Base = None,
+    labels: opt.Labels = None,
     form: Annotated[str, typer.Option("--format", help="onnx or torch-export.")] = "onnx",
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
     tolerance: Annotated[float | None, typer.Option(min=0, help="Relative difference from torch let through.")] = None,
-    as_json: AsJSON = False,
+    as_json: opt.AsJSON = False,
 ) -> None:
     """Write the adapted model for ONNX Runtime, or as a torch.export program, the classes baked in.
 
@@ -324,7 +302,7 @@ def export_(
     from msta.inference.arguments import class_names
     from msta.inference.export import TOLERANCE
     from msta.inference.export import export as run
-    from msta.inference.loaded_adapter import LoadedAdapter
+    from msta.inference.predictor import Predictor
 
     for option, value, known in (("--format", form, ("onnx", "torch-export")), ("--precision", precision, TOLERANCE)):
         if value not in known:
@@ -332,14 +310,12 @@ def export_(
     if adapter is None and labels is None:
         raise ConfigError("give --adapter, or --labels")
     names = class_names(labels) if labels is not None else None
-    done = run(LoadedAdapter(load_model(backbone, base, adapter).cpu(), names), out, form, precision, tolerance)  # type: ignore[arg-type]
-    if as_json:
-        print_json(done)
-        return
+    done = run(Predictor(load_model(backbone, base, adapter).cpu(), names), out, form, precision, tolerance)  # type: ignore[arg-type]
     frames = "any number of" if done["any_frames"] else done["frames"]
-    print(f"{out}: {len(done['classes'])} classes, {frames} frames of {done['size']} px, {precision}")
+    lines = [f"{out}: {len(done['classes'])} classes, {frames} frames of {done['size']} px, {precision}"]
     for name, size in done["bytes"].items():
-        print(f"  {name}  {size / 1e6:.1f} MB, differs from torch by {done['differs_by'][name]:.1e}")
+        lines.append(f"  {name}  {size / 1e6:.1f} MB, differs from torch by {done['differs_by'][name]:.1e}")
+    print_result(done, as_json, "\n".join(lines))
 
 
 def _refuse(options: dict[str, Any], why: str) -> None:
@@ -374,10 +350,8 @@ def _predict_catalog(
         clips, classes, out, job, engine=engine, partition=partition, processes=processes,
         console=None if as_json else console,
     )  # fmt: skip
-    if as_json:
-        print_json(done)
-    else:
-        print(f"{done['clips']} clips in {done['out']}; {done['unreadable']} could not be read, see the column error")
+    text = f"{done['clips']} clips in {done['out']}; {done['unreadable']} could not be read, see the column error"
+    print_result(done, as_json, text)
 
 
 def _load_models(backbone: str | None, base: str | None, adapters: list[Path]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from msta.cli.options import AsJSON, app, print_json
+from msta.cli import options as opt
+from msta.cli.options import app, print_result
 
 zoo_app = typer.Typer(no_args_is_help=True, help="List adapters in a folder or on the Hub, and get one of them.")
 app.add_typer(zoo_app, name="zoo", rich_help_panel="Use")
@@ -24,7 +25,7 @@ def make(folder: Annotated[Path, typer.Argument(help="A folder of adapters, or o
 
 
 @zoo_app.command(name="list", epilog="Example: msta zoo list runs/")
-def list_(where: Where, as_json: AsJSON = False) -> None:
+def list_(where: Where, as_json: opt.AsJSON = False) -> None:
     """List the adapters of a zoo."""
     from dataclasses import asdict
 
@@ -32,16 +33,13 @@ def list_(where: Where, as_json: AsJSON = False) -> None:
     from msta.evaluation.tables import Column, Table
 
     entries = read_zoo(where)
-    if as_json:
-        print_json([asdict(entry) for entry in entries])
-        return
     rows = [{**vars(entry), "count": len(entry.classes), "some": ", ".join(entry.classes[:4])} for entry in entries]
     columns = (
         Column("name", "name"), Column("backbone", "backbone"), Column("method", "method"),
         Column("top-1, %", "top1", ".1f"), Column("clips", "clips", "d"), Column("classes", "count", "d"),
         Column("such as", "some"),
     )  # fmt: skip
-    print(Table(columns, rows).markdown(), end="")
+    print_result([asdict(entry) for entry in entries], as_json, Table(columns, rows).markdown())
 
 
 @zoo_app.command(epilog="Example: msta zoo get lab/hands swipes --out swipes; msta predict clip.mp4 --adapter swipes")

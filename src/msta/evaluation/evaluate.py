@@ -189,29 +189,17 @@ def evaluate(
         See :func:`accuracy`, and "clips", how many were measured. Empty if none could be read.
     """
     device = model.backbone.logit_scale.device
-    probabilities: list[Tensor] = []
-    labels: list[Tensor] = []
-    numbers: list[Tensor] = []
+    recorder = recorder if recorder is not None else Recorder((), ())
     for batch in batches:
         failures.add(batch["failures"])
         with autocast():
             views = views_of(batch, model, device)
             if views is not None:
-                each, embeddings = read_views(model, views, text)
-                probabilities.append(each.mean(0).float().cpu())
-        if views is not None:
-            labels.append(batch["label"].cpu())
-            numbers.append(batch["index"].cpu())
-            if recorder is not None:
-                recorder.add(batch["index"], batch["label"], each, embeddings)
+                recorder.add(batch["index"], batch["label"], *read_views(model, views, text))
         progress()
-    shares = gather((probabilities, labels, numbers, failures.reasons))
-    if recorder is not None:
-        recorder.gather(gather)
-    for share in shares:
-        failures.add(share[3].items())
-    if not any(share[1] for share in shares):
+    for reasons in gather(failures.reasons):
+        failures.add(reasons.items())
+    recorder.gather(gather)
+    if not recorder.batches:
         return {}
-    every, truth, order = (torch.cat([part for share in shares for part in share[i]]) for i in range(3))
-    order = order.argsort()  # the same sums in the same order, whoever measured what
-    return {**accuracy(every[order], truth[order]), "clips": len(order)}
+    return {**accuracy(recorder.probabilities.mean(0), recorder.labels), "clips": len(recorder.labels)}

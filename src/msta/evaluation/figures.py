@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -38,6 +39,8 @@ def blank(
     axes = list(figure.subplots(rows, columns, squeeze=False, **grid).ravel())
     for each in axes:
         each.tick_params(labelsize=9)
+        each.xaxis.label.set_size(9)
+        each.yaxis.label.set_size(9)
         for side in ("top", "right"):
             each.spines[side].set_visible(False)
     return figure, axes
@@ -62,7 +65,7 @@ def accuracy_by_shots(rows: Sequence[dict[str, Any]]) -> bytes:
     """Top-1 against shots, one line per method, with intervals; a method without training is a horizontal line."""
     figure, (axes,) = blank(3.2)
     shots = sorted({row["shots"] for row in rows if row["shots"]})
-    for colour, method in zip(_cycle(), dict.fromkeys(row["label"] for row in rows), strict=False):
+    for colour, method in zip(cycle(COLOURS), dict.fromkeys(row["label"] for row in rows), strict=False):
         own = sorted((r for r in rows if r["label"] == method), key=lambda r: r["shots"] or 0)
         if own[0]["shots"] is None:
             axes.axhline(own[0]["top1"], color=colour, linestyle="--", label=method)
@@ -74,8 +77,7 @@ def accuracy_by_shots(rows: Sequence[dict[str, Any]]) -> bytes:
             [shots.index(r["shots"]) for r in own], mean, error, color=colour, marker="o", capsize=3, label=method
         )
     axes.set_xticks(range(len(shots)), [str(s) for s in shots])
-    axes.set_xlabel("clips per class", fontsize=9)
-    axes.set_ylabel("top-1, %", fontsize=9)
+    axes.set(xlabel="clips per class", ylabel="top-1, %")
     percent(axes, "y")
     axes.legend(frameon=False, fontsize=9)
     return png(figure)
@@ -91,8 +93,7 @@ def accuracy_bars(rows: Sequence[dict[str, Any]]) -> bytes:
         axes.barh(i, row["top1"], 0.72, color=colour, xerr=error, error_kw={"capsize": 3, "ecolor": "#1f2933"})
     axes.set_yticks(range(len(rows)), [", ".join(filter(None, (row["label"], case(row)))) for row in rows])
     axes.invert_yaxis()
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("top-1, %", fontsize=9)
+    axes.set(xlim=(0, 100), xlabel="top-1, %")
     return png(figure)
 
 
@@ -100,13 +101,12 @@ def trainable_share(rows: Sequence[dict[str, Any]]) -> bytes:
     """Top-1 against the share of the parameters that train."""
     figure, (axes,) = blank(3.0)
     axes.set_xscale("symlog", linthresh=0.01)
-    for colour, method in zip(_cycle(), dict.fromkeys(row["label"] for row in rows), strict=False):
+    for colour, method in zip(cycle(COLOURS), dict.fromkeys(row["label"] for row in rows), strict=False):
         own = [row for row in rows if row["label"] == method]
         axes.scatter([r["share"] for r in own], [r["top1"] for r in own], color=colour, label=method, zorder=3)
     axes.set_xlim(0, 100)
     axes.set_xticks([0, 0.01, 0.1, 1, 10, 100], ["0", "0.01", "0.1", "1", "10", "100"])
-    axes.set_xlabel("trained parameters, % of all", fontsize=9)
-    axes.set_ylabel("top-1, %", fontsize=9)
+    axes.set(xlabel="trained parameters, % of all", ylabel="top-1, %")
     percent(axes, "y")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=9)
@@ -128,8 +128,7 @@ def pareto_front(at: Mapping[str, tuple[float, float]], x: str, y: str, *, logar
     for name, (cost, accuracy) in at.items():
         axes.scatter(cost, accuracy, color=AFTER if name in front else BEFORE, zorder=3)
     axes.margins(x=0.22, y=0.12)
-    axes.set_xlabel(x, fontsize=9)
-    axes.set_ylabel(y, fontsize=9)
+    axes.set(xlabel=x, ylabel=y)
     percent(axes, "y")
     axes.grid(alpha=0.25)
     figure.draw_without_rendering()  # the layout moves the points
@@ -161,7 +160,7 @@ def learning_curves(logs: Mapping[str, Sequence[dict[str, Any]]]) -> bytes:
     validated = any("loss" not in line for log in logs.values() for line in log)
     figure, panels = blank(4.2 if validated else 2.4, rows=2 if validated else 1)
     above, below = panels[0], panels[-1]
-    for colour, (name, log) in zip(COLOURS[1:] * len(logs), logs.items(), strict=False):
+    for colour, (name, log) in zip(cycle(COLOURS[1:]), logs.items(), strict=False):
         by_epoch: dict[int, list[float]] = {}
         for line in log:
             if "loss" in line:
@@ -176,11 +175,11 @@ def learning_curves(logs: Mapping[str, Sequence[dict[str, Any]]]) -> bytes:
     for axes in (above, below):
         axes.set_xlim(0.5, max(2, last) + 0.5)
         axes.locator_params(axis="x", integer=True)
-    above.set_ylabel("loss", fontsize=9)
+    above.set_ylabel("loss")
     if validated:
-        below.set_ylabel("top-1, %", fontsize=9)
+        below.set_ylabel("top-1, %")
         percent(below, "y")
-    below.set_xlabel("epoch (below: validation; dotted: test, if watched)" if validated else "epoch", fontsize=9)
+    below.set_xlabel("epoch (below: validation; dotted: test, if watched)" if validated else "epoch")
     above.legend(frameon=False, fontsize=8)
     return png(figure)
 
@@ -198,8 +197,7 @@ def confusion_matrix(counts: Integers, classes: Sequence[str]) -> bytes:
         for i, j in np.argwhere(counts > 0) if len(classes) <= 25 else ():
             colour = "white" if share[i, j] > 0.5 else "#1f2933"
             axes.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=8, color=colour)
-    axes.set_xlabel("predicted", fontsize=9)
-    axes.set_ylabel("true", fontsize=9)
+    axes.set(xlabel="predicted", ylabel="true")
     return png(figure)
 
 
@@ -214,8 +212,7 @@ def class_bars(values: Mapping[str, Array], classes: Sequence[str]) -> bytes:
         axes.barh(at, each[order], 0.76 / len(values), color=COLOURS[k % len(COLOURS)], label=name)
     axes.set_yticks(range(len(order)), [classes[i] for i in order])
     axes.invert_yaxis()
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("right, % of the class's clips", fontsize=9)
+    axes.set(xlim=(0, 100), xlabel="right, % of the class's clips")
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
     return png(figure)
 
@@ -229,8 +226,7 @@ def reliability_diagram(curves: Mapping[str, tuple[Array, Integers]]) -> bytes:
         seen = share > 0
         axes.plot(100 * confidence[seen], 100 * right[seen], color=colour, linewidth=1, label=name)
         axes.scatter(100 * confidence[seen], 100 * right[seen], s=8 + 250 * share[seen], color=colour, alpha=0.6)
-    axes.set_xlabel("confidence, % (larger: more clips)", fontsize=9)
-    axes.set_ylabel("right, %", fontsize=9)
+    axes.set(xlabel="confidence, % (larger: more clips)", ylabel="right, %")
     percent(axes, "x", "y")
     axes.legend(frameon=False, fontsize=9)
     return png(figure)
@@ -264,8 +260,7 @@ def embedding_map(predictions: Predictions, most: int = 2000) -> bytes | None:
         own, colour = labels == label, palette(label % 20)
         axes.scatter(at[own & right, 0], at[own & right, 1], s=22, color=colour, label=classes[label])
         axes.scatter(at[own & ~right, 0], at[own & ~right, 1], s=22, facecolors="none", edgecolors=[colour])
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
     if named:
@@ -280,10 +275,6 @@ def film_strip(frames: np.ndarray) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(_side_by_side(frames, 3)).save(stream, "JPEG", quality=82)
     return stream.getvalue()
-
-
-def _cycle() -> list[str]:
-    return list(COLOURS) * 8
 
 
 def prediction(
@@ -324,8 +315,7 @@ def prediction(
         bars.bar_label(drawn, [f"{v:.0f} %" for v in values], padding=3, fontsize=8)
     bars.set_yticks(rows, [f"{c} \N{CHECK MARK}" if c == truth else c for c in shown], fontsize=9)
     bars.invert_yaxis()
-    bars.set_xlim(0, 112)
-    bars.set_xticks([])
+    bars.set(xlim=(0, 112), xticks=[])
     bars.spines["bottom"].set_visible(False)
     figure.legend(loc="outside lower left", frameon=False, fontsize=8)
     return png(figure)

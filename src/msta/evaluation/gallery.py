@@ -63,35 +63,32 @@ class Gallery:
             compared: label -> predictions of a model, for the accuracy of each class.
         """
         number = len(self.pictures)
-        shown: list[tuple[str, str]] = []
-
-        def add(caption: str, picture: bytes | None) -> None:
-            if picture is not None:
-                name = f"picture{number}-{len(shown)}"
-                self.pictures[name] = picture
-                shown.append((name, caption))
-
-        for caption, picture in before:
-            add(caption, picture)
         whole = pooled([test.predictions for test in tests])
         classes = whole.classes
-        of = f", clips of {len(tests)} runs" if len(tests) > 1 else ""
         matrix = confusion(whole.labels, whole.predicted, len(classes))
-        add(f"Confusion{of}", figures.confusion_matrix(matrix, classes))
         bars = {}
         for label, parts in compared.items():
             each = pooled(parts)
             bars[label] = per_class(each.labels, each.predicted, len(classes))
-        few = "the classes with the lowest accuracy" if len(classes) > figures.LABELLED else "every class"
-        add(f"Accuracy of {few}", figures.class_bars(bars, classes))
         curves = {"as it is": (whole.probabilities, whole.labels)}
         if all(test.temperature is not None for test in tests):
             sharp = [scaled(test.predictions.probabilities, test.temperature or 1.0) for test in tests]
             curves["temperature-scaled"] = (np.concatenate(sharp), whole.labels)
-        add("Calibration", figures.reliability_diagram(curves))
-        named = f", {tests[0].name}" if len(tests) > 1 else ""
-        caption = f"Embeddings of the test clips (t-SNE){named}; filled: right, open: wrong"
-        add(caption, figures.embedding_map(tests[0].predictions))
+        of, named = (f", clips of {len(tests)} runs", f", {tests[0].name}") if len(tests) > 1 else ("", "")
+        few = "the classes with the lowest accuracy" if len(classes) > figures.LABELLED else "every class"
+        drawn = [
+            *before,
+            (f"Confusion{of}", figures.confusion_matrix(matrix, classes)),
+            (f"Accuracy of {few}", figures.class_bars(bars, classes)),
+            ("Calibration", figures.reliability_diagram(curves)),
+            (f"Embeddings of the test clips (t-SNE){named}; filled: right, open: wrong",
+             figures.embedding_map(tests[0].predictions)),
+        ]  # fmt: skip
+        shown: list[tuple[str, str]] = []
+        for caption, picture in drawn:
+            if picture is not None:
+                shown.append((f"picture{number}-{len(shown)}", caption))
+                self.pictures[shown[-1][0]] = picture
         return {
             "pictures": shown, "mistakes": self._mistakes(tests, f"mistake{number}-"), "clips": len(whole.labels),
             "wrong": whole.hits.count(False), "classes": len(classes),

@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 
 from msta.data.catalog import Clip, Span
-from msta.errors import DataError, in_short
+from msta.errors import DataError, as_text, in_short
 from msta.evaluation.metrics import Array, Integers
-from msta.files import replacing
+from msta.files import write_parquet
 
 FORMAT = "msta-predictions-1"
+_CLIPS = (0, 0, 1, 1)  # the axis of the clips in index, label, probabilities and embeddings
 
 
 @dataclass(frozen=True)
@@ -74,43 +75,42 @@ class Recorder:
 
     def __init__(self, clips: Sequence[Clip], classes: Sequence[str], *, embeddings: bool = False) -> None:
         self.clips, self.classes, self.with_embeddings = clips, tuple(classes), embeddings
-        self._indices: list[Tensor] = []
-        self._labels: list[Tensor] = []
-        self._probabilities: list[Tensor] = []
-        self._embeddings: list[Tensor] = []
+        self.batches: list[tuple[Tensor, ...]] = []
 
     def add(self, index: Tensor, label: Tensor, probabilities: Tensor, embeddings: Tensor) -> None:
         """A batch: index, label [B]; probabilities [V, B, K]; embeddings [V, B, D]."""
-        self._indices.append(index.cpu())
-        self._labels.append(label.cpu())
-        self._probabilities.append(probabilities.float().cpu())
-        if self.with_embeddings:
-            self._embeddings.append(embeddings.float().cpu())
+        kept = embeddings if self.with_embeddings else embeddings[..., :0]
+        self.batches.append((index.cpu(), label.cpu(), probabilities.float().cpu(), kept.float().cpu()))
 
     def gather(self, gather: Callable[[Any], list[Any]]) -> None:
         """Take over what all processes have collected, in the order of the clips. ``gather``: see evaluate."""
-        shares = gather((self._indices, self._labels, self._probabilities, self._embeddings))
-        whole = [[part for share in shares for part in share[i]] for i in range(4)]
-        if len(shares) > 1 and whole[0]:
-            order = torch.cat(whole[0]).argsort()
-            whole = [[torch.cat(parts, 0 if i < 2 else 1)] if parts else [] for i, parts in enumerate(whole)]
-            whole = [[part.index_select(0 if i < 2 else 1, order) for part in parts] for i, parts in enumerate(whole)]
-        self._indices, self._labels, self._probabilities, self._embeddings = whole
+        self.batches = [batch for share in gather(self.batches) for batch in share]
+        if self.batches:  # the same sums in the same order, whoever measured what
+            order = self.indices.argsort()
+            self.batches = [tuple(self._whole(i).index_select(dim, order) for i, dim in enumerate(_CLIPS))]
 
-    @property
-    def embeddings(self) -> Tensor:
-        """[V, N, D], of every view."""
-        return torch.cat(self._embeddings, 1)
-
-    @property
-    def labels(self) -> Tensor:
-        """int64 [N]."""
-        return torch.cat(self._labels)
+    def _whole(self, i: int) -> Tensor:
+        return torch.cat([batch[i] for batch in self.batches], _CLIPS[i])
 
     @property
     def indices(self) -> Tensor:
         """int64 [N], of the clips."""
-        return torch.cat(self._indices)
+        return self._whole(0)
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 [N]."""
+        return self._whole(1)
+
+    @property
+    def probabilities(self) -> Tensor:
+        """float32 [V, N, K], of every view."""
+        return self._whole(2)
+
+    @property
+    def embeddings(self) -> Tensor:
+        """[V, N, D], of every view."""
+        return self._whole(3)
 
     def predictions(self) -> Predictions:
         """What was collected.
@@ -118,7 +118,7 @@ class Recorder:
         Raises:
             ValueError: nothing was collected.
         """
-        if not self._indices:
+        if not self.batches:
             raise ValueError("no predictions")
         clips = [self.clips[i] for i in self.indices.tolist()]
         return Predictions(
@@ -126,14 +126,13 @@ class Recorder:
             tuple(clip.name for clip in clips),
             tuple((clip.path, clip.span) for clip in clips),
             self.labels.numpy(),
-            torch.cat(self._probabilities, 1).double().mean(0).numpy(),
-            self.embeddings.mean(0).numpy() if self._embeddings else None,
+            self.probabilities.double().mean(0).numpy(),
+            self.embeddings.mean(0).numpy() if self.with_embeddings else None,
         )
 
     def write(self, path: Path, **about: Any) -> None:
         """Write what was collected, see :func:`write_predictions`."""
-        views = torch.cat(self._probabilities, 1)
-        each = [view.double().numpy() for view in views] if len(views) > 1 else []
+        each = [view.double().numpy() for view in self.probabilities] if len(self.probabilities) > 1 else []
         write_predictions(path, self.predictions(), each, **about)
 
 
@@ -160,14 +159,13 @@ def write_predictions(path: Path, whole: Predictions, views: Sequence[Array] = (
         about: for the file's metadata.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     columns: dict[str, list[Any]] = {name: [] for name in _columns(pa)}
     for view, probabilities in ((None, whole.probabilities), *enumerate(views)):
         top = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
         nothing = [None] * len(top)
-        columns["clip"] += map(_text, whole.clips)
-        columns["path"] += [_text(path) for path, _ in whole.files]
+        columns["clip"] += map(as_text, whole.clips)
+        columns["path"] += [as_text(path) for path, _ in whole.files]
         columns["start"] += [start for _, (start, _) in whole.files]
         columns["end"] += [end for _, (_, end) in whole.files]
         columns["view"] += [view] * len(top)
@@ -179,9 +177,7 @@ def write_predictions(path: Path, whole: Predictions, views: Sequence[Array] = (
         columns["embedding"] += list(whole.embeddings) if kept and whole.embeddings is not None else nothing
     metadata = {"msta": json.dumps({"format": FORMAT, "classes": whole.classes, **about})}
     table = pa.table(columns, schema=pa.schema(list(_columns(pa).items()), metadata=metadata))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as aside:
-        pq.write_table(table, aside, compression="zstd")
+    write_parquet(path, table)
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -211,11 +207,6 @@ def read_predictions(path: Path) -> Predictions:
         )
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: no predictions that msta wrote ({in_short(error)})") from error
-
-
-def _text(path: str) -> str:
-    """A path that is no UTF-8, as a file system may hold, with its odd bytes spelt out."""
-    return path.encode(errors="backslashreplace").decode()
 
 
 def _columns(pa: Any) -> dict[str, Any]:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from importlib import resources
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from msta.files import write_bytes
+
+
+@cache
+def templates(room: str) -> jinja2.Environment:
+    """The HTML templates of a room of this package. They escape everything that comes from outside."""
+    loader = jinja2.PackageLoader(f"msta.{room}")
+    return jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
 
 
 def write_page(path: Path, template: str, pictures: Mapping[str, Path | bytes], **content: Any) -> None:
@@ -22,13 +31,8 @@ def write_page(path: Path, template: str, pictures: Mapping[str, Path | bytes], 
         pictures: name -> PNG or JPEG, put into the page under ``pictures.NAME``.
         content: the other values that the template uses.
     """
-    folder = resources.files("msta.evaluation") / "templates"
-    loader = jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8"))
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     inside = {name: embedded(picture) for name, picture in pictures.items()}
-    page = environment.get_template(template).render(pictures=inside, **content)
+    page = templates("evaluation").get_template(template).render(pictures=inside, **content)
     write_bytes(path, page.encode(errors="backslashreplace"))  # names that are no text
 
 

@@ -6,25 +6,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from msta.inference.loaded_adapter import LoadedAdapter, Prediction
-    from msta.inference.predictor import Predictor
+    from msta.inference.predictor import Prediction, Predictor
     from msta.inference.segments import Segment, Smoothing
-    from msta.inference.timeline import Timeline, Windows, read_timelines
+    from msta.inference.timeline import Timeline, read_timelines
+    from msta.inference.windows import Windows
 
 # These modules import torch, so they are imported on first use: the ONNX predictor works without torch.
 _MODULES = {
-    "LoadedAdapter": "loaded_adapter",
-    "Prediction": "loaded_adapter",
+    "Prediction": "predictor",
     "Predictor": "predictor",
     "Segment": "segments",
     "Smoothing": "segments",
     "Timeline": "timeline",
-    "Windows": "timeline",
+    "Windows": "windows",
     "read_timelines": "timeline",
 }
 
 __all__ = [
-    "LoadedAdapter", "Prediction", "Predictor", "Segment", "Smoothing", "Timeline", "Windows", "read_timelines",
+    "Prediction", "Predictor", "Segment", "Smoothing", "Timeline", "Windows", "read_timelines",
 ]  # fmt: skip
 
 

@@ -8,11 +8,11 @@ files, and a run that was stopped continues.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import multiprocessing
 import os
+import pickle
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -28,17 +28,15 @@ from rich.progress import Progress as Bar
 from torch import Tensor
 
 from msta.adapters.artefact import WEIGHTS, adapter_in
-from msta.backbone.checkpoints import TOY, load_backbone
 from msta.backbone.device import best_device
 from msta.data.catalog import Clip, fingerprint
 from msta.data.clips import ONE_VIEW, Views, read_views
 from msta.data.processes import check_main_guard
 from msta.data.video_file import DecodeError, OutOfReach
-from msta.errors import ConfigError, DataError, Interrupted, MSTAError, in_short
+from msta.errors import ConfigError, DataError, Interrupted, MSTAError, as_text, in_short
 from msta.evaluation.metrics import Array
-from msta.files import replacing, write_json
-from msta.inference.predictor import Predictor, probabilities_each
-from msta.methods import attach, load_adapter
+from msta.files import read_json, refuse_existing, replacing, sha256_of, write_json, write_parquet
+from msta.inference.predictor import Predictor, load_model, probabilities_each
 
 Engine = Literal["local", "ray"]
 ENGINES: tuple[Engine, ...] = ("local", "ray")
@@ -63,11 +61,7 @@ class Job:
 
     def predictor(self, device: torch.device) -> Predictor:
         """Load the model."""
-        backbone = load_backbone(self.backbone, base=self.base) if self.backbone else None
-        if self.adapter is not None:
-            model = load_adapter(self.adapter, backbone)
-        else:
-            model = attach(backbone or load_backbone(TOY), "zero-shot")
+        model = load_model(self.adapter, self.backbone, self.base)
         model.backbone.precision = self.precision
         return Predictor(model.to(device), self.labels, template=self.template, views=self.views)
 
@@ -76,7 +70,7 @@ class Job:
         settings = {k: v for k, v in asdict(self).items() if k not in ("readers", "threads")}
         if self.adapter is not None:
             weights = adapter_in(self.adapter) / WEIGHTS
-            settings["weights"] = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
+            settings["weights"] = sha256_of(weights) if weights.is_file() else None
         plain: dict[str, Any] = json.loads(json.dumps(settings))
         return plain
 
@@ -151,14 +145,12 @@ def predict_catalog(
 def _claim(folder: Path, about: dict[str, Any]) -> None:
     """Create the folder, or continue in it if it was created for the same job."""
     file = folder / JOB
-    if file.exists():
-        if json.loads(file.read_text(encoding="utf-8")) != about:
-            raise MSTAError(f"{folder}: holds predictions of other clips, or of another model; choose another name")
-    elif folder.exists() and any(folder.iterdir()):
-        raise MSTAError(f"{folder}: exists already, with other contents; choose another name or remove it")
-    else:
+    if not file.exists():
+        refuse_existing(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(file, about)
+    elif read_json(file, MSTAError) != about:
+        raise MSTAError(f"{folder}: holds predictions of other clips, or of another model; choose another name")
 
 
 # ---------------------------------------------------------------- partitions
@@ -184,7 +176,6 @@ class Part:
         Raises DataError if a server does not answer.
         """
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         def read(clip: Clip) -> Tensor:
             return read_views(clip.path, predictor.format, predictor.views, clip.span)
@@ -193,16 +184,14 @@ class Part:
         for clip, answer in probabilities_each([predictor], self.clips, read, batch=job.batch, workers=job.readers):
             if isinstance(answer, OutOfReach):
                 raise DataError(str(answer))
-            row = {"clip": _text(clip.name), "path": _text(clip.path), "start": clip.start, "end": clip.end}
+            row = {"clip": as_text(clip.name), "path": as_text(clip.path), "start": clip.start, "end": clip.end}
             row["label"] = self.classes[clip.label] if clip.label >= 0 else None
             if isinstance(answer, DecodeError):
-                row["error"] = _text(answer.reason)
+                row["error"] = as_text(answer.reason)
             else:
                 row |= _columns(predictor.classes, answer[0])
             rows.append(row)
-        with replacing(self.file) as aside:
-            table = pa.Table.from_pylist(rows, schema=_schema(pa, predictor.classes))
-            pq.write_table(table, aside, compression="zstd")
+        write_parquet(self.file, pa.Table.from_pylist(rows, schema=_schema(pa, predictor.classes)))
         return self.number
 
 
@@ -222,10 +211,6 @@ def _schema(pa: Any, classes: Sequence[str]) -> Any:
     columns |= {"probability": pa.float32(), "top_labels": pa.list_(text), "top_probabilities": pa.list_(pa.float32())}
     columns |= {"probabilities": pa.list_(pa.float32()), "error": text}
     return pa.schema(list(columns.items()), metadata={"msta": json.dumps({"classes": list(classes)})})
-
-
-def _text(path: str) -> str:
-    return path.encode(errors="backslashreplace").decode()
 
 
 def _count_errors(file: Path) -> int:
@@ -301,15 +286,11 @@ class _Actor:
         self.job, self.predictor = job, _load_predictor(job, 0)  # Ray shows an actor only its own GPU
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        import pickle
-
         return {"number": [pickle.loads(part).write(self.predictor, self.job) for part in batch["part"]]}
 
 
 def _run_on_ray(parts: Sequence[Part], job: Job, count: int) -> Iterator[int]:
     """Predict on ``count`` actors of Ray Data. Yields the number of each partition when it is finished."""
-    import pickle
-
     try:
         import ray.data
         import ray.exceptions

@@ -29,8 +29,8 @@ from msta._version import __version__
 from msta.adapters.model import AdaptedModel
 from msta.errors import ConfigError, MSTAError, in_short
 from msta.files import new_directory, write_bytes, write_json
-from msta.inference.loaded_adapter import LoadedAdapter
 from msta.inference.onnx_predictor import DESCRIPTION, FORMAT
+from msta.inference.predictor import Predictor
 
 Format = Literal["onnx", "torch-export"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -48,7 +48,7 @@ def _without_shortcuts(model: AdaptedModel) -> AdaptedModel:
 class VideoClassifier(nn.Module):
     """The adapted video tower with its classes, as one function of a clip."""
 
-    def __init__(self, adapter: LoadedAdapter) -> None:
+    def __init__(self, adapter: Predictor) -> None:
         super().__init__()
         self.model, self.temperature = _without_shortcuts(adapter.model), adapter.temperature
         self.register_buffer("text", adapter.text.clone())
@@ -63,7 +63,7 @@ class VideoClassifier(nn.Module):
 class TextEncoder(nn.Module):
     """The adapted text tower."""
 
-    def __init__(self, adapter: LoadedAdapter) -> None:
+    def __init__(self, adapter: Predictor) -> None:
         super().__init__()
         self.model = _without_shortcuts(adapter.model)
 
@@ -73,7 +73,7 @@ class TextEncoder(nn.Module):
 
 
 def export(
-    adapter: LoadedAdapter,
+    adapter: Predictor,
     out: Path,
     form: Format = "onnx",
     precision: Precision = "fp32",
@@ -148,7 +148,7 @@ def _need_onnx() -> None:
 # ---------------------------------------------------------------- tracing
 
 
-def _write_video(adapter: LoadedAdapter, clips: Tensor, path: Path) -> bool:
+def _write_video(adapter: Predictor, clips: Tensor, path: Path) -> bool:
     """Write the video tower. Returns whether clips may have any number of frames: not with joint attention."""
     batch = {0: torch.export.Dim("batch", min=1, max=65536)}
     if adapter.model.backbone.architecture.attention == "frame-wise":
@@ -215,14 +215,14 @@ def _reduce_precision(path: Path, precision: Precision) -> None:
 # ---------------------------------------------------------------- checking
 
 
-def _random_clips(adapter: LoadedAdapter, clips: int = 2, frames: int | None = None) -> Tensor:
+def _random_clips(adapter: Predictor, clips: int = 2, frames: int | None = None) -> Tensor:
     form = adapter.format
     generator = torch.Generator().manual_seed(0)
     return torch.randn(clips, frames or form.frames, 3, form.size, form.size, generator=generator)
 
 
 def _differences(
-    adapter: LoadedAdapter, video: Path, text: Path, clips: Tensor, ids: Tensor, any_frames: bool
+    adapter: Predictor, video: Path, text: Path, clips: Tensor, ids: Tensor, any_frames: bool
 ) -> dict[str, float]:
     """The largest relative difference of each file's embeddings from torch's, over several batch sizes and lengths."""
     run_video, run_text = _runner(video), _runner(text)

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from msta.errors import is_text, one_line
-from msta.inference.loaded_adapter import Prediction
+from msta.inference.predictor import Prediction
 from msta.inference.segments import Segment
 from msta.inference.timeline import Timeline
 
@@ -112,18 +112,14 @@ def as_csv(results: Sequence[Result], top: int = 3) -> str:
 
 def as_srt(results: Sequence[Result]) -> str:
     """Subtitles for one video. Unknown segments have none."""
-    cues = [(s, r.adapter) for r in results for s in (r.timeline.segments if r.timeline else ()) if s.label]
+    cues = [(segment, r.adapter) for r in results for segment in _labelled(r)]
     cues.sort(key=lambda cue: cue[0].start)
     blocks = []
     for number, (segment, adapter) in enumerate(cues, start=1):
-        times = " --> ".join(_srt_clock(t) for t in (segment.start, segment.end))
+        times = " --> ".join(clock(t, ",", 3).zfill(12) for t in (segment.start, segment.end))
         text = f"{segment.label} ({100 * segment.probability:.0f} %)"
         blocks.append(f"{number}\n{times}\n{text if adapter is None else f'{adapter}: {text}'}\n")
     return "\n".join(blocks)
-
-
-def _srt_clock(seconds: float) -> str:
-    return clock(seconds, ",", 3).zfill(12)
 
 
 def as_elan(results: Sequence[Result]) -> str:

@@ -11,14 +11,13 @@ from pathlib import Path
 from msta.data.video_file import DecodeError
 from msta.errors import ConfigError, one_line
 from msta.files import write_bytes
-from msta.inference.exported import ExportedPredictor
 from msta.inference.live import is_live
-from msta.inference.loaded_adapter import Prediction
 from msta.inference.output import Result, as_csv, as_data, as_elan, as_srt, segment_line, table
 from msta.inference.overlay import write_overlay
-from msta.inference.predictor import Predictor, predict_each
+from msta.inference.predictor import AnyPredictor, predict_each
 from msta.inference.segments import Segment, Smoothing
-from msta.inference.timeline import AnyPredictor, Windows, read_timelines
+from msta.inference.timeline import read_timelines
+from msta.inference.windows import Windows
 
 FORMATS = {"table": ".txt", "json": ".json", "csv": ".csv", "srt": ".srt", "elan": ".eaf"}
 _ONE_VIDEO = ("srt", "elan")  # formats with one document per video
@@ -45,11 +44,11 @@ class Request:
         if self.format not in FORMATS:
             raise ConfigError(f"--format: {self.format!r} is none of {', '.join(FORMATS)}")
         live = [video for video in self.videos if is_live(video)]
-        if self.windows is None:
-            wants = {f"--format {self.format}": self.format in _ONE_VIDEO, "--overlay": self.overlay is not None}
-            if live or any(wants.values()):
-                what = f"{live[0]}: a stream" if live else next(name for name, wanted in wants.items() if wanted)
-                raise ConfigError(f"{what} needs a timeline; add --window 2s")
+        timed = [f"{video}: a stream" for video in live]
+        timed += [f"--format {self.format}"] if self.format in _ONE_VIDEO else []
+        timed += ["--overlay"] if self.overlay is not None else []
+        if self.windows is None and timed:
+            raise ConfigError(f"{timed[0]} needs a timeline; add --window 2s")
         if self.overlay is not None and (len(self.videos) != 1 or live):
             raise ConfigError("--overlay: takes one video file")
         if self.format in _ONE_VIDEO and len(self.videos) > 1 and self.out is None:
@@ -92,25 +91,13 @@ def predict(predictors: Mapping[str, AnyPredictor], request: Request, tell: Call
 def _clips(
     names: Sequence[str | None], predictors: Sequence[AnyPredictor], request: Request, tell: object
 ) -> Iterator[Result]:
-    for video, answer in _answers(predictors, request):
+    for video, answer in predict_each(predictors, request.videos, batch=request.batch, workers=request.workers):
         if isinstance(answer, DecodeError):
             yield Result(str(video), error=answer.reason)
             continue
         for name, ranked, below in zip(names, answer, request.unknown_below, strict=True):
             unknown = None if below is None else ranked[0].probability < below
             yield Result(str(video), name, ranked, unknown)
-
-
-def _answers(
-    predictors: Sequence[AnyPredictor], request: Request
-) -> Iterator[tuple[object, list[list[Prediction]] | DecodeError]]:
-    """Each video with the answer of each predictor, or with the reason why it cannot be read."""
-    if isinstance(exported := predictors[0], ExportedPredictor):
-        for video, answer in exported.each(request.videos, batch=request.batch, workers=request.workers):
-            yield video, answer if isinstance(answer, DecodeError) else [answer]
-        return
-    loaded = [predictor for predictor in predictors if isinstance(predictor, Predictor)]
-    yield from predict_each(loaded, request.videos, batch=request.batch, workers=request.workers)
 
 
 def _timelines(

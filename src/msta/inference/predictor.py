@@ -1,4 +1,4 @@
-"""Predictor: videos -> ranked classes with probabilities."""
+"""Predictor: an adapted model with its classes; videos -> ranked classes with probabilities."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
@@ -14,27 +15,68 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from msta.adapters.inputs import clip_format
 from msta.adapters.model import AdaptedModel
+from msta.adapters.task import DEFAULT_TEMPLATE
+from msta.backbone.checkpoints import TOY, load_backbone
+from msta.backbone.dual_encoder import DualEncoder
 from msta.data.clips import ONE_VIEW, ClipFormat, Views, read_views
 from msta.data.video_file import DecodeError
-from msta.errors import ConfigError
-from msta.evaluation.metrics import Array
+from msta.errors import ConfigError, MSTAError, is_text
+from msta.evaluation.evaluate import class_embeddings, view_probabilities
+from msta.evaluation.metrics import Array, scaled
 from msta.inference.live import array_views, as_frames
-from msta.inference.loaded_adapter import LoadedAdapter, Prediction
+from msta.inference.onnx_predictor import OnnxPredictor
 from msta.inference.shared_backbone import SharedBackbone
+from msta.methods import attach, load_adapter
 
 Path = str | os.PathLike[str]  # of a file
 T = TypeVar("T")
 
 
-class Predictor(LoadedAdapter):
-    """A :class:`LoadedAdapter` that reads videos itself.
+@dataclass(frozen=True)
+class Prediction:
+    """A class and its probability. The probabilities of all classes of a video sum to one."""
+
+    label: str
+    probability: float
+
+
+def ranked(classes: Sequence[str], probabilities: Array) -> list[Prediction]:
+    """Probabilities [K] of the classes, in their order -> all classes, the most likely first."""
+    order = np.argsort(-probabilities, kind="stable")
+    return [Prediction(classes[i], float(probabilities[i])) for i in order]
+
+
+def load_model(
+    adapter: str | os.PathLike[str] | None, backbone: str | None = None, base: str | None = None
+) -> AdaptedModel:
+    """An adapter in its backbone or in the one given, or a backbone as it is; on the device that the user chose.
+
+    Raises:
+        MSTAError: it cannot be loaded.
+    """
+    if adapter is not None:
+        model = load_adapter(adapter, load_backbone(backbone, base=base) if backbone is not None else None)
+    else:
+        model = attach(load_backbone(backbone or TOY, base=base), "zero-shot")
+    return model.placed()
+
+
+class Predictor:
+    """An adapted model with its classes. The class prompts are encoded once, when it is made.
 
     Args:
         model: from :func:`msta.load_adapter`, or a backbone with "zero-shot" attached.
         classes: any names. None: the classes that the adapter was trained for.
         template: the prompt of each class, or several, whose embeddings are averaged. None: the adapter's own.
         views: test views, see :class:`Views`.
+
+    Attributes:
+        text: [K, D], the class embeddings.
+        temperature: the adapter's, fitted on validation clips, if these are the classes it was fitted on. Else 1: the
+            probabilities are those of the model.
+        format: the clips that the model expects.
 
     Raises:
         MSTAError: there are no classes, or a class is given twice.
@@ -53,8 +95,20 @@ class Predictor(LoadedAdapter):
         template: str | Sequence[str] | None = None,
         views: Views = ONE_VIEW,
     ) -> None:
-        super().__init__(model, classes, template)
-        self.views = views
+        task = model.task
+        names = tuple(classes) if classes is not None else task.classes if task else ()
+        if not names or not all(name.strip() for name in names):
+            raise MSTAError("no classes to choose from: the adapter names none, give labels")
+        if not all(map(is_text, names)):
+            raise MSTAError(f"a label is not valid text: {next(n for n in names if not is_text(n))!r}")
+        if len(set(names)) < len(names):
+            raise MSTAError(f"a label is given twice: {next(n for n in names if names.count(n) > 1)!r}")
+        self.model = model.eval()
+        self.classes = names
+        self.template = template or (task.template if task else DEFAULT_TEMPLATE)
+        self.text = class_embeddings(model, names, self.template)
+        self.temperature = model.temperature_for(names)
+        self.format, self.views = clip_format(model), views
 
     def __call__(self, video: Path | NDArray[np.uint8] | Tensor) -> list[Prediction]:
         """All classes, the most likely first.
@@ -86,9 +140,56 @@ class Predictor(LoadedAdapter):
             return read_views(os.fspath(video), self.format, self.views)
         return array_views(as_frames(video), self.format, self.views)
 
+    def probabilities(self, embeddings: Tensor) -> Array:
+        """Embeddings of V views of B clips [V, B, D] -> float64 [B, K]: the mean over the views, at the temperature."""
+        with torch.inference_mode():
+            mean = view_probabilities(self.model, embeddings, self.text).mean(0).cpu().double().numpy()
+        return mean if self.temperature == 1 else scaled(mean, self.temperature)
+
+    def rank(self, probabilities: Array) -> list[Prediction]:
+        """Probabilities of a clip [K] -> all classes, the most likely first."""
+        return ranked(self.classes, probabilities)
+
+    def own_bytes(self, backbone: DualEncoder) -> int:
+        """The memory that it adds to the backbone's: its own parameters and class embeddings."""
+        shared = {id(tensor) for tensor in (*backbone.parameters(), *backbone.buffers())}
+        own = {id(t): t for t in (*self.model.parameters(), *self.model.buffers()) if id(t) not in shared}
+        return sum(t.nbytes for t in (*own.values(), self.text))
+
+
+class ExportedPredictor:
+    """An exported model in the place of an adapter: ``msta predict --adapter exported/video.onnx``.
+
+    It has one view per video and the classes of the export, and ONNX Runtime computes it.
+
+    Args:
+        directory: what ``msta export`` wrote.
+
+    Raises:
+        MSTAError: see :class:`OnnxPredictor`.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.onnx = OnnxPredictor(directory)
+        self.classes, self.views, about = self.onnx.classes, ONE_VIEW, self.onnx.about
+        self.format = ClipFormat(
+            about["frames"], about["size"], tuple(about["mean"]), tuple(about["std"]), about["fit"]
+        )
+
+    def read(self, video: Path) -> Tensor:
+        """A file -> float [1, T, 3, size, size], normalised for the model."""
+        return torch.from_numpy(self.onnx.read(video))[None]
+
+    def probabilities(self, clips: Tensor) -> Array:
+        """Clips [B, T, 3, size, size], normalised -> float64 [B, K]."""
+        return self.onnx.run(clips.numpy())[0].astype("float64")
+
+
+AnyPredictor = Predictor | ExportedPredictor
+
 
 def predict_each(
-    predictors: Sequence[Predictor], videos: Iterable[Path], *, batch: int = 8, workers: int = 2
+    predictors: Sequence[AnyPredictor], videos: Iterable[Path], *, batch: int = 8, workers: int = 2
 ) -> Iterator[tuple[Path, list[list[Prediction]] | DecodeError]]:
     """Each file with the answer of each predictor. Every file is read once. See :meth:`Predictor.each`.
 
@@ -99,31 +200,37 @@ def predict_each(
         if isinstance(rows, DecodeError):
             yield path, rows
         else:
-            yield path, [predictor.rank(row) for predictor, row in zip(predictors, rows, strict=True)]
+            yield path, [ranked(predictor.classes, row) for predictor, row in zip(predictors, rows, strict=True)]
 
 
 def probabilities_each(
-    adapters: Sequence[LoadedAdapter], clips: Iterable[T], read: Callable[[T], Tensor], *, batch: int, workers: int
+    predictors: Sequence[AnyPredictor], clips: Iterable[T], read: Callable[[T], Tensor], *, batch: int, workers: int
 ) -> Iterator[tuple[T, Sequence[Array] | DecodeError]]:
-    """Each clip with the probabilities [K] of each adapter, in order, or with the error if it cannot be read.
+    """Each clip with the probabilities [K] by each predictor, in order, or with the error if it cannot be read.
 
     ``read`` gives the views of a clip [V, T, 3, H, W]. It runs in ``workers`` threads; ``batch`` clips are encoded
     together.
     """
-    shared, device = SharedBackbone(adapters[0].model.backbone), adapters[0].text.device
     for group in batched(read_ahead(clips, read, workers), batch):
         readable = [views for _, views in group if isinstance(views, Tensor)]
-        answers: Iterator[Sequence[Array]] = iter(())
-        if readable:
-            with torch.inference_mode():
-                embeddings = shared.encode_each(torch.cat(readable).to(device), [a.model for a in adapters])
-            by_view = [e.unflatten(0, (len(readable), -1)).transpose(0, 1) for e in embeddings]
-            answers = zip(*(a.probabilities(e) for a, e in zip(adapters, by_view, strict=True)), strict=True)
+        answers = zip(*_probabilities(predictors, readable), strict=True) if readable else iter(())
         for clip, views in group:
             yield clip, views if isinstance(views, DecodeError) else next(answers)
 
 
-def common_format(predictors: Sequence[Predictor]) -> ClipFormat:
+def _probabilities(predictors: Sequence[AnyPredictor], clips: Sequence[Tensor]) -> list[Array]:
+    """The views [V, T, 3, H, W] of B clips -> [B, K] by each predictor. An exported model stands alone."""
+    if isinstance(exported := predictors[0], ExportedPredictor):
+        return [exported.probabilities(torch.cat(list(clips)))]
+    loaded = [predictor for predictor in predictors if isinstance(predictor, Predictor)]
+    views = torch.cat(list(clips)).to(loaded[0].text.device)
+    with torch.inference_mode():
+        embeddings = SharedBackbone(loaded[0].model.backbone).encode_each(views, [p.model for p in loaded])
+    by_view = [e.unflatten(0, (len(clips), -1)).transpose(0, 1) for e in embeddings]
+    return [predictor.probabilities(e) for predictor, e in zip(loaded, by_view, strict=True)]
+
+
+def common_format(predictors: Sequence[AnyPredictor]) -> ClipFormat:
     """The clip format of all predictors. Raises ConfigError if they expect different frames."""
     form, views = predictors[0].format, predictors[0].views
     for predictor in predictors:

@@ -25,14 +25,15 @@ from numpy.typing import NDArray
 from msta.adapters.inputs import clip_format
 from msta.adapters.model import AdaptedModel
 from msta.backbone.checkpoints import tell_of_toy
-from msta.data.decode import play, probe, read_frames
+from msta.data.decode import read_frames
 from msta.data.folders import videos_in
 from msta.data.video_file import DecodeError
-from msta.errors import ConfigError, DataError, in_short
+from msta.errors import ConfigError, DataError, as_text, in_short
 from msta.evaluation.report import write_page
-from msta.files import check_writable, replacing
+from msta.files import check_writable, write_parquet
 from msta.inference.output import clock
-from msta.inference.timeline import Windows, encode_windows
+from msta.inference.timeline import WindowEncoder
+from msta.inference.windows import Windows, cut_windows
 from msta.notices import notice
 
 FORMAT = "msta-index-1"
@@ -132,11 +133,12 @@ def update_index(
         raise DataError(f"{folder}: no video files in this folder")
     check_writable(file, "--index puts the index elsewhere")
     key = index_key(model, windows)
-    index = read_index(file) if file.exists() else None
-    if index is not None and index.key != key:
-        raise DataError(f"{file}: was made by another model or with other windows; name another --index, or remove it")
     width = model.backbone.architecture.embed_dim
-    index = _without_outdated(index or _empty(key, width), current)
+    empty = Index(key, {}, [], np.empty((0, 2)), np.empty((0, width), np.float32))
+    index = read_index(file) if file.exists() else empty
+    if index.key != key:
+        raise DataError(f"{file}: was made by another model or with other windows; name another --index, or remove it")
+    index = _without_outdated(index, current)
     index.closed = closed
     new = [path for path in current if path not in index.files]
     parts = [(index.paths, index.spans, index.embeddings)]
@@ -147,7 +149,7 @@ def update_index(
                 spans, embeddings = _read(model, folder / path, windows)
             except DecodeError as error:
                 notice(f"Left out, cannot be read: {error}")
-                spans, embeddings = np.empty((0, 2)), np.empty((0, width), np.float32)
+                spans, embeddings = empty.spans, empty.embeddings
             parts.append(([path] * len(spans), spans, embeddings))
             index.files[path] = current[path]
     finally:
@@ -159,12 +161,10 @@ def update_index(
 
 
 def _read(model: AdaptedModel, path: Path, windows: Windows) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    form = clip_format(model)
-    windows = windows.fitted(probe(path).duration)
-    shown = play(path, form.size, squash=form.fit == "squash")
+    encode = WindowEncoder([model])
     spans, embeddings = [], []
-    for group, (embedded,) in encode_windows([model], shown, form, windows):
-        embeddings.append(F.normalize(embedded.float(), dim=-1).cpu().numpy())
+    for group in cut_windows(path, clip_format(model), windows):
+        embeddings.append(F.normalize(encode(group)[0].float(), dim=-1).cpu().numpy())
         spans += [(window.start, window.end) for window in group]
     return np.array(spans), np.concatenate(embeddings)
 
@@ -172,10 +172,6 @@ def _read(model: AdaptedModel, path: Path, windows: Windows) -> tuple[NDArray[np
 def _stamp(path: str) -> tuple[int, int]:
     status = os.stat(path)
     return status.st_size, status.st_mtime_ns
-
-
-def _empty(key: str, width: int) -> Index:
-    return Index(key, {}, [], np.empty((0, 2)), np.empty((0, width), np.float32))
 
 
 def _without_outdated(index: Index, current: dict[str, tuple[int, int]]) -> Index:
@@ -187,28 +183,23 @@ def _without_outdated(index: Index, current: dict[str, tuple[int, int]]) -> Inde
 
 
 def write_index(index: Index, file: Path) -> None:
-    """Write Parquet, with one row per window, and the files and the key in the metadata."""
+    """Write Parquet, with one row per window, and the files and the key in the metadata.
+
+    A name that is no UTF-8 is known again by the files' own names, which are kept as JSON.
+    """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     width = index.embeddings.shape[1]
     flat = pa.array(index.embeddings.ravel(), pa.float32())
     columns = {
-        "path": pa.array([_written(path) for path in index.paths], pa.string()),
+        "path": pa.array([as_text(path) for path in index.paths], pa.string()),
         "start": pa.array(index.spans[:, 0]),
         "end": pa.array(index.spans[:, 1]),
         "embedding": pa.FixedSizeListArray.from_arrays(flat, width),
     }
     about = json.dumps({"format": FORMAT, "key": index.key, "files": index.files})
     table = pa.table(columns).replace_schema_metadata({"msta": about})
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as aside:
-        pq.write_table(table, aside, compression="zstd")
-
-
-def _written(path: str) -> str:
-    """A path as Parquet's UTF-8; a name that is none is known again by the files' own names, which are kept as JSON."""
-    return path.encode(errors="backslashreplace").decode()
+    write_parquet(file, table)
 
 
 def _about(file: Path) -> dict[str, Any]:
@@ -233,7 +224,7 @@ def read_index(file: Path) -> Index:
     try:
         about, table = _about(file), pq.read_table(file)
         embeddings = table["embedding"].combine_chunks()
-        names = {_written(path): path for path in about["files"]}
+        names = {as_text(path): path for path in about["files"]}
         return Index(
             about["key"],
             {path: (size, time) for path, (size, time) in about["files"].items()},

@@ -13,10 +13,9 @@ fine-tuning, runs alone, with the same result.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -28,8 +27,9 @@ from msta.backbone.layout import VideoLayout
 from msta.backbone.prefix import Tokens, at_once, suffix
 from msta.backbone.video import VideoTower
 from msta.evaluation.metrics import Array
-from msta.inference.loaded_adapter import LoadedAdapter
-from msta.methods import load_adapter
+
+if TYPE_CHECKING:
+    from msta.inference.predictor import Predictor
 
 _BEFORE_THE_BLOCKS = (
     "patch_embedding", "class_embedding", "positional_embedding", "temporal_positional_embedding", "ln_pre",
@@ -41,29 +41,21 @@ class SharedBackbone:
 
     Example:
         >>> shared = SharedBackbone(msta.load_backbone("toy"))  # doctest: +SKIP
-        >>> a, b = shared.load("runs/a/adapter"), shared.load("runs/b/adapter")  # doctest: +SKIP
+        >>> adapters = [msta.load_adapter(run, shared.backbone) for run in ("runs/a", "runs/b")]  # doctest: +SKIP
+        >>> a, b = map(Predictor, adapters)  # doctest: +SKIP
         >>> shared.answer([(clip, a), (clip, b), (another, a)])  # doctest: +SKIP
     """
 
     def __init__(self, backbone: DualEncoder) -> None:
         self.backbone = backbone.eval()
 
-    def load(self, directory: str | os.PathLike[str], classes: Sequence[str] | None = None) -> LoadedAdapter:
-        """Load an adapter's directory onto this backbone.
-
-        Raises:
-            CheckpointError: there is no adapter, it is damaged, or it was trained on another backbone.
-            MSTAError: there are no classes.
-        """
-        return LoadedAdapter(load_adapter(directory, self.backbone), classes)
-
     @torch.no_grad()
-    def encode(self, video: Tensor, adapters: Sequence[LoadedAdapter]) -> Tensor:
+    def encode(self, video: Tensor, adapters: Sequence[Predictor]) -> Tensor:
         """Encode each clip with its own adapter: [B, T, 3, H, W], normalised, and B adapters -> [B, D]."""
-        clips: dict[LoadedAdapter, list[int]] = {}
+        clips: dict[Predictor, list[int]] = {}
         for i, adapter in enumerate(adapters):
             clips.setdefault(adapter, []).append(i)
-        groups = [_Group(adapter.model, tuple(rows)) for adapter, rows in clips.items()]
+        groups = [_Group(adapter.model, rows) for adapter, rows in clips.items()]
         with self.backbone.computing():
             embeddings = _encode(self.backbone.video, video, groups)
         order = torch.tensor([row for group in groups for row in group.clips]).argsort()
@@ -72,11 +64,11 @@ class SharedBackbone:
     @torch.no_grad()
     def encode_each(self, video: Tensor, models: Sequence[AdaptedModel]) -> list[Tensor]:
         """Encode each clip with every model: [B, T, 3, H, W], normalised -> [B, D] for each model."""
-        every = tuple(range(len(video)))
+        every = list(range(len(video)))
         with self.backbone.computing():
             return _encode(self.backbone.video, video, [_Group(model, every) for model in models])
 
-    def answer(self, requests: Sequence[tuple[Tensor, LoadedAdapter]]) -> list[tuple[Array, Tensor]]:
+    def answer(self, requests: Sequence[tuple[Tensor, Predictor]]) -> list[tuple[Array, Tensor]]:
         """Answer requests whose clips may differ in shape.
 
         Args:
@@ -119,51 +111,43 @@ class _Group:
     """A model and the clips, by their index in the batch, that it is to encode."""
 
     model: AdaptedModel
-    clips: tuple[int, ...]
-
-    @property
-    def tower(self) -> VideoTower:
-        return self.model.backbone.video
+    clips: list[int]
 
 
 def _encode(frozen: VideoTower, video: Tensor, groups: Sequence[_Group]) -> list[Tensor]:
-    """[B, T, 3, H, W] -> for each group [its clips, D]."""
+    """[B, T, 3, H, W] -> for each group [its clips, D].
+
+    The frozen blocks run on the clips that still need them, up to where the next groups' own blocks begin.
+    """
     embeddings: dict[int, Tensor] = {}
-    sharing: list[tuple[int, int]] = []  # (number of shared blocks, index of the group)
+    leaving: dict[int, list[int]] = {}  # number of shared blocks -> the groups that share so many
     for i, group in enumerate(groups):
-        depth = None if group.model.exact_reference else shared_blocks(frozen, group.tower)
-        if depth is None:
-            embeddings[i] = group.model.encode_video(video[list(group.clips)])
+        shared = None if group.model.exact_reference else shared_blocks(frozen, group.model.backbone.video)
+        if shared is None:
+            embeddings[i] = group.model.encode_video(video[group.clips])
         else:
-            sharing.append((depth, i))
-    for i, tokens in _shared_tokens(frozen, video, groups, sorted(sharing)):
-        embeddings[i] = suffix(groups[i].tower, tokens)
-    return [embeddings[i] for i in range(len(groups))]
+            leaving.setdefault(shared, []).append(i)
 
+    def needed_from(block: int) -> list[int]:
+        return sorted({clip for at in leaving if at >= block for i in leaving[at] for clip in groups[i].clips})
 
-def _shared_tokens(
-    frozen: VideoTower, video: Tensor, groups: Sequence[_Group], sharing: Sequence[tuple[int, int]]
-) -> Iterator[tuple[int, Tokens]]:
-    """Run the frozen blocks on the clips that still need them. Yield each group's tokens where its own blocks begin."""
-    if not sharing:
-        return
-    clips = _clips_of(groups[i] for _, i in sharing)
-    x, layout = frozen.embed(video[list(clips)])
-    depth = 0
-    for stop, leaving in groupby(sharing, key=lambda one: one[0]):
-        needed = _clips_of(groups[i] for later, i in sharing if later >= stop)
-        x, clips = _rows(x, clips, needed, layout), needed
+    depth, clips = 0, needed_from(0)
+    if clips:
+        x, layout = frozen.embed(video[clips])
+    for stop, numbers in sorted(leaving.items()):
+        x, clips = _rows(x, clips, needed_from(stop)), needed_from(stop)
         x, depth = _run(frozen, x, depth, stop, layout), stop
-        numbers = [i for _, i in leaving]
-        parallel = [i for i in numbers if _takes_frozen_output(frozen, groups[i].tower, stop)]
+        parallel = [i for i in numbers if _takes_frozen_output(frozen, groups[i].model.backbone.video, stop)]
         frozen_output = _run(frozen, x, stop, stop + 1, layout) if parallel else None
         for i in numbers:
-            tokens, own_output = _rows(x, clips, groups[i].clips, layout), None
+            tokens, own = _rows(x, clips, groups[i].clips), None
             if frozen_output is not None and i in parallel:
-                own_output = _rows(frozen_output, clips, groups[i].clips, layout)
-            yield i, Tokens(tokens, stop, frozen.query_index(tokens), layout, own_output)
+                own = _rows(frozen_output, clips, groups[i].clips)
+            own_blocks = Tokens(tokens, stop, frozen.query_index(tokens), layout, own)
+            embeddings[i] = suffix(groups[i].model.backbone.video, own_blocks)
         if frozen_output is not None:
             x, depth = frozen_output, stop + 1
+    return [embeddings[i] for i in range(len(groups))]
 
 
 def _takes_frozen_output(frozen: VideoTower, adapted: VideoTower, at: int) -> bool:
@@ -176,11 +160,7 @@ def _run(tower: VideoTower, x: Tensor, start: int, stop: int, layout: VideoLayou
     return torch.cat([tower.run(part, start, stop, layout=layout) for part in x.split(at_once(x, layout))])
 
 
-def _clips_of(groups: Iterable[_Group]) -> tuple[int, ...]:
-    return tuple(sorted({clip for group in groups for clip in group.clips}))
-
-
-def _rows(x: Tensor, clips: tuple[int, ...], wanted: tuple[int, ...], layout: VideoLayout) -> Tensor:
+def _rows(x: Tensor, clips: list[int], wanted: list[int]) -> Tensor:
     """The sequences of the wanted clips, from ``x``, which holds those of ``clips``."""
     if clips == wanted:
         return x

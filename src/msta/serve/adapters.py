@@ -8,9 +8,10 @@ from collections import OrderedDict
 from pathlib import Path
 
 from msta.adapters.artefact import CONFIG, adapter_in
+from msta.backbone.dual_encoder import DualEncoder
 from msta.errors import MSTAError
-from msta.inference.loaded_adapter import LoadedAdapter
-from msta.inference.shared_backbone import SharedBackbone
+from msta.inference.predictor import Predictor
+from msta.methods import load_adapter
 from msta.serve.limits import Refusal
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -22,15 +23,15 @@ class Adapters:
     A request keeps the adapter that it was given, so an eviction does not disturb a computation.
 
     Args:
-        shared: the backbone to load the adapters onto.
+        backbone: frozen, to load the adapters onto.
         folder: has one sub-folder per adapter, or per run of ``msta train``, whose adapter it then is. Sub-folders may
             come and go while the service runs.
         memory: bytes that all loaded adapters may take together. The last one used is always kept.
     """
 
-    def __init__(self, shared: SharedBackbone, folder: Path, memory: int) -> None:
-        self.shared, self.folder, self.memory = shared, folder.resolve(), memory
-        self._loaded: OrderedDict[str, tuple[LoadedAdapter, int]] = OrderedDict()
+    def __init__(self, backbone: DualEncoder, folder: Path, memory: int) -> None:
+        self.backbone, self.folder, self.memory = backbone, folder.resolve(), memory
+        self._loaded: OrderedDict[str, tuple[Predictor, int]] = OrderedDict()
         self._loading: dict[str, asyncio.Lock] = {}
         self.evictions = 0
 
@@ -38,7 +39,7 @@ class Adapters:
         """All adapters, loaded or not."""
         return sorted(path.name for path in self.folder.iterdir() if self._place(path.name) is not None)
 
-    def loaded(self, name: str) -> tuple[LoadedAdapter, int] | None:
+    def loaded(self, name: str) -> tuple[Predictor, int] | None:
         """A loaded adapter and its bytes, or None. This does not count as use."""
         return self._loaded.get(name)
 
@@ -49,7 +50,7 @@ class Adapters:
     def __len__(self) -> int:
         return len(self._loaded)
 
-    async def get(self, name: str) -> LoadedAdapter:
+    async def get(self, name: str) -> Predictor:
         """The adapter with this name. It is loaded if necessary.
 
         Raises Refusal if there is no such adapter (404), or it cannot be loaded onto this backbone (409).
@@ -68,13 +69,14 @@ class Adapters:
         """Unload an adapter. Returns whether it was loaded."""
         return self._loaded.pop(name, None) is not None
 
-    async def _load(self, name: str) -> tuple[LoadedAdapter, int]:
+    async def _load(self, name: str) -> tuple[Predictor, int]:
         try:
-            adapter = await asyncio.to_thread(self.shared.load, self._place(name) or self.folder / name)
+            place = self._place(name) or self.folder / name
+            adapter = await asyncio.to_thread(lambda: Predictor(load_adapter(place, self.backbone)))
         except MSTAError as error:
             reason = str(error).replace(f"{self.folder}/", "")  # callers need not know the folder
             raise Refusal(409, f"adapter: {reason}") from None
-        return adapter, adapter.own_bytes(self.shared.backbone)
+        return adapter, adapter.own_bytes(self.backbone)
 
     def _evict(self) -> None:
         while self.loaded_bytes() > self.memory and len(self._loaded) > 1:

@@ -19,23 +19,24 @@ from fastapi import APIRouter, Depends, FastAPI, File, Form, Request, Response, 
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel
 
 from msta._version import __version__
 from msta.backbone.dual_encoder import DualEncoder
 from msta.data.clips import ONE_VIEW, cut_views
-from msta.inference.loaded_adapter import LoadedAdapter, Prediction
+from msta.inference.predictor import Prediction, Predictor
 from msta.inference.shared_backbone import SharedBackbone
 from msta.methods import attach
 from msta.serve.adapters import Adapters
 from msta.serve.batching import Answer, Batcher
 from msta.serve.gate import Gate
 from msta.serve.limits import Limits, Refusal, path_under, refuse_archives
-from msta.serve.metrics import Metrics
 from msta.serve.page import page
 from msta.serve.workers import Workers
 
 _log = logging.getLogger("msta.serve")
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Problem(BaseModel):
@@ -74,6 +75,35 @@ class Health(BaseModel):
     version: str = __version__
 
 
+class Metrics:
+    """The metrics of one service for Prometheus, in their own registry."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter("msta_requests", "Answered requests.", ["route", "status"], registry=self.registry)
+        self.seconds = Histogram(
+            "msta_seconds",
+            "Seconds by stage: decode, compute, request.",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.batch = Histogram(
+            "msta_batch_clips", "Clips computed together.", buckets=(1, 2, 4, 8, 16, 32), registry=self.registry
+        )
+        self.losses = Counter(
+            "msta_workers_replaced", "Decoding processes that were replaced.", ["why"], registry=self.registry
+        )
+
+    def watch(self, name: str, what: str, value: Callable[[], float]) -> None:
+        """Call ``value`` at every scrape."""
+        Gauge(name, what, registry=self.registry).set_function(value)
+
+    def text(self) -> bytes:
+        """In Prometheus's text format."""
+        return generate_latest(self.registry)
+
+
 @dataclass
 class Service:
     """What the routes use."""
@@ -84,7 +114,7 @@ class Service:
     workers: Workers
     batcher: Batcher
     metrics: Metrics
-    backbone: LoadedAdapter  # without an adapter
+    backbone: Predictor  # without an adapter
     slots: asyncio.Semaphore  # for requests that are processed
     scratch: Path
     ready: bool = False
@@ -120,7 +150,7 @@ def create_app(
         workers: decoding processes.
     """
     shared, metrics = SharedBackbone(backbone), Metrics()
-    store = Adapters(shared, adapters, limits.adapter_bytes)
+    store = Adapters(backbone, adapters, limits.adapter_bytes)
     service = Service(
         limits,
         root,
@@ -128,7 +158,7 @@ def create_app(
         Workers(workers, limits, lambda why: metrics.losses.labels(why).inc()),
         Batcher(shared, limits.batch, metrics.batch.observe, _lanes(backbone)),
         metrics,
-        LoadedAdapter(attach(backbone, "zero-shot"), ["video"]),
+        Predictor(attach(backbone, "zero-shot"), ["video"]),
         asyncio.Semaphore(limits.concurrent),
         Path(tempfile.gettempdir()),
     )
@@ -285,7 +315,7 @@ def _state(service: Service, name: str) -> AdapterState:
     return AdapterState(name=name, loaded=True, bytes=size, classes=list(adapter.classes))
 
 
-async def _answer(service: Service, adapter: LoadedAdapter, file: UploadFile | None, path: str | None) -> Answer:
+async def _answer(service: Service, adapter: Predictor, file: UploadFile | None, path: str | None) -> Answer:
     if (file is None) == (path is None):
         raise Refusal(422, "give either file or path")
     with contextlib.ExitStack() as stack:

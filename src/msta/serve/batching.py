@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from msta.inference.loaded_adapter import LoadedAdapter
+from msta.inference.predictor import Predictor
 from msta.inference.shared_backbone import SharedBackbone
 
 Answer = tuple[NDArray[np.float64], Tensor]  # probabilities [K], embeddings of the views [V, D]
@@ -21,7 +21,7 @@ Answer = tuple[NDArray[np.float64], Tensor]  # probabilities [K], embeddings of 
 @dataclass(frozen=True)
 class _Request:
     views: Tensor
-    adapter: LoadedAdapter
+    adapter: Predictor
     answer: asyncio.Future[Answer]
 
 
@@ -58,7 +58,7 @@ class Batcher:
             task.cancel()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    async def answer(self, views: Tensor, adapter: LoadedAdapter) -> Answer:
+    async def answer(self, views: Tensor, adapter: Predictor) -> Answer:
         """Views [V, T, 3, H, W], normalised -> probabilities [K] and embeddings [V, D]."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.put_nowait(_Request(views, adapter, future))
