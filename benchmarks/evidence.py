@@ -39,6 +39,8 @@ class Step:
 
 STEPS = (
     Step("claims", "claims.py run --plot docs/claims.png", 200),
+    Step("presets", "presets.py run", 120),
+    Step("checkpoints", "presets.py checkpoints", 15),
     Step("toy", "toy.py --parts synthetic demo", 40),
     Step("toy on real clips", "toy.py --clips {clips} --parts real", 40, "clips"),
     Step("protocols", "protocols.py --clips {clips}", 60, "clips"),

@@ -53,8 +53,8 @@ TASKS: dict[str, tuple[bool, int, tuple[Recipe, ...]]] = {
 }  # fmt: skip
 """Task -> whether it is few-shot, its training clips per class, and the recipes that were tried."""
 
-CLASSES, VALIDATION, TESTED = 10, 3, 20
-"""Of a checkpoint's trial: classes, validation clips and test clips per class."""
+TRIALS, CLASSES, VALIDATION, TESTED = 3, 10, 3, 20
+"""Of the checkpoints: trials per seed; of each its classes, and validation and test clips per class."""
 
 
 def main() -> None:
@@ -69,8 +69,9 @@ def main() -> None:
     for seed in arguments.seeds if arguments.what != "report" else ():
         bench = Bench(arguments.work, seed)
         if arguments.what == "checkpoints":
-            which = {"variant": "checkpoints", "seed": seed}
-            results.keep(which, bench.key(Variant()), functools.partial(checkpoints, bench))
+            for trial in range(TRIALS):
+                which = {"variant": "checkpoints", "seed": seed, "trial": trial}
+                results.keep(which, bench.key(Variant()), functools.partial(checkpoints, bench, trial))
         for task in arguments.only if arguments.what == "run" else ():
             few_shot, shots, recipes = TASKS[task]
             for recipe in recipes:
@@ -101,11 +102,11 @@ CHOICES: dict[str, Choice] = {
 }
 
 
-def checkpoints(bench: Bench) -> dict[str, Any]:
+def checkpoints(bench: Bench, trial: int) -> dict[str, Any]:
     """Test top-1, in percent, of the epoch that each way chooses by the validation clips. Ten classes, four shots."""
-    random = np.random.default_rng(bench.seed)
+    random = np.random.default_rng((bench.seed, trial))
     motions = [str(motion) for motion in random.choice(bench.motions["all"], CLASSES, replace=False)]
-    folder = bench.folder / "checkpoints"
+    folder = bench.folder / f"checkpoints-{trial}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     parts = (("training", range(4), "train"), ("training", range(4, 4 + VALIDATION), "val"),
@@ -120,7 +121,7 @@ def checkpoints(bench: Bench) -> dict[str, Any]:
     sentences(motions, "good").save(folder / "bank.json")
     settings = {
         "data.path": folder / "split.csv", "data.workers": 0, "descriptions.bank": folder / "bank.json",
-        "train.seed": bench.seed, "train.watch_test": True, "eval.keep": "nothing",
+        "train.seed": trial, "train.watch_test": True, "train.eval_every": 2, "eval.keep": "nothing",
     }  # fmt: skip
     train(make_config("small", settings), folder / "run", Console(quiet=True))
     log = read_log(folder / "run")

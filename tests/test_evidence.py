@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 FIGURE = re.compile(r"(?<![\w.,/:-])\d[\d,]*\.\d+(?![\w]|\.\d)|(?<![\w.,/:-])\d[\d,]*(?= ?%)")
-GENERATED = ("claims", "toy")
+GENERATED = ("claims", "presets", "toy")
 """Results whose JSON has so many numbers that nearly every figure would be among them."""
 SPEED = "attention step peers loader cache against"
 SOURCES = {
@@ -31,7 +31,7 @@ SOURCES = {
     "serve.md": "service service_soak",
     "shards.md": "large_catalog",
     "speed.md": SPEED,
-    "toy.md": "toy",
+    "toy.md": "toy presets",
     "training.md": "scaling chaos",
 }
 """Page -> the results that its figures are from."""
@@ -54,7 +54,7 @@ FACTS = {
     "protocols.md": "95 of the interval",
     "serve.md": "9.4 a setting; 1.67 1.85 0.25 0.4 46.6 1.3 of former code, as told there",
     "speed.md": "1.702 of QuickGELU; 59 0.57 0.32 ratios of the tables'",
-    "toy.md": "0.2 chance; 0.1 the scale; 0.6 seconds per step, and 29 20 of toy-frames, by log.jsonl",
+    "toy.md": "0.2 chance; 0.1 the scale; 0.02 the rate; 0.6 seconds per step, and 29 20 of toy-frames, by log.jsonl",
     "training.md": "40 a setting",
 }
 
