@@ -25,13 +25,13 @@ from msta.data.augment import Augmentation
 from msta.data.catalog import Clip, write_catalog
 from msta.data.clips import ClipDataset, ClipFormat, Failures, steady
 from msta.data.decode import all_frames, probe, read_frames
+from msta.data.http import Unreachable
 from msta.data.loading import StepSampler
 from msta.data.order import by_shard, epoch_order
 from msta.data.reading import read_catalog
 from msta.data.shards.encode import h264
 from msta.data.shards.target import Target
 from msta.data.shards.write import Recipe, write_shards
-from msta.data.slices import Unreachable
 from msta.data.storage import as_url, member_of
 from msta.data.verify import verify
 from msta.data.video_file import DecodeError, OutOfReach

@@ -7,7 +7,6 @@ every file.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import statistics
@@ -19,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import Progress as Bar
 
 from msta.data.catalog import Catalog, Clip, require_files
 from msta.data.decode import probe, read_frames
 from msta.data.names import class_words, is_number, told_by_side
+from msta.data.processes import with_bar
 from msta.data.storage import absolute, as_url, content_hash, size_of
 from msta.data.verify import in_processes
 from msta.data.video_file import DecodeError
@@ -88,13 +87,8 @@ def check(
         DataError: the files have moved.
     """
     require_files(catalog)
-    jobs = {json.dumps([clip.path, *clip.span]): clip for clip in catalog.clips}
-    found: dict[Clip, dict[str, Any]] = {}
-    with Bar(console=console or Console(quiet=True), transient=True) as bar:
-        task = bar.add_task("looking", total=len(jobs))
-        for job, facts in in_processes(list(jobs), workers or os.cpu_count() or 1, timeout, _look):
-            found[jobs[job]] = facts
-            bar.advance(task)
+    looking = in_processes(catalog.clips, workers or os.cpu_count() or 1, timeout, _look)
+    found = dict(with_bar(looking, "looking", len(catalog.clips), console))
     warnings = [
         *quick_warnings(catalog, shots, most=len(catalog.clips)),
         *_unreadable(catalog, found),
@@ -203,20 +197,19 @@ def _alike(catalog: Catalog, groups: Iterable[Sequence[Clip]], about: str, what:
 # ---------------------------------------------------------------- with every video opened
 
 
-def _look(job: str) -> dict[str, Any]:
-    """In a process: what a clip is, and its hash as hexadecimal digits; or a problem and its reason."""
-    path, start, end = json.loads(job)
+def _look(clip: Clip) -> dict[str, Any]:
+    """In a process: what a clip is, and its hash, uint8 [bytes]; or a problem and its reason."""
     try:
-        info = probe(path)
-        begins, ends = start or 0.0, info.duration if end is None else min(end, info.duration)
+        info = probe(clip.path)
+        begins, ends = clip.start or 0.0, info.duration if clip.end is None else min(clip.end, info.duration)
         if begins >= ends:
             return {"problem": "range", "reason": f"begins at {begins:g} s, but the video ends at {ends:.2f} s"}
         times = begins + (ends - begins) * (np.arange(_FRAMES) + 0.5) / _FRAMES
-        bits = difference_hash(read_frames(path, times, _GRID, squash=True))
+        bits = difference_hash(read_frames(clip.path, times, _GRID, squash=True))
     except DecodeError as error:
         return {"problem": "unreadable", "reason": error.reason}
     size, rate = f"{info.width}x{info.height}", "unknown" if info.fps is None else f"{info.fps:.0f}"
-    return {"seconds": ends - begins, "size": size, "rate": rate, "hash": np.packbits(bits).tobytes().hex()}
+    return {"seconds": ends - begins, "size": size, "rate": rate, "hash": np.packbits(bits)}
 
 
 def difference_hash(frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -233,7 +226,7 @@ def _near_duplicates(catalog: Catalog, found: dict[Clip, dict[str, Any]]) -> Ite
     clips = [clip for clip in catalog.clips if "hash" in found[clip]]
     if len(clips) < 2:
         return
-    hashes = np.array([np.frombuffer(bytes.fromhex(found[clip]["hash"]), np.uint8) for clip in clips])
+    hashes = np.array([found[clip]["hash"] for clip in clips])
     most = _ALIKE * 8 * hashes.shape[1]
     pairs = []
     for i in range(len(clips) - 1):

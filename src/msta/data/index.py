@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain, islice
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress as Bar
 
 from msta.data.catalog import Catalog, Clip, require_files, write_classes, write_rows
 from msta.data.decode import VideoInfo, probe
 from msta.data.layouts.parts import read_classes, seconds
 from msta.data.layouts.tables import CLASSES_KEY
+from msta.data.processes import with_bar
 from msta.data.storage import absolute
 from msta.data.text_tables import csv_rows
 from msta.data.video_file import DecodeError
@@ -66,19 +66,12 @@ def index(
     files = list(dict.fromkeys(clip.path for clip in catalog.clips))
     found: dict[str, VideoInfo] = {}
     unreadable: dict[str, str] = {}
-    with (
-        ThreadPoolExecutor(workers or os.cpu_count()) as pool,
-        Bar(console=console or Console(quiet=True), transient=True) as bar,
-    ):
-        task = bar.add_task("opening files", total=len(files))
-        for start in range(0, len(files), _AT_ONCE):
-            some = files[start : start + _AT_ONCE]
-            for path, info in zip(some, pool.map(_probe, some), strict=True):
-                if isinstance(info, VideoInfo):
-                    found[path] = info
-                else:
-                    unreadable[path] = info
-                bar.advance(task)
+    probed = zip(files, _probe_all(files, workers), strict=True)
+    for path, info in with_bar(probed, "opening files", len(files), console):
+        if isinstance(info, VideoInfo):
+            found[path] = info
+        else:
+            unreadable[path] = info
     total = 0.0  # seconds
 
     def rows() -> Iterator[list[Any]]:
@@ -127,6 +120,12 @@ def _without(catalog: Catalog, table: Path) -> Catalog:
     if not kept:
         raise DataError(f"{table}: lists every clip of {catalog.source}; none is left")
     return replace(catalog, clips=kept)
+
+
+def _probe_all(files: Sequence[str], workers: int | None) -> Iterator[VideoInfo | str]:
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        for start in range(0, len(files), _AT_ONCE):
+            yield from pool.map(_probe, files[start : start + _AT_ONCE])
 
 
 def _probe(path: str) -> VideoInfo | str:

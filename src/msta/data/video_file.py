@@ -21,8 +21,8 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from msta.data.http import Unreachable
 from msta.data.renderer import Renderer
-from msta.data.slices import Unreachable
 from msta.data.storage import member_of, read_member, shown
 from msta.errors import MSTAError, one_line
 from msta.notices import notice
