@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from msta.config import make_config
 from msta.descriptions.bank import FORMAT, Described, DescriptionBank, key, load_descriptions
-from msta.descriptions.describe import describe_by_template, edit
-from msta.descriptions.exchange import export_official, import_official
+from msta.descriptions.describe import describe_by_template, edit, export_official, import_official
 from msta.descriptions.labels import read_labels
 from msta.errors import ConfigError, DataError, MSTAError
 
