@@ -236,8 +236,6 @@ def _build(parts: Parts, path: Path) -> DualEncoder:
         raise CheckpointError(f"{path}: looked like {parts.kind}, but does not fit; {'; '.join(problems)}")
     weights: Tensors = {k: given[k].to(torch.float32).clone().contiguous() for k in expected}
     backbone.load_state_dict(weights, assign=True)
-    backbone.pixel_mean = torch.tensor(parts.architecture.pixel_mean)
-    backbone.pixel_std = torch.tensor(parts.architecture.pixel_std)
     own_tokenizer = {"clip": "CLIP's", "folded": "CLIP's ids, folded"}.get(parts.tokenizer.source, "tokenizer.json")
     backbone.origins = {**parts.origins, "tokenizer": own_tokenizer}
     return freeze(backbone)

@@ -71,8 +71,8 @@ class DualEncoder(nn.Module):
         self.text = TextTower(a)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(100.0)))
         self.register_buffer("logit_bias", torch.tensor(-10.0) if a.logit_bias else None)
-        self.register_buffer("pixel_mean", torch.tensor(a.pixel_mean), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(a.pixel_std), persistent=False)
+        self.register_buffer("pixel_mean", torch.tensor(a.pixel_mean, device="cpu"), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(a.pixel_std, device="cpu"), persistent=False)
 
     def encode_video(self, video: Tensor) -> Tensor:
         """Float [B, T, 3, H, W], normalised with pixel_mean and pixel_std -> [B, D], not L2-normalised."""

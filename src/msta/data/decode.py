@@ -54,12 +54,9 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
         renderer = video.renderer(FramePass(video, seeking=False).first, short_side=None)
         height, width, _ = renderer.shape
         rate = video.stream.average_rate or video.stream.guessed_rate
-        frames, fps, turn = (
-            video.stream.frames or None,
-            float(rate) if rate else None,
-            90 * renderer.quarter_turns,
-        )
-        return VideoInfo(video.path, duration, frames, fps, width, height, turn, video.stream.codec_context.name)
+        fps, codec = float(rate) if rate else None, video.stream.codec_context.name
+        turned = 90 * renderer.quarter_turns
+        return VideoInfo(video.path, duration, video.stream.frames or None, fps, width, height, turned, codec)
 
 
 def read_frames(

@@ -10,8 +10,7 @@ from typing import Any
 
 from msta.data.catalog import Catalog, Clip
 from msta.data.http import Damaged
-from msta.data.layouts.options import Options
-from msta.data.layouts.parts import choose_classes
+from msta.data.layouts.parts import Options, choose_classes
 from msta.data.shards import FORMAT, INDEX
 from msta.data.storage import DIGITS, as_url, beside, read_bytes
 from msta.errors import DataError, in_short
