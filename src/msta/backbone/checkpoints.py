@@ -23,7 +23,7 @@ from msta.backbone.formats.unsupported import refusal
 from msta.backbone.published import PUBLISHED
 from msta.backbone.tensor_files import WEIGHTS, only_weights, read_sharded, read_tensors
 from msta.backbone.tokenizer import Tokenizer, foreign_tokenizer, read_tokenizer
-from msta.errors import CheckpointError, in_short
+from msta.errors import CheckpointError, few, in_short
 from msta.files import read_json, sha256_of
 from msta.notices import notice
 
@@ -228,7 +228,7 @@ def _build(parts: Parts, path: Path) -> DualEncoder:
         if k in given and given[k].shape != v.shape
     ]
     problems = [
-        f"{what}: {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+        f"{what}: {few(names)}"
         for what, names in (("missing", missing), ("unexpected", unexpected), ("of another size", reshaped))
         if names
     ]

@@ -111,12 +111,7 @@ def pack_tokens(tokens: Tokens, clips: int) -> Tensor:
 def unpack_tokens(tower: VideoTower, kept: Tensor, frames: int) -> Tokens:
     """The inverse of :func:`pack_tokens`."""
     x, *frozen_output = (part.flatten(0, 1) for part in kept.unbind(1))
-    if tower.attention == "joint":
-        layout = VideoLayout(frames, (x.shape[1] - 1) // frames, "shared")
-    elif tower.class_embedding is None:
-        layout = VideoLayout(frames, x.shape[1], "none")
-    else:
-        layout = VideoLayout(frames, x.shape[1] - 1, "per_frame")
+    layout = tower.layout(frames, x.shape[1])
     return Tokens(x, prefix_length(tower) or 0, tower.query_index(x), layout, *frozen_output)
 
 

@@ -3,14 +3,12 @@
 Safetensors hold data alone. Pickles are read by torch with ``weights_only=True``; if one also holds objects (a config
 of yacs or OmegaConf beside the weights), by an unpickler to which every class but tensors' is inert. A TorchScript
 archive (how OpenAI publishes CLIP) is refused by torch in that mode, since ``torch.jit.load`` would compile the code it
-carries; we read the parameters out of its ``data.pkl`` with an unpickler that knows tensors and nothing else.
+carries; we give torch the archive without that code, and the same unpickler.
 """
 
 from __future__ import annotations
 
-import collections
 import io
-import os
 import pickle
 import re
 import zipfile
@@ -159,6 +157,10 @@ class _Inert:
         """What a pickled set calls."""
 
 
+class _Module:
+    """Stands for any scripted module: unpickling fills its ``__dict__`` with parameters and sub-modules."""
+
+
 _HARMLESS = {
     ("collections", "OrderedDict"), ("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_parameter"),
     ("torch", "Size"), ("torch.serialization", "_get_layout"),
@@ -180,6 +182,10 @@ class _Pickle:
                     return super().find_class(module, name)
                 if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
                     return getattr(torch, name)
+                if module.startswith("__torch__"):
+                    return _Module
+                if module == "torch.jit._pickle":  # typed lists and dicts: the values are enough
+                    return lambda value, *_: value
                 met.append(f"{module}.{name}")
                 return type(name, (_Inert,), {})
 
@@ -224,56 +230,17 @@ def _is_torchscript(path: Path) -> bool:
         return False
 
 
-class _Module:
-    """Stands for any scripted module: unpickling fills its ``__dict__`` with parameters and sub-modules."""
-
-
-def _rebuild_tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
-    return torch.as_strided(storage, tuple(size), tuple(stride), offset)
-
-
-class _TensorUnpickler(pickle.Unpickler):
-    """Every name in the pickle resolves to one of four inert things, or is refused."""
-
-    def __init__(self, data: bytes, archive: zipfile.ZipFile, root: str) -> None:
-        super().__init__(io.BytesIO(data))
-        self.archive = archive
-        self.root = root
-        self.storages: dict[str, Tensor] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.startswith("__torch__"):
-            return _Module
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild_tensor
-        if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
-        if module == "torch" and name.endswith("Storage"):
-            return name  # arrives in persistent_load as the element type
-        if module == "torch.jit._pickle":  # typed lists and dicts: the values are enough
-            return lambda value, *_: value
-        raise pickle.UnpicklingError(f"refuses {module}.{name}")
-
-    def persistent_load(self, pid: Any) -> Tensor:
-        _, element, key, _, numel = pid
-        dtypes = {"FloatStorage": torch.float32, "HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16,
-                  "DoubleStorage": torch.float64, "LongStorage": torch.int64, "IntStorage": torch.int32,
-                  "BoolStorage": torch.bool}  # fmt: skip
-        if key not in self.storages:
-            raw = bytearray(self.archive.read(f"{self.root}/data/{key}"))
-            storage = torch.frombuffer(raw, dtype=dtypes[element]) if raw else torch.empty(0, dtype=dtypes[element])
-            if len(storage) < numel:
-                raise ValueError(f"storage {key} holds {len(storage)} of {numel} values")
-            self.storages[key] = storage
-        return self.storages[key]
-
-
-def _read_torchscript(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    with zipfile.ZipFile(path) as archive:
-        name = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
-        root = name.rsplit("/", 1)[0]
-        module = _TensorUnpickler(archive.read(name), archive, root).load()
-
+def _read_torchscript(path: Path) -> dict[str, Tensor]:
+    plain = io.BytesIO()  # the archive without what tells torch.load to compile its code
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(plain, "w") as copy:
+        for entry in archive.infolist():
+            if not entry.filename.endswith("/constants.pkl"):
+                copy.writestr(entry.filename, archive.read(entry))
+    plain.seek(0)
+    inert = _Pickle()
+    module = torch.load(plain, map_location="cpu", weights_only=False, pickle_module=inert)
+    if not isinstance(module, _Module):
+        raise ValueError(f"its data is no module, but holds {', '.join(inert.met) or 'something else'}")
     tensors: dict[str, Tensor] = {}
 
     def collect(node: Any, prefix: str) -> None:
@@ -283,7 +250,5 @@ def _read_torchscript(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             elif isinstance(value, _Module):
                 collect(value, f"{prefix}{key}.")
 
-    if not isinstance(module, _Module):
-        raise ValueError("its data is no module")
     collect(module, "")
     return tensors

@@ -79,18 +79,22 @@ class VideoTower(Tower):
             )
         x = self.patch_embedding(video.flatten(0, 1)).flatten(2).transpose(1, 2)  # [b*t, n, d]
         positions = self._spatial_positions(height // self.patch_size, width // self.patch_size).to(x.dtype)
-        n = x.shape[1]
-        x = x + positions[-n:]
+        x = x + positions[-x.shape[1] :]
         if self.attention == "joint":
             x = x.unflatten(0, (b, t)) + at_frames(self.temporal_positional_embedding, t).to(x.dtype)[:, None]
             x = x.transpose(1, 2).flatten(1, 2)  # patch-major
-            layout = VideoLayout(t, n, "shared")
-        else:
-            layout = VideoLayout(t, n, "none" if self.class_embedding is None else "per_frame")
         if self.class_embedding is not None:
             class_token = self.class_embedding.to(x.dtype) + positions[0]
             x = torch.cat((class_token.expand(x.shape[0], 1, -1), x), dim=1)
-        return x if self.ln_pre is None else self.ln_pre(x), layout
+        return x if self.ln_pre is None else self.ln_pre(x), self.layout(t, x.shape[1])
+
+    def layout(self, frames: int, tokens: int) -> VideoLayout:
+        """The layout of sequences of so many tokens, of clips of so many frames."""
+        if self.attention == "joint":
+            return VideoLayout(frames, (tokens - 1) // frames, "shared")
+        if self.class_embedding is None:
+            return VideoLayout(frames, tokens, "none")
+        return VideoLayout(frames, tokens - 1, "per_frame")
 
     def query_index(self, x: Tensor) -> Tensor | None:
         """The positions [b] of the only tokens of x [b, s, d] that :meth:`pool` reads; None if it reads them all."""

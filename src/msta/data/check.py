@@ -27,7 +27,7 @@ from msta.data.storage import absolute, as_url, content_hash, size_of
 from msta.data.times import segment_times
 from msta.data.verify import in_processes
 from msta.data.video_file import DecodeError
-from msta.errors import in_short
+from msta.errors import few, in_short
 from msta.notices import notice
 
 IMBALANCE, ODD_LENGTH = 3, 4
@@ -119,7 +119,9 @@ def tell_quickly(catalog: Catalog) -> None:
 def _names(catalog: Catalog) -> Iterator[Warning]:
     empty = [name for name in catalog.classes if is_number(name) or _SAYS_NOTHING.fullmatch(class_words(name))]
     if empty:
-        yield Warning("names", f"The model reads the names, and {_few(empty)} says nothing; write what is to be seen.")
+        yield Warning(
+            "names", f"The model reads the names, and {few(empty, repr)} says nothing; write what is to be seen."
+        )
 
 
 def _balance(catalog: Catalog) -> Iterator[Warning]:
@@ -170,7 +172,7 @@ def _sides(catalog: Catalog) -> Iterator[Warning]:
     if sided := told_by_side(catalog.classes):
         yield Warning(
             "sides",
-            f"{_few(sided)} would be wrong for a mirrored clip: training does not flip clips (data.flip_guard).",
+            f"{few(sided, repr)} would be wrong for a mirrored clip: training does not flip clips (data.flip_guard).",
         )
 
 
@@ -292,11 +294,6 @@ def _row(catalog: Catalog, label: int, found: dict[Clip, dict[str, Any]]) -> dic
         "sizes": dict(Counter(facts["size"] for facts in seen).most_common()),
         "rates": dict(Counter(facts["rate"] for facts in seen).most_common()),
     }
-
-
-def _few(names: Sequence[str]) -> str:
-    """ "'1', '2' and 3 more"."""
-    return ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def thumbnail(clip: Clip) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import multiprocessing
@@ -104,15 +105,11 @@ def verify(
 def _read_journal(file: Path) -> dict[str, dict[str, Any]]:
     """Path -> its last line; a line that a kill cut short is left out."""
     lines: dict[str, dict[str, Any]] = {}
-    if not file.exists():
-        return lines
-    text = file.read_text(encoding="utf-8")
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
     for line in text.splitlines():
-        try:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
             entry = json.loads(line)
             lines[entry["path"]] = entry
-        except (ValueError, KeyError, TypeError):
-            continue
     if text and not text.endswith("\n"):
         with file.open("a", encoding="utf-8") as journal:
             journal.write("\n")

@@ -104,16 +104,6 @@ class DescriptionBank:
         found = {name: each.of(kind) for name, each in self.classes.items()}
         return found if any(found.values()) else None
 
-    @property
-    def spatial(self) -> Sentences | None:
-        """On what is seen."""
-        return self.sentences("spatial")
-
-    @property
-    def temporal(self) -> Sentences | None:
-        """On what happens."""
-        return self.sentences("temporal")
-
     def every(self) -> Iterator[tuple[str, Kind, str]]:
         """(class name, kind, sentence) of all sentences."""
         return ((name, kind, text) for name, each in self.classes.items() for kind in KINDS for text in each.of(kind))

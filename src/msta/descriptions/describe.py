@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from msta.descriptions.bank import KINDS, Described, DescriptionBank, today
 from msta.descriptions.endpoint import Endpoint, import_openai
@@ -65,7 +65,7 @@ def describe(
     if sentences < 1 or jobs < 1:
         raise ConfigError("--sentences and --jobs: expected at least 1")
     import_openai()
-    with _alone(out), _progress_bar(console) as bar:
+    with _alone(out), Progress(console=console, transient=True) as bar:
         task = bar.add_task("describing", total=len(classes))
         asking = Asking(
             _open(out), classes, sentences, to, lambda changed: changed.save(out), jobs=jobs,
@@ -209,14 +209,3 @@ def _alone(out: Path) -> Iterator[None]:
 
 def _open(out: Path) -> DescriptionBank:
     return DescriptionBank.load(out) if out.exists() else DescriptionBank(str(out))
-
-
-def _progress_bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )

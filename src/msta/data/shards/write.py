@@ -14,14 +14,13 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress as Bar
 
-from msta.data.catalog import SPLITS, WHOLE, Catalog, Clip, fingerprint, require_files
+from msta.data.catalog import SPLITS, WHOLE, Catalog, Clip, fingerprint, require_files, write_parquet
 from msta.data.shards import COLUMNS, FORMAT, INDEX, TABLE
 from msta.data.shards.encode import Mode, encode
 from msta.data.shards.target import Target
@@ -249,7 +248,7 @@ def write_index(
     """Write the table of all clips, then the index: with it, the shards are complete."""
     shards = [shard for shard in finished if shard["clips"]]
     with target.writing(TABLE) as aside:
-        _write_table(aside, shards)
+        write_parquet(aside, COLUMNS, _table_rows(shards))
         table = {"file": TABLE, "sha256": sha256_of(aside)}
     labels = Counter(row[4] for shard in shards for row in shard["rows"])
     splits = Counter(row[5] or "none" for shard in shards for row in shard["rows"])
@@ -268,16 +267,8 @@ def write_index(
     return index
 
 
-def _write_table(file: Path, shards: Sequence[dict[str, Any]]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    text, number, time = pa.string(), pa.int64(), pa.float64()
-    kinds = (pa.int32(), text, number, number, text, pa.int32(), text, time, time, text, time, time)
-    schema = pa.schema(list(zip(COLUMNS, kinds, strict=True)))
-    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for number_, shard in enumerate(shards):
-            rows = [[number_, *row] for row in shard["rows"]]
-            columns = [list(column) for column in zip(*rows, strict=True)]
-            columns[9] = [path.encode(errors="backslashreplace").decode() for path in columns[9]]
-            writer.write_table(pa.table([pa.array(c, k) for c, k in zip(columns, kinds, strict=True)], schema=schema))
+def _table_rows(shards: Sequence[dict[str, Any]]) -> Iterator[list[Any]]:
+    """Rows of :data:`COLUMNS`; sources that are no UTF-8 text are escaped."""
+    for number, shard in enumerate(shards):
+        for *cells, source, start, end in shard["rows"]:
+            yield [number, *cells, source.encode(errors="backslashreplace").decode(), start, end]
