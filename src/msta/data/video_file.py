@@ -274,14 +274,13 @@ class FramePass:
 
 
 @contextmanager
-def opened(path: str, threads: int = 1) -> Iterator[Video]:
+def opened(path: str) -> Iterator[Video]:
     """The video in a file. Any error of FFmpeg or the system in the block becomes a DecodeError."""
     try:
         with _open_file(path) as file, _open_container(path, file) as container:
             container.flags &= ~_GEN_PTS  # a time FFmpeg makes up is worse than none
             stream = video_stream(path, container)
-            stream.codec_context.thread_count = threads
-            stream.codec_context.thread_type = "AUTO"
+            stream.codec_context.thread_count = 1  # decoding processes fill the cores already
             yield Video(path, container, stream)
     except av.FFmpegError as error:
         raise DecodeError(path, f"FFmpeg: {error.strerror}") from None
