@@ -184,7 +184,7 @@ def decoding(files: int) -> dict[str, float]:
         for i, clip in enumerate(clips):
             loader.write(Path(clip.path), 340, 256, i)
         dataset = ClipDataset(clips, loader.FORM, augmentation=Augmentation(), finish_on=accelerator_of(device))
-        batches = make_loader(dataset, 4, decoders(device), shuffle=True)
+        batches = make_loader(dataset, 4, decoders(device))
         list(batches)
         start = time.perf_counter()
         for batch in batches:

@@ -30,8 +30,8 @@ import torch
 
 from msta.data.augment import Augmentation
 from msta.data.catalog import Clip
-from msta.data.clips import ClipDataset, ClipFormat, EpochSampler, make_loader
-from msta.data.loading import SteadyLoader
+from msta.data.clips import ClipDataset, ClipFormat, steady
+from msta.data.loading import SteadyLoader, StepSampler
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = ((340, 256), (1280, 720))
@@ -67,8 +67,8 @@ def rates(files: list[Path], rounds: int) -> Iterator[tuple[int, list[float]]]:
     """Clips a second for each number of workers, whose start is part of the first round, which is not counted."""
     for workers in WORKERS:
         dataset = ClipDataset([Clip(str(f), 0) for f in files], FORM, augmentation=Augmentation())
-        loader = make_loader(dataset, BATCH, workers, shuffle=True)
-        sampler: EpochSampler = loader.sampler  # type: ignore[assignment]
+        sampler = StepSampler(len(files), 0, step_clips=BATCH, batch_size=BATCH)
+        loader = steady(dataset, sampler, BATCH, workers)
         measured = []
         for epoch in range(rounds + 1):
             sampler.epoch = epoch

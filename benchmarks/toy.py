@@ -174,7 +174,7 @@ def linear_probe(backbone: msta.DualEncoder, catalog: Catalog, shots: int, seed:
     form = clip_format(msta.attach(backbone, "zero-shot"))
 
     def features(part: Any) -> tuple[Any, Any]:
-        batches = list(make_loader(ClipDataset(part, form), 16, 0, shuffle=False))
+        batches = list(make_loader(ClipDataset(part, form), 16, 0))
         video = torch.cat([backbone.encode_video(on_device(b, "video", torch.device("cpu"))[:, 0]) for b in batches])
         return (video / video.norm(dim=-1, keepdim=True)).numpy(), torch.cat([b["label"] for b in batches]).numpy()
 

@@ -108,7 +108,7 @@ def test_points_run_once_and_go_into_the_table(clips, backbone, tmp_path, monkey
     assert folders == ["consistency-off", "sentences-1", "towers-text", "towers-video", "unchanged"]
     fewer = tmp_path / "out" / "runs" / "sentences-1" / "seed1" / "config.yaml"
     read = read_config(fewer).descriptions.load(("go back", "go there"))
-    assert read.temporal == {"go back": ("back one",), "go there": ("there one",)}
+    assert read.sentences("temporal") == {"go back": ("back one",), "go there": ("there one",)}
     for axis in axes:
         assert (tmp_path / "out" / f"{axis}.png").stat().st_size > 5000
     mean = statistics.fmean(by["towers", "video", seed]["top1"] for seed in (0, 1))

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from msta.config import make_config
 from msta.descriptions.bank import FORMAT, Described, DescriptionBank, key, load_descriptions
-from msta.descriptions.describe import describe_by_template, edit
-from msta.descriptions.exchange import export_official, import_official
+from msta.descriptions.describe import describe_by_template, edit, export_official, import_official
 from msta.descriptions.labels import read_labels
 from msta.errors import ConfigError, DataError, MSTAError
 
@@ -59,7 +58,7 @@ def test_classes_are_found_by_name_however_it_is_spelled():
     assert accented.find("cafe\u0301 au lait") is PUSH  # letter and accent apart
     part = bank.subset(["apply_eye_makeup", "swipe left"])
     assert list(part.classes) == ["apply_eye_makeup", "swipe left"]
-    assert part.spatial == {"apply_eye_makeup": ("eye",), "swipe left": PUSH.spatial}
+    assert part.sentences("spatial") == {"apply_eye_makeup": ("eye",), "swipe left": PUSH.spatial}
     with pytest.raises(DataError, match=r"b: 1 of 2 classes are not in it: 'swipe leff'; did you mean 'swipe left'"):
         bank.subset(["swipe left", "swipe leff"])
 
@@ -102,9 +101,12 @@ def test_a_run_takes_the_kinds_it_wants_from_a_larger_bank(tmp_path):
     half = Described(("only seen",))
     path = save(tmp_path / "bank.json", push=PUSH, hug=PUSH, kick=half)
     bank = load_descriptions(None, None, ["hug", "push"], bank=path)
-    assert list(bank.spatial) == list(bank.temporal) == ["hug", "push"]
-    assert load_descriptions(None, None, ["hug"], bank=path, kinds=["temporal"]).spatial is None
-    assert load_descriptions(None, None, ["push", "kick"], bank=path, kinds=["spatial"]).spatial["kick"] == half.spatial
+    assert list(bank.sentences("spatial")) == list(bank.sentences("temporal")) == ["hug", "push"]
+    assert load_descriptions(None, None, ["hug"], bank=path, kinds=["temporal"]).sentences("spatial") is None
+    assert (
+        load_descriptions(None, None, ["push", "kick"], bank=path, kinds=["spatial"]).sentences("spatial")["kick"]
+        == half.spatial
+    )
     with pytest.raises(DataError, match=r"no temporal sentences for 'kick'"):
         load_descriptions(None, None, ["push", "kick"], bank=path)
     with pytest.raises(DataError, match=r"'wave'"):
@@ -157,7 +159,7 @@ def test_a_subset_finds_its_classes_in_the_whole_by_name(tmp_path):
         bank = load_descriptions(None, None, classes, bank=whole)
         content = json.loads(files[0].read_text())
         assert len(classes) == 200
-        assert {name: list(s) for name, s in bank.spatial.items()} == {
+        assert {name: list(s) for name, s in bank.sentences("spatial").items()} == {
             name: content[str(names.index(name))] for name in classes
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import logging
 import os
 import time
@@ -25,18 +26,17 @@ from msta.data.catalog import Catalog, Clip, write_catalog
 from msta.data.clips import (
     ClipDataset,
     ClipFormat,
-    EpochSampler,
     Failures,
     Views,
     collate,
     crops,
     make_loader,
-    read_augmented,
     read_views,
     segment_times,
+    steady,
     view_times,
 )
-from msta.data.loading import SteadyLoader
+from msta.data.loading import SteadyLoader, StepSampler
 from msta.data.names import class_words
 from msta.data.reading import read_catalog
 from msta.data.ring import Ring, write
@@ -354,6 +354,10 @@ def test_pixels_are_normalised(tmp_path):
 # ---------------------------------------------------------------- augmentation
 
 
+def read_augmented(path, form, augmentation, seed):
+    return ClipDataset([Clip(path, 0)], form, augmentation=augmentation, seed=seed)[0, 0]["video"]
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_augmentation_is_the_same_for_all_frames_of_a_clip_and_repeats(tmp_path, seed):
     still = (
@@ -461,7 +465,7 @@ def clips(tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_unreadable_files_are_failures_not_exceptions(clips, workers):
-    loader = make_loader(ClipDataset(clips, FORMAT), 2, workers, shuffle=False)
+    loader = make_loader(ClipDataset(clips, FORMAT), 2, workers)
     batches = list(loader)
     assert [b["label"].tolist() for b in batches] == [[0, 1], [0], [1]]
     assert [b["index"].tolist() for b in batches] == [[0, 1], [3], [4]]
@@ -483,9 +487,9 @@ def test_a_batch_without_a_readable_clip():
 def test_training_batches_do_not_depend_on_workers(clips):
     def epoch(workers: int, number: int) -> list[np.ndarray]:
         dataset = ClipDataset(clips, FORMAT, augmentation=Augmentation(), seed=3)
-        loader = make_loader(dataset, 3, workers, shuffle=True)
-        loader.sampler.epoch = number
-        return [b["video"] for b in loader]
+        sampler = StepSampler(len(clips), 3, step_clips=3, batch_size=3)
+        sampler.epoch = number
+        return [b["video"] for b in steady(dataset, sampler, 3, workers)]
 
     for one, other in zip(epoch(0, 5), epoch(2, 5), strict=True):
         assert np.array_equal(one, other)
@@ -599,13 +603,12 @@ def test_the_memory_is_pinned_for_a_cuda_card(monkeypatch, error, caplog):
 
 @given(count=st.integers(1, 40), epoch=st.integers(0, 5), skip=st.integers(0, 40))
 def test_the_sampler_shuffles_by_epoch_and_skips_what_was_seen(count, epoch, skip):
-    sampler = EpochSampler(count, shuffle=True, seed=1)
+    sampler = StepSampler(count, 1, step_clips=4, batch_size=4)
     sampler.epoch = epoch
-    whole = list(sampler)
+    whole = list(itertools.chain.from_iterable(sampler))
     assert sorted(i for _, i in whole) == list(range(count))
     sampler.skip = min(skip, count)
-    assert list(sampler) == whole[sampler.skip :]
-    assert len(sampler) == len(whole) - sampler.skip
+    assert list(itertools.chain.from_iterable(sampler)) == whole[sampler.skip :]
 
 
 @pytest.mark.parametrize(

@@ -444,12 +444,6 @@ def test_short_side_must_be_positive(tmp_path: Path) -> None:
         read_frames(tmp_path / "clip.mp4", [0.0], 0)
 
 
-def test_threads_change_nothing(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "clip.mp4", 60, gop=20, b_frames=2)
-    times = [0.3, 1.9, 1.0]
-    np.testing.assert_array_equal(read_frames(path, times), read_frames(path, times, threads=2))
-
-
 # -- damage -----------------------------------------------------------------------------------------------------------
 
 

@@ -40,8 +40,8 @@ def test_from_labels_to_a_bank_to_the_authors_files_and_back(run):
     code, out, _ = run("descriptions import --labels labels.txt --spatial s.json --temporal t.json --out again.json")
     assert (code, out) == (0, "2 classes, 4 spatial and 4 temporal sentences, in again.json\n")
     both = [DescriptionBank.load(Path(name)) for name in ("bank.json", "again.json")]
-    assert both[0].spatial == both[1].spatial
-    assert both[0].temporal == both[1].temporal
+    assert both[0].sentences("spatial") == both[1].sentences("spatial")
+    assert both[0].sentences("temporal") == both[1].sentences("temporal")
 
 
 def test_check_prints_the_faults_first_or_json_alone_and_writes_the_page(run):

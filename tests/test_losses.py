@@ -176,9 +176,9 @@ def test_indices_or_names_and_either_kind_alone(tmp_path):
     spatial = write(tmp_path / "s.json", {"0": ["a", "b"], "1": ["c", "d"]})
     temporal = write(tmp_path / "t.json", {"hug": ["x"], "push": ["y"]})
     bank = load_descriptions(spatial, temporal, ["push", "hug"])
-    assert bank.spatial == {"push": ("a", "b"), "hug": ("c", "d")}
-    assert bank.temporal == {"push": ("y",), "hug": ("x",)}
-    assert load_descriptions(None, temporal, ["push", "hug"]).spatial is None
+    assert bank.sentences("spatial") == {"push": ("a", "b"), "hug": ("c", "d")}
+    assert bank.sentences("temporal") == {"push": ("y",), "hug": ("x",)}
+    assert load_descriptions(None, temporal, ["push", "hug"]).sentences("spatial") is None
     assert load_descriptions(None, None, ["push"]) is None
 
 
@@ -187,7 +187,7 @@ def test_an_odd_count_is_accepted_and_said(tmp_path, caplog):
     file = write(tmp_path / "8_s.json", {"0": ["a"] * 8, "1": ["b"], "2": ["c"] * 8})
     with caplog.at_level(logging.WARNING, "msta"):
         bank = load_descriptions(file, None, ["push", "hug", "kick"])
-    assert len(bank.spatial["hug"]) == 1
+    assert len(bank.sentences("spatial")["hug"]) == 1
     assert "8 sentences per class, but 'hug' has 1" in caplog.text
 
 
@@ -223,5 +223,7 @@ def test_every_official_file_is_read(caplog):
         content = json.loads(file.read_text())
         classes = [f"class {i}" for i in range(len(content))]
         bank = load_descriptions(file, None, classes)
-        assert [len(s) for s in bank.spatial.values()] == [len(content[str(i)]) for i in range(len(content))]
+        assert [len(s) for s in bank.sentences("spatial").values()] == [
+            len(content[str(i)]) for i in range(len(content))
+        ]
     assert "8_s_description_k400.json: 8 sentences per class" in caplog.text

@@ -417,11 +417,14 @@ def test_a_data_set_on_disk_reads_back(tmp_path):
         tmp_path / "set" / "descriptions_s.json", tmp_path / "set" / "descriptions_t.json", catalog.classes
     )
     assert bank is not None
-    assert bank.spatial is not None
-    assert bank.spatial["draw a circle"] == descriptions("circle")[0]
+    assert bank.sentences("spatial") is not None
+    assert bank.sentences("spatial")["draw a circle"] == descriptions("circle")[0]
     assert list(json.loads((tmp_path / "set" / "descriptions_t.json").read_text())) == ["0", "1", "2"]
     same = load_descriptions(None, None, catalog.classes, bank=tmp_path / "set" / "descriptions.json")
-    assert (same.spatial, same.temporal) == (bank.spatial, bank.temporal)
+    assert (same.sentences("spatial"), same.sentences("temporal")) == (
+        bank.sentences("spatial"),
+        bank.sentences("temporal"),
+    )
 
 
 def test_the_same_seed_writes_the_same_files(tmp_path):

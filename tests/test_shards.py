@@ -23,15 +23,15 @@ from msta.config import make_config
 from msta.data import http
 from msta.data.augment import Augmentation
 from msta.data.catalog import Clip, write_catalog
-from msta.data.clips import ClipDataset, ClipFormat, Failures, make_loader
+from msta.data.clips import ClipDataset, ClipFormat, Failures, steady
 from msta.data.decode import all_frames, probe, read_frames
+from msta.data.http import Unreachable
 from msta.data.loading import StepSampler
 from msta.data.order import by_shard, epoch_order
 from msta.data.reading import read_catalog
 from msta.data.shards.encode import h264
 from msta.data.shards.target import Target
 from msta.data.shards.write import Recipe, write_shards
-from msta.data.slices import Unreachable
 from msta.data.storage import as_url, member_of
 from msta.data.verify import verify
 from msta.data.video_file import DecodeError, OutOfReach
@@ -75,9 +75,9 @@ def sound(videos: Path) -> list[Clip]:
 
 def batches(clips, *, epoch: int = 0, skip: int = 0, workers: int = 0, seed: int = 3) -> list[dict]:
     dataset = ClipDataset(clips, FORM, augmentation=Augmentation(), seed=seed)
-    loader = make_loader(dataset, 3, workers, shuffle=True)
-    loader.sampler.epoch, loader.sampler.skip = epoch, skip
-    return list(loader)
+    sampler = StepSampler(len(clips), seed, step_clips=3, batch_size=3, shards=dataset.shards)
+    sampler.epoch, sampler.skip = epoch, skip
+    return list(steady(dataset, sampler, 3, workers))
 
 
 # ---------------------------------------------------------------- writing

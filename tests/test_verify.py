@@ -107,7 +107,7 @@ def test_what_is_done_is_not_done_again_unless_it_changed(videos, tmp_path):
 def test_a_file_that_timed_out_is_tried_again_with_more_time(videos, tmp_path, monkeypatch):
     catalog = Catalog("made", ("a",), (Clip(str(videos / "push" / "0.mp4"), 0),))
 
-    def timed_out(paths, workers, timeout):
+    def timed_out(paths, workers, timeout, work):
         yield from ((path, {"problem": "timeout", "reason": f"not decoded within {timeout:g} s"}) for path in paths)
 
     with monkeypatch.context() as patch:

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, field_validator
 from msta.adapters.method import MethodConfig
 from msta.backbone.checkpoints import EMBEDDED, TOY
 from msta.backbone.device import precision_on
-from msta.data.dataset_names import canonical
+from msta.data.names import canonical
 from msta.errors import ConfigError
 from msta.methods import METHODS, method_config
 from msta.settings import CacheSettings, DataSettings, DescriptionSettings, EvalSettings, Section, TrainSettings

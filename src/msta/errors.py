@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 
 def one_line(text: str) -> str:
     """``text`` with line breaks and whatever else cannot be printed escaped: file names may hold anything."""
@@ -30,6 +32,11 @@ def in_short(error: object) -> str:
         end = max(text.rfind(". ") + 1, text.rfind(" ", 240), 240 if " " not in text[240:] else 0)
         text = f"{text[:end].rstrip()} …"
     return text or type(error).__name__
+
+
+def few(names: Sequence[str], show: Callable[[str], str] = str) -> str:
+    """The first three of the names, and how many more there are: "a, b, c and 2 more"."""
+    return ", ".join(map(show, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 class MSTAError(Exception):

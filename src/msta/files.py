@@ -96,15 +96,20 @@ def read_json(path: Path, error: type[MSTAError], *, unique: bool = False) -> di
     Raises:
         error: one line that names the file.
     """
+    content = read_any_json(path, error, unique=unique)
+    if not isinstance(content, dict):
+        raise error(f"{path}: expected a JSON object")
+    return content
+
+
+def read_any_json(path: Path, error: type[MSTAError], *, unique: bool = False) -> Any:
+    """Like :func:`read_json`, of a file that may hold a list or another value."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique if unique else None)
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique if unique else None)
     except OSError as cause:
         raise error(f"{path}: {cause.strerror}") from cause
     except ValueError as cause:
         raise error(f"{path}: no valid JSON ({cause})") from cause
-    if not isinstance(content, dict):
-        raise error(f"{path}: expected a JSON object")
-    return content
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

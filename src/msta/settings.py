@@ -12,7 +12,7 @@ from msta.adapters.task import DEFAULT_TEMPLATE
 from msta.data.augment import Augmentation
 from msta.data.catalog import Catalog
 from msta.data.clips import Views
-from msta.data.layouts.options import OPTIONS
+from msta.data.layouts.parts import OPTIONS
 from msta.data.names import told_by_side
 from msta.data.reading import read_catalog
 from msta.data.splits import Split, make_split
@@ -39,7 +39,7 @@ class DataSettings(Section):
     - layout: how the data lie on disk, a name of ``msta.data.layouts.LAYOUTS``; None for what they look like.
     - names: "words": class names are read as words (swipe_left as "swipe left"); "given": as they are written.
     - split_folders, fold, split_number, annotations, labels, train_list, val_list, test_list: where such a layout's
-      parts are, see ``msta.data.layouts.options.Options``.
+      parts are, see ``msta.data.layouts.parts.Options``.
     - shots: training clips per class; None for all.
     - val_fraction, test_fraction: of the clips, where the data has no such split and no shots are set. With shots, a
       val_fraction of 0 keeps all left-over clips for testing.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from msta.backbone.blocks import TowerShape
 
@@ -12,19 +12,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 """Mean and std of SigLIP and the Perception Encoder: pixels from -1 to 1."""
 
-VideoAttention = Literal["frame-wise", "joint"]
-VideoPooling = Literal["class", "mean", "attention"]
-TextPooling = Literal["end", "last"]
-Projection = Literal["matrix", "linear", "none"]
+VideoAttention = Literal["joint", "frame-wise"]
 Fit = Literal["crop", "squash"]
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "attention": ("joint", "frame-wise"),
-    "pooling": ("class", "mean", "attention"),
-    "video_projection": ("matrix", "linear", "none"),
-    "text_pooling": ("end", "last"),
-    "text_projection": ("matrix", "linear"),
-    "fit": ("crop", "squash"),
-}
 
 
 @dataclass(frozen=True)
@@ -69,18 +58,18 @@ class Architecture:
     patch_bias: bool = False
     ln_pre: bool = True
     rotary: bool = False
-    pooling: VideoPooling = "class"
+    pooling: Literal["class", "mean", "attention"] = "class"
     pool_heads: int = 0
-    video_projection: Projection = "matrix"
+    video_projection: Literal["matrix", "linear", "none"] = "matrix"
     causal: bool = True
-    text_pooling: TextPooling = "end"
-    text_projection: Projection = "matrix"
+    text_pooling: Literal["end", "last"] = "end"
+    text_projection: Literal["matrix", "linear"] = "matrix"
     logit_bias: bool = False
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} {getattr(self, name)!r} is none of {', '.join(choices)}")
+        for name, hint in get_type_hints(Architecture).items():
+            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
+                raise ValueError(f"{name} {getattr(self, name)!r} is none of {', '.join(get_args(hint))}")
         for name in ("image_size", "patch_size", "frames", "embed_dim", "vocab_size", "context_length"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected a positive whole number, got {getattr(self, name)!r}")

@@ -16,15 +16,14 @@ from urllib.parse import parse_qsl
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 
-from msta.backbone.dual_encoder import FORMAT, DualEncoder, freeze, random_backbone, without_initialising
+from msta.backbone.dual_encoder import FORMAT, DualEncoder, WithoutInitialising, freeze, random_backbone
 from msta.backbone.formats import hugging_face, open_clip, own, resblocks
-from msta.backbone.formats.folder import WEIGHTS, only_weights, read_sharded
 from msta.backbone.formats.parts import Facts, Parts, Tensors, strip
 from msta.backbone.formats.unsupported import refusal
 from msta.backbone.published import PUBLISHED
-from msta.backbone.tensor_files import read_tensors
+from msta.backbone.tensor_files import WEIGHTS, only_weights, read_sharded, read_tensors
 from msta.backbone.tokenizer import Tokenizer, foreign_tokenizer, read_tokenizer
-from msta.errors import CheckpointError, in_short
+from msta.errors import CheckpointError, few, in_short
 from msta.files import read_json, sha256_of
 from msta.notices import notice
 
@@ -217,7 +216,7 @@ def _tokenizer(facts: Facts) -> Tokenizer | None:
 
 
 def _build(parts: Parts, path: Path) -> DualEncoder:
-    with without_initialising(), torch.device("meta"):
+    with WithoutInitialising(), torch.device("meta"):
         backbone = DualEncoder(parts.architecture, parts.tokenizer)
     expected = backbone.state_dict()
     given = {k: v for k, v in parts.tensors.items() if not _IGNORED.search(k)}
@@ -229,7 +228,7 @@ def _build(parts: Parts, path: Path) -> DualEncoder:
         if k in given and given[k].shape != v.shape
     ]
     problems = [
-        f"{what}: {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+        f"{what}: {few(names)}"
         for what, names in (("missing", missing), ("unexpected", unexpected), ("of another size", reshaped))
         if names
     ]
@@ -237,8 +236,6 @@ def _build(parts: Parts, path: Path) -> DualEncoder:
         raise CheckpointError(f"{path}: looked like {parts.kind}, but does not fit; {'; '.join(problems)}")
     weights: Tensors = {k: given[k].to(torch.float32).clone().contiguous() for k in expected}
     backbone.load_state_dict(weights, assign=True)
-    backbone.pixel_mean = torch.tensor(parts.architecture.pixel_mean)
-    backbone.pixel_std = torch.tensor(parts.architecture.pixel_std)
     own_tokenizer = {"clip": "CLIP's", "folded": "CLIP's ids, folded"}.get(parts.tokenizer.source, "tokenizer.json")
     backbone.origins = {**parts.origins, "tokenizer": own_tokenizer}
     return freeze(backbone)

@@ -6,8 +6,8 @@ import copy
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -71,8 +71,8 @@ class DualEncoder(nn.Module):
         self.text = TextTower(a)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(100.0)))
         self.register_buffer("logit_bias", torch.tensor(-10.0) if a.logit_bias else None)
-        self.register_buffer("pixel_mean", torch.tensor(a.pixel_mean), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(a.pixel_std), persistent=False)
+        self.register_buffer("pixel_mean", torch.tensor(a.pixel_mean, device="cpu"), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(a.pixel_std, device="cpu"), persistent=False)
 
     def encode_video(self, video: Tensor) -> Tensor:
         """Float [B, T, 3, H, W], normalised with pixel_mean and pixel_std -> [B, D], not L2-normalised."""
@@ -175,7 +175,7 @@ def random_backbone(name: str | Architecture, seed: int = 0) -> DualEncoder:
     else:
         architecture = name
         source = "random weights, kept nowhere"
-    with without_initialising(), torch.device("meta"):
+    with WithoutInitialising(), torch.device("meta"):
         backbone = DualEncoder(architecture, source=source)
     backbone.to_empty(device="cpu")
     backbone.pixel_mean.copy_(torch.tensor(architecture.pixel_mean))
@@ -211,16 +211,11 @@ def _initialise(backbone: DualEncoder, generator: torch.Generator) -> None:
         backbone.logit_bias.fill_(-10.0)
 
 
-@contextmanager
-def without_initialising() -> Iterator[None]:
+class WithoutInitialising(TorchFunctionMode):
     """Layers built within it keep whatever is in their memory: loading fills them. On the meta device, torch's own
     initialisation imports its compiler, which takes a second.
     """
-    with _NoInitialisation():
-        yield
 
-
-class _NoInitialisation(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(function, "__module__", None) == "torch.nn.init":
             return (kwargs or {}).get("tensor", args[0] if args else None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,21 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Traits:
-    """What no tensor of a model shows. ``origin``: who says so, in words; ``heads``: None for CLIP's width / 64."""
+    """What one source knows of a model that no tensor shows; None for what it does not know.
+
+    ``origin`` is the source, in words. ``heads``, ``activation`` and ``layer_norm_eps`` are of one tower or of both.
+    """
 
     origin: str
-    activation: Activation = "quick_gelu"
-    mean: Triple = CLIP_MEAN
-    std: Triple = CLIP_STD
-    fit: Fit = "crop"
+    activation: Activation | None = None
     heads: int | None = None
+    layer_norm_eps: float | None = None
+    mean: Triple | None = None
+    std: Triple | None = None
+    fit: Fit | None = None
+
+
+OPENAI = Traits("as OpenAI's; nothing says so", "quick_gelu", mean=CLIP_MEAN, std=CLIP_STD, fit="crop")
 
 
 # (width, layers, patch, pixels) of the image tower, (width, layers) of the text tower -> name, heads
@@ -106,7 +113,7 @@ def identify(
         )
     found = left[0]
     origin = f"{model} by {found.name}, {'by the name' if named else 'by its sizes'}"
-    return Traits(origin, found.activation, found.mean, found.std, heads=heads)
+    return replace(OPENAI, origin=origin, activation=found.activation, heads=heads, mean=found.mean, std=found.std)
 
 
 def _list_of(makers: Iterable[_Maker], activation: str) -> str:

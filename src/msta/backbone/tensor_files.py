@@ -1,16 +1,14 @@
-"""One file of weights -> {name: tensor}, whatever wrote it, without executing anything that is in it.
+"""A file or folder of weights -> {name: tensor}, whatever wrote it, without executing anything that is in it.
 
 Safetensors hold data alone. Pickles are read by torch with ``weights_only=True``; if one also holds objects (a config
 of yacs or OmegaConf beside the weights), by an unpickler to which every class but tensors' is inert. A TorchScript
 archive (how OpenAI publishes CLIP) is refused by torch in that mode, since ``torch.jit.load`` would compile the code it
-carries; we read the parameters out of its ``data.pkl`` with an unpickler that knows tensors and nothing else.
+carries; we give torch the archive without that code, and the same unpickler.
 """
 
 from __future__ import annotations
 
-import collections
 import io
-import os
 import pickle
 import re
 import zipfile
@@ -22,9 +20,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from msta.errors import CheckpointError, in_short
+from msta.files import read_json
 from msta.notices import notice
 
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state", "module", "checkpoint", "model_ema", "ema")
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+_STEMS = ("model.safetensors", "pytorch_model.bin")
+_OPEN_CLIP_STEMS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -93,6 +95,46 @@ def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
     raise CheckpointError(f"{path}: a PyTorch file without a state dict; it holds: {found or 'nothing'}")
 
 
+# ---------------------------------------------------------------- folders
+
+
+def read_sharded(path: Path, open_clip: bool = False) -> dict[str, Tensor]:
+    """``model.safetensors``, or the shards its index names; the same for ``pytorch_model.bin``; open_clip's own first.
+
+    Raises:
+        CheckpointError: there are none, or the index is damaged.
+    """
+    stems = _OPEN_CLIP_STEMS + _STEMS if open_clip else _STEMS
+    for stem in stems:
+        index = path / f"{stem}.index.json"
+        if index.is_file():
+            weight_map = read_json(index, CheckpointError).get("weight_map")
+            if not isinstance(weight_map, dict):
+                raise CheckpointError(f"{index}: no index of shards: it has no weight_map")
+            tensors: dict[str, Tensor] = {}
+            for shard in sorted(set(weight_map.values())):
+                tensors.update(read_tensors(path / shard))
+            return tensors
+        if (path / stem).is_file():
+            return read_tensors(path / stem)
+    raise CheckpointError(f"{path}: a config without weights: no {' or '.join(stems)}, whole or in shards")
+
+
+def only_weights(path: Path) -> Path:
+    """The one file of weights in a directory.
+
+    Raises:
+        CheckpointError: there is none, or there are several.
+    """
+    files = sorted(file for file in path.iterdir() if file.suffix in WEIGHTS and file.is_file())
+    stems = [file for stem in (*_OPEN_CLIP_STEMS, *_STEMS) for file in files if file.name == stem]
+    if len(files) == 1 or stems:
+        return (stems or files)[0]
+    if not files:
+        raise CheckpointError(f"{path}: no backbone directory: neither a config.json that is known nor weights in it")
+    raise CheckpointError(f"{path}: several files of weights; name one: {', '.join(file.name for file in files)}")
+
+
 # ---------------------------------------------------------------- objects beside the weights, without running them
 
 
@@ -113,6 +155,10 @@ class _Inert:
 
     def add(self, item: Any) -> None:
         """What a pickled set calls."""
+
+
+class _Module:
+    """Stands for any scripted module: unpickling fills its ``__dict__`` with parameters and sub-modules."""
 
 
 _HARMLESS = {
@@ -136,6 +182,10 @@ class _Pickle:
                     return super().find_class(module, name)
                 if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
                     return getattr(torch, name)
+                if module.startswith("__torch__"):
+                    return _Module
+                if module == "torch.jit._pickle":  # typed lists and dicts: the values are enough
+                    return lambda value, *_: value
                 met.append(f"{module}.{name}")
                 return type(name, (_Inert,), {})
 
@@ -180,56 +230,17 @@ def _is_torchscript(path: Path) -> bool:
         return False
 
 
-class _Module:
-    """Stands for any scripted module: unpickling fills its ``__dict__`` with parameters and sub-modules."""
-
-
-def _rebuild_tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
-    return torch.as_strided(storage, tuple(size), tuple(stride), offset)
-
-
-class _TensorUnpickler(pickle.Unpickler):
-    """Every name in the pickle resolves to one of four inert things, or is refused."""
-
-    def __init__(self, data: bytes, archive: zipfile.ZipFile, root: str) -> None:
-        super().__init__(io.BytesIO(data))
-        self.archive = archive
-        self.root = root
-        self.storages: dict[str, Tensor] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.startswith("__torch__"):
-            return _Module
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild_tensor
-        if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
-        if module == "torch" and name.endswith("Storage"):
-            return name  # arrives in persistent_load as the element type
-        if module == "torch.jit._pickle":  # typed lists and dicts: the values are enough
-            return lambda value, *_: value
-        raise pickle.UnpicklingError(f"refuses {module}.{name}")
-
-    def persistent_load(self, pid: Any) -> Tensor:
-        _, element, key, _, numel = pid
-        dtypes = {"FloatStorage": torch.float32, "HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16,
-                  "DoubleStorage": torch.float64, "LongStorage": torch.int64, "IntStorage": torch.int32,
-                  "BoolStorage": torch.bool}  # fmt: skip
-        if key not in self.storages:
-            raw = bytearray(self.archive.read(f"{self.root}/data/{key}"))
-            storage = torch.frombuffer(raw, dtype=dtypes[element]) if raw else torch.empty(0, dtype=dtypes[element])
-            if len(storage) < numel:
-                raise ValueError(f"storage {key} holds {len(storage)} of {numel} values")
-            self.storages[key] = storage
-        return self.storages[key]
-
-
-def _read_torchscript(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    with zipfile.ZipFile(path) as archive:
-        name = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
-        root = name.rsplit("/", 1)[0]
-        module = _TensorUnpickler(archive.read(name), archive, root).load()
-
+def _read_torchscript(path: Path) -> dict[str, Tensor]:
+    plain = io.BytesIO()  # the archive without what tells torch.load to compile its code
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(plain, "w") as copy:
+        for entry in archive.infolist():
+            if not entry.filename.endswith("/constants.pkl"):
+                copy.writestr(entry.filename, archive.read(entry))
+    plain.seek(0)
+    inert = _Pickle()
+    module = torch.load(plain, map_location="cpu", weights_only=False, pickle_module=inert)
+    if not isinstance(module, _Module):
+        raise ValueError(f"its data is no module, but holds {', '.join(inert.met) or 'something else'}")
     tensors: dict[str, Tensor] = {}
 
     def collect(node: Any, prefix: str) -> None:
@@ -239,7 +250,5 @@ def _read_torchscript(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             elif isinstance(value, _Module):
                 collect(value, f"{prefix}{key}.")
 
-    if not isinstance(module, _Module):
-        raise ValueError("its data is no module")
     collect(module, "")
     return tensors

@@ -133,9 +133,9 @@ def clip_tokenizer(vocab_size: int = CLIP_VOCAB_SIZE) -> Tokenizer:
     A model of another size has a vocabulary we do not have: ids are then folded into it, distinct words mostly staying
     distinct. That is enough for random weights and tiny test models and means nothing to trained weights.
     """
-    if vocab_size == CLIP_VOCAB_SIZE:
-        return Tokenizer(_encode_clip, TextRules(vocab_size - 2, vocab_size - 1, clean="clip"), "clip")
     rules = TextRules(vocab_size - 2, vocab_size - 1, clean="clip")
+    if vocab_size == CLIP_VOCAB_SIZE:
+        return Tokenizer(_encode_clip, rules, "clip")
     return Tokenizer(functools.partial(_encode_folded, vocab_size), rules, "folded")
 
 
@@ -255,14 +255,8 @@ def tokenizer_from_directory(directory: Path, vocab_size: int) -> Tokenizer:
     vocab, merges = directory / "vocab.json", directory / "merges.txt"
     if not (vocab.is_file() and merges.is_file()):
         return tokenizer_without_file(vocab_size)
-    bpe = models.BPE.from_file(
-        str(vocab),
-        str(merges),
-        end_of_word_suffix="</w>",
-        continuing_subword_prefix="",
-        unk_token="<|endoftext|>",
-    )
-    hf = HFTokenizer(bpe)
+    special = {"end_of_word_suffix": "</w>", "continuing_subword_prefix": "", "unk_token": "<|endoftext|>"}
+    hf = HFTokenizer(models.BPE.from_file(str(vocab), str(merges), **special))
     hf.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(HFRegex(r"\s+"), " "), normalizers.Lowercase()]
     )

@@ -6,15 +6,16 @@ averaged. ViCLIP lets all patches of all frames attend to each other ("joint"), 
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msta.backbone.architecture import Architecture
-from msta.backbone.blocks import Tower
+from msta.backbone.blocks import MLP, Attention, Tower, TowerShape, in_exact_reference_mode
 from msta.backbone.layout import VideoLayout
-from msta.backbone.pooling import AttentionPooling
-from msta.backbone.rotary import Rotary
 from msta.notices import notice
 
 
@@ -78,18 +79,22 @@ class VideoTower(Tower):
             )
         x = self.patch_embedding(video.flatten(0, 1)).flatten(2).transpose(1, 2)  # [b*t, n, d]
         positions = self._spatial_positions(height // self.patch_size, width // self.patch_size).to(x.dtype)
-        n = x.shape[1]
-        x = x + positions[-n:]
+        x = x + positions[-x.shape[1] :]
         if self.attention == "joint":
             x = x.unflatten(0, (b, t)) + at_frames(self.temporal_positional_embedding, t).to(x.dtype)[:, None]
             x = x.transpose(1, 2).flatten(1, 2)  # patch-major
-            layout = VideoLayout(t, n, "shared")
-        else:
-            layout = VideoLayout(t, n, "none" if self.class_embedding is None else "per_frame")
         if self.class_embedding is not None:
             class_token = self.class_embedding.to(x.dtype) + positions[0]
             x = torch.cat((class_token.expand(x.shape[0], 1, -1), x), dim=1)
-        return x if self.ln_pre is None else self.ln_pre(x), layout
+        return x if self.ln_pre is None else self.ln_pre(x), self.layout(t, x.shape[1])
+
+    def layout(self, frames: int, tokens: int) -> VideoLayout:
+        """The layout of sequences of so many tokens, of clips of so many frames."""
+        if self.attention == "joint":
+            return VideoLayout(frames, (tokens - 1) // frames, "shared")
+        if self.class_embedding is None:
+            return VideoLayout(frames, tokens, "none")
+        return VideoLayout(frames, tokens - 1, "per_frame")
 
     def query_index(self, x: Tensor) -> Tensor | None:
         """The positions [b] of the only tokens of x [b, s, d] that :meth:`pool` reads; None if it reads them all."""
@@ -131,3 +136,76 @@ def at_frames(stored: Tensor, frames: int) -> Tensor:
         return stored.mean(0, keepdim=True)
     line = F.interpolate(stored.T[None].float(), size=frames, mode="linear", align_corners=False)
     return line[0].T.to(stored.dtype)
+
+
+class AttentionPooling(nn.Module):
+    """One learned query reads all tokens (Lee et al. 2019, "set transformer"; SigLIP, PE).
+
+    y = attention(query, x, x); y + MLP(LayerNorm(y)). ``heads`` 0: as many as the tower's blocks have.
+    """
+
+    def __init__(self, shape: TowerShape, heads: int = 0) -> None:
+        super().__init__()
+        shape = replace(shape, heads=heads or shape.heads)
+        self.query = nn.Parameter(torch.zeros(shape.width))
+        self.attn = Attention(shape.width, shape.heads)
+        self.ln = nn.LayerNorm(shape.width, eps=shape.layer_norm_eps)
+        self.mlp = MLP(shape.width, shape.mlp_width, shape.activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [b, s, d] -> [b, d]."""
+        query = self.query.to(x.dtype).expand(x.shape[0], -1)
+        y = self._plain(query, x) if in_exact_reference_mode() else self.attn.attend_by_one_query(query, x)
+        y = self.attn.proj(y)
+        return y + self.mlp(self.ln(y))
+
+    def _plain(self, query: Tensor, x: Tensor) -> Tensor:
+        b, _, d = x.shape
+        q = F.linear(query, self.attn.qkv.weight[:d], self.attn.qkv.bias[:d]).view(b, 1, self.attn.heads, -1)
+        k, v = (
+            F.linear(x, self.attn.qkv.weight[d:], self.attn.qkv.bias[d:])
+            .unflatten(2, (2, self.attn.heads, -1))
+            .permute(2, 0, 3, 1, 4)
+        )
+        return F.scaled_dot_product_attention(q.transpose(1, 2), k, v).transpose(1, 2).reshape(b, d)
+
+
+class Rotary(nn.Module):
+    """Positions that turn queries and keys (Su et al. 2021, RoFormer), in two dimensions, as in PE-Core.
+
+    Pairs of channels are turned by angles that grow with the patch's column (first half) and row (second half).
+
+    Columns and rows count from 1 and, on a grid of another side than the one trained with, are scaled to that. The
+    class token, first in each sequence, is not turned. Source: ``RotaryEmbeddingCat`` of timm with the arguments of
+    ``vit_pe_core_base_patch16_224``.
+    """
+
+    def __init__(self, head_width: int, grid: int) -> None:
+        super().__init__()
+        if head_width % 4:
+            raise ValueError(f"rotary positions need heads whose width is a multiple of 4, got {head_width}")
+        self.head_width, self.grid = head_width, grid
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Queries or keys [b, h, 1 + n, e] -> the same, turned.
+
+        Raises:
+            ValueError: the n patches make no square.
+        """
+        side = math.isqrt(x.shape[2] - 1)
+        if side * side != x.shape[2] - 1:
+            raise ValueError(f"rotary positions need square frames with all their patches, got {x.shape[2] - 1}")
+        first, patches = x[:, :, :1], x[:, :, 1:]
+        angle = self._angles(side, x.device)
+        sin, cos = angle.sin().to(x.dtype), angle.cos().to(x.dtype)
+        across = torch.stack((-patches[..., 1::2], patches[..., ::2]), dim=-1).flatten(-2)
+        return torch.cat((first, patches * cos + across * sin), dim=2)
+
+    def _angles(self, side: int, device: torch.device) -> Tensor:
+        """[side * side, e], in float32."""
+        bands = self.head_width // 4
+        rates = 10000.0 ** -(torch.arange(bands, dtype=torch.float32, device=device) / bands)
+        place = torch.arange(side, dtype=torch.float32, device=device) / side * self.grid + 1
+        rows, columns = torch.meshgrid(place, place, indexing="ij")
+        angles = torch.stack((columns, rows), dim=-1)[..., None] * rates  # [side, side, 2, bands]
+        return angles.flatten(0, 1).flatten(1).repeat_interleave(2, dim=1)

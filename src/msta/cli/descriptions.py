@@ -76,7 +76,7 @@ def import_(
     temporal: Annotated[Path | None, typer.Option(help="N_t_…json: class index -> sentences.")] = None,
 ) -> None:
     """Read descriptions in the authors' format into a bank."""
-    from msta.descriptions.exchange import import_official
+    from msta.descriptions.describe import import_official
 
     print(import_official(spatial, temporal, labels, out))
 
@@ -89,7 +89,7 @@ def export(
     labels: Annotated[Path | None, typer.Option(help="Which classes, in which order. Default: all.")] = None,
 ) -> None:
     """Write a bank, or some of its classes, in the authors' format."""
-    from msta.descriptions.exchange import export_official
+    from msta.descriptions.describe import export_official
 
     print(export_official(bank, spatial, temporal, labels))
 

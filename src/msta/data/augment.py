@@ -58,10 +58,10 @@ class Augmentation:
         torch.random.set_rng_state(state)
         left, top = crop["src"][0, 0].int().tolist()
         right, bottom = (crop["src"][0, 2].int() + 1).tolist()
-        on = {name: bool(step["batch_prob"][0]) for name, step in (("j", jitter), ("g", greyscale), ("f", flip))}
+        jittered, grey, flipped = (bool(step["batch_prob"][0]) for step in (jitter, greyscale, flip))
         factors = tuple(float(jitter[f"{name}_factor"][0]) for name in ("brightness", "contrast", "saturation", "hue"))
-        order = tuple(jitter["order"].tolist()) if on["j"] else ()
-        return Drawn((left, top, right, bottom), factors, order, on["g"], on["f"])
+        order = tuple(jitter["order"].tolist()) if jittered else ()
+        return Drawn((left, top, right, bottom), factors, order, grey, flipped)
 
 
 def augment(clips: Sequence[Tensor], drawn: Sequence[Drawn], size: int) -> Tensor:

@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,25 @@ def fingerprint(classes: Sequence[str], clips: Iterable[Clip]) -> str:
     for clip in clips:
         digest.update(repr((absolute(clip.path), clip.label, clip.split, clip.span)).encode(errors="backslashreplace"))
     return digest.hexdigest()
+
+
+def write_parquet(
+    file: Path, columns: Mapping[str, str], rows: Iterable[Sequence[Any]], metadata: dict[bytes, bytes] | None = None
+) -> None:
+    """Write rows to a Parquet file, some at a time; ``columns``: name -> Arrow's name of its type.
+
+    Raises:
+        UnicodeEncodeError: a text is no UTF-8.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()], metadata=metadata)
+    left = iter(rows)
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        while some := list(islice(left, 65536)):
+            arrays = [pa.array(cells, kind) for cells, kind in zip(zip(*some, strict=True), schema.types, strict=True)]
+            writer.write_table(pa.table(arrays, schema=schema))
 
 
 def write_rows(file: Path, rows: Iterable[Sequence[object]]) -> None:

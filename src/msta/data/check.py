@@ -7,27 +7,27 @@ every file.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import Progress as Bar
 
 from msta.data.catalog import Catalog, Clip, require_files
-from msta.data.decode import probe, read_frames
+from msta.data.decode import part_of, probe, read_frames
 from msta.data.names import class_words, is_number, told_by_side
+from msta.data.processes import with_bar
 from msta.data.storage import absolute, as_url, content_hash, size_of
+from msta.data.times import segment_times
 from msta.data.verify import in_processes
 from msta.data.video_file import DecodeError
-from msta.errors import in_short
+from msta.errors import few, in_short
 from msta.notices import notice
 
 IMBALANCE, ODD_LENGTH = 3, 4
@@ -88,13 +88,8 @@ def check(
         DataError: the files have moved.
     """
     require_files(catalog)
-    jobs = {json.dumps([clip.path, *clip.span]): clip for clip in catalog.clips}
-    found: dict[Clip, dict[str, Any]] = {}
-    with Bar(console=console or Console(quiet=True), transient=True) as bar:
-        task = bar.add_task("looking", total=len(jobs))
-        for job, facts in in_processes(list(jobs), workers or os.cpu_count() or 1, timeout, _look):
-            found[jobs[job]] = facts
-            bar.advance(task)
+    looking = in_processes(catalog.clips, workers or os.cpu_count() or 1, timeout, _look)
+    found = dict(with_bar(looking, "looking", len(catalog.clips), console))
     warnings = [
         *quick_warnings(catalog, shots, most=len(catalog.clips)),
         *_unreadable(catalog, found),
@@ -124,33 +119,33 @@ def tell_quickly(catalog: Catalog) -> None:
 def _names(catalog: Catalog) -> Iterator[Warning]:
     empty = [name for name in catalog.classes if is_number(name) or _SAYS_NOTHING.fullmatch(class_words(name))]
     if empty:
-        yield Warning("names", f"The model reads the names, and {_few(empty)} says nothing; write what is to be seen.")
+        yield Warning(
+            "names", f"The model reads the names, and {few(empty, repr)} says nothing; write what is to be seen."
+        )
 
 
 def _balance(catalog: Catalog) -> Iterator[Warning]:
     counts = _training_counts(catalog)
-    few, many = (choose(range(len(counts)), key=lambda label: counts[label]) for choose in (min, max))
+    few, many = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])
     if counts[many] > IMBALANCE * counts[few] > 0:
-        one, other = ((catalog.classes[label], counts[label]) for label in (many, few))
         yield Warning(
             "balance",
-            f"{one[0]!r} has {one[1]} clips, {other[0]!r} {other[1]}; train.balance=classes lets all classes count "
+            f"{many!r} has {counts[many]} clips, {few!r} {counts[few]}; train.balance=classes lets all classes count "
             "alike, or --shots takes as many clips of each.",
         )
 
 
 def _too_few(catalog: Catalog, shots: int | None) -> Iterator[Warning]:
-    counts = _training_counts(catalog)
-    few = [f"{name!r} ({n})" for name, n in zip(catalog.classes, counts, strict=True) if n < (shots or 2)]
+    few = [f"{name!r} ({count})" for name, count in _training_counts(catalog).items() if count < (shots or 2)]
     if few:
         wanted = f"{shots} shots are asked for" if shots else "a class needs two clips, one of them to test with"
         yield Warning("shots", f"Too few clips: {', '.join(few[:5])}{' …' if len(few) > 5 else ''}; {wanted}.")
 
 
-def _training_counts(catalog: Catalog) -> list[int]:
+def _training_counts(catalog: Catalog) -> dict[str, int]:
     """Clips per class that may be trained on: those of no split count."""
     counter = Counter(clip.label for clip in catalog.clips if clip.split in (None, "train"))
-    return [counter[label] for label in range(len(catalog.classes))]
+    return {name: counter[label] for label, name in enumerate(catalog.classes)}
 
 
 def _duplicates(catalog: Catalog) -> Iterator[Warning]:
@@ -177,7 +172,7 @@ def _sides(catalog: Catalog) -> Iterator[Warning]:
     if sided := told_by_side(catalog.classes):
         yield Warning(
             "sides",
-            f"{_few(sided)} would be wrong for a mirrored clip: training does not flip clips (data.flip_guard).",
+            f"{few(sided, repr)} would be wrong for a mirrored clip: training does not flip clips (data.flip_guard).",
         )
 
 
@@ -203,20 +198,20 @@ def _alike(catalog: Catalog, groups: Iterable[Sequence[Clip]], about: str, what:
 # ---------------------------------------------------------------- with every video opened
 
 
-def _look(job: str) -> dict[str, Any]:
-    """In a process: what a clip is, and its hash as hexadecimal digits; or a problem and its reason."""
-    path, start, end = json.loads(job)
+def _look(clip: Clip) -> dict[str, Any]:
+    """In a process: what a clip is, and its hash, uint8 [bytes]; or the reason why it cannot be read."""
     try:
-        info = probe(path)
-        begins, ends = start or 0.0, info.duration if end is None else min(end, info.duration)
-        if begins >= ends:
-            return {"problem": "range", "reason": f"begins at {begins:g} s, but the video ends at {ends:.2f} s"}
-        times = begins + (ends - begins) * (np.arange(_FRAMES) + 0.5) / _FRAMES
-        bits = difference_hash(read_frames(path, times, _GRID, squash=True))
+        info = probe(clip.path)
+        _, seconds = part_of(clip.path, info.duration, clip.span)
+        frames = read_frames(clip.path, _times(_FRAMES), _GRID, squash=True, within=clip.span)
     except DecodeError as error:
-        return {"problem": "unreadable", "reason": error.reason}
+        return {"reason": error.reason}
     size, rate = f"{info.width}x{info.height}", "unknown" if info.fps is None else f"{info.fps:.0f}"
-    return {"seconds": ends - begins, "size": size, "rate": rate, "hash": np.packbits(bits).tobytes().hex()}
+    return {"seconds": seconds, "size": size, "rate": rate, "hash": np.packbits(difference_hash(frames))}
+
+
+def _times(frames: int) -> Callable[[float], NDArray[np.float64]]:
+    return lambda seconds: segment_times(seconds, frames)
 
 
 def difference_hash(frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -233,7 +228,7 @@ def _near_duplicates(catalog: Catalog, found: dict[Clip, dict[str, Any]]) -> Ite
     clips = [clip for clip in catalog.clips if "hash" in found[clip]]
     if len(clips) < 2:
         return
-    hashes = np.array([np.frombuffer(bytes.fromhex(found[clip]["hash"]), np.uint8) for clip in clips])
+    hashes = np.array([found[clip]["hash"] for clip in clips])
     most = _ALIKE * 8 * hashes.shape[1]
     pairs = []
     for i in range(len(clips) - 1):
@@ -255,7 +250,7 @@ def _known(one: Clip, other: Clip) -> bool:
 
 
 def _unreadable(catalog: Catalog, found: dict[Clip, dict[str, Any]]) -> Iterator[Warning]:
-    broken = [clip for clip in catalog.clips if "problem" in found[clip]]
+    broken = [clip for clip in catalog.clips if "reason" in found[clip]]
     if broken:
         first = f"{broken[0].name}: {found[broken[0]]['reason']}"
         more = f", and {len(broken) - 1} more" if len(broken) > 1 else ""
@@ -301,16 +296,6 @@ def _row(catalog: Catalog, label: int, found: dict[Clip, dict[str, Any]]) -> dic
     }
 
 
-def _few(names: Sequence[str]) -> str:
-    """ "'1', '2' and 3 more"."""
-    return ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def thumbnail(clip: Clip, width: int = 3) -> NDArray[np.uint8]:
-    """``width`` frames of a clip: uint8 [width, H, W, 3]. Raises DecodeError if it cannot be read."""
-
-    def times(duration: float) -> NDArray[np.float64]:
-        start, end = clip.start or 0.0, duration if clip.end is None else clip.end
-        return start + (end - start) * (np.arange(width) + 0.5) / width
-
-    return read_frames(clip.path, times, 72)
+def thumbnail(clip: Clip) -> NDArray[np.uint8]:
+    """Three frames of a clip: uint8 [3, H, W, 3]. Raises DecodeError if it cannot be read."""
+    return read_frames(clip.path, _times(3), 72, within=clip.span)

@@ -7,7 +7,7 @@ repeated, and an interrupted run continues as if it had not been interrupted.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import BatchSampler, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from msta.data.augment import Augmentation, Drawn, augment
 from msta.data.catalog import WHOLE, Clip, Span
 from msta.data.decode import read_frames
 from msta.data.loading import SteadyLoader
-from msta.data.order import epoch_order, shard_numbers
+from msta.data.order import shard_numbers
 from msta.data.times import segment_times, view_times
 from msta.data.video_file import DecodeError, OutOfReach
 from msta.errors import DataError
@@ -99,18 +99,6 @@ def read_views(path: str, form: ClipFormat, views: Views, span: Span = WHOLE) ->
 def cut_views(frames: NDArray[np.uint8], form: ClipFormat, views: Views) -> Tensor:
     """Frames at :func:`view_times`, uint8 [clips * T, H, W, 3] -> float [views, T, 3, size, size], normalised."""
     return form.normalise(to_float(_cut(frames, form, views)))
-
-
-def read_augmented(path: str, form: ClipFormat, augmentation: Augmentation, seed: int, span: Span = WHOLE) -> Tensor:
-    """A video, or a time range of it, for training: float [1, T, 3, size, size], normalised.
-
-    ``seed`` decides frames and augmentation.
-
-    Raises:
-        DecodeError: the file cannot be read.
-    """
-    frames, drawn = _drawn_frames(path, form, augmentation, seed, span)
-    return finished([torch.from_numpy(frames)], [drawn], form)[0]
 
 
 def _test_frames(path: str, form: ClipFormat, views: Views, span: Span) -> NDArray[np.uint8]:
@@ -286,43 +274,13 @@ def on_device(batch: dict[str, Any], name: str, device: torch.device) -> Tensor 
     return None if batch[name] is None else torch.as_tensor(batch[name]).to(device, non_blocking=True)
 
 
-class EpochSampler(Sampler[Key]):
-    """Keys of one epoch, in order or in that of :func:`epoch_order`. The first ``skip`` clips were seen already."""
-
-    def __init__(self, count: int, shuffle: bool, seed: int = 0, shards: NDArray[np.int64] | None = None) -> None:
-        self.count = count
-        self.shuffle = shuffle
-        self.seed = seed
-        self.shards = shards
-        self.epoch = 0
-        self.skip = 0
-
-    def __len__(self) -> int:
-        return self.count - self.skip
-
-    def __iter__(self) -> Iterator[Key]:
-        shuffled = self.shuffle
-        order = epoch_order(self.count, self.seed, self.epoch, self.shards) if shuffled else np.arange(self.count)
-        return ((self.epoch, int(i)) for i in order[self.skip :])
-
-
 def make_loader(
-    dataset: ClipDataset,
-    batch_size: int,
-    workers: int,
-    *,
-    shuffle: bool = False,
-    keys: Sequence[Key] | None = None,
-    timeout: float | None = None,
-    stopped: Callable[[], bool] = lambda: False,
+    dataset: ClipDataset, batch_size: int, workers: int, *, keys: Sequence[Key] | None = None, **options: Any
 ) -> SteadyLoader:
-    """A loader whose ``sampler`` is an :class:`EpochSampler`, or of exactly the samples ``keys``, once.
-
-    ``timeout`` and ``stopped``: see :class:`msta.data.loading.SteadyLoader`.
-    """
-    sampler: Any = EpochSampler(len(dataset), shuffle, dataset.seed, dataset.shards) if keys is None else keys
-    batches: Any = BatchSampler(sampler, batch_size, drop_last=False)
-    return steady(dataset, batches, batch_size, workers, timeout=timeout, stopped=stopped, sampler=sampler)
+    """A loader of the samples ``keys``, in their order; None: of every clip. See :func:`steady`."""
+    keys = [(0, i) for i in range(len(dataset))] if keys is None else keys
+    batches = [list(keys[i : i + batch_size]) for i in range(0, len(keys), batch_size)]
+    return steady(dataset, batches, batch_size, workers, **options)
 
 
 def steady(

@@ -54,12 +54,9 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
         renderer = video.renderer(FramePass(video, seeking=False).first, short_side=None)
         height, width, _ = renderer.shape
         rate = video.stream.average_rate or video.stream.guessed_rate
-        frames, fps, turn = (
-            video.stream.frames or None,
-            float(rate) if rate else None,
-            90 * renderer.quarter_turns,
-        )
-        return VideoInfo(video.path, duration, frames, fps, width, height, turn, video.stream.codec_context.name)
+        fps, codec = float(rate) if rate else None, video.stream.codec_context.name
+        turned = 90 * renderer.quarter_turns
+        return VideoInfo(video.path, duration, video.stream.frames or None, fps, width, height, turned, codec)
 
 
 def read_frames(
@@ -69,7 +66,6 @@ def read_frames(
     *,
     squash: bool = False,
     within: tuple[float | None, float | None] = (None, None),
-    threads: int = 1,
 ) -> NDArray[np.uint8]:
     """The frames of a video that are on display at chosen times.
 
@@ -81,8 +77,6 @@ def read_frames(
         squash: make both sides ``short_side`` long instead.
         within: (start, end) in seconds, the part of the video to take for all of it: times count from its start, and
             ``choose`` is called with its length, at most up to the video's end. None: the beginning, the end.
-        threads: the decoder's. One suits data-loader workers, which fill the cores already, and small pictures: with
-            two cores free, a second thread takes a third off 720p, nothing off 320x240.
 
     Returns:
         uint8 [T, H, W, 3], RGB, contiguous; rotation and sample aspect ratio are applied.
@@ -98,7 +92,7 @@ def read_frames(
     path = os.fsdecode(path)
     if short_side is not None and short_side < 1:
         raise ValueError(f"short_side: expected at least 1 pixel, got {short_side}")
-    with opened(path, threads) as video:
+    with opened(path) as video:
         start = 0.0
         if callable(choose) or within != (None, None):
             start, length = part_of(path, video.stated_seconds() or measured_seconds(path), within)
@@ -110,7 +104,7 @@ def read_frames(
             return _read(FramePass(video, seeking=True), times, short_side, squash)
         except BadIndex:
             pass
-    with opened(path, threads) as video:
+    with opened(path) as video:
         return _read(FramePass(video, seeking=False), times, short_side, squash)
 
 
@@ -183,15 +177,13 @@ class Shown:
         return time + SAME_TIME < self.end
 
 
-def play(
-    path: str | os.PathLike[str], short_side: int | None = None, *, squash: bool = False, threads: int = 1
-) -> Iterator[Shown]:
+def play(path: str | os.PathLike[str], short_side: int | None = None, *, squash: bool = False) -> Iterator[Shown]:
     """All frames of a file, in order, in one pass that holds two of them. Arguments: see :func:`read_frames`.
 
     Raises:
         DecodeError: the file cannot be read; at its end, if it ends long before its header says.
     """
-    with opened(os.fsdecode(path), threads) as video:
+    with opened(os.fsdecode(path)) as video:
         yield from play_video(video, short_side, squash)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from msta.data.video_file import VIDEO_EXTENSIONS
-from msta.errors import DataError
+from msta.errors import DataError, few
 from msta.notices import notice
 
 SYSTEM_FOLDERS = frozenset(
@@ -73,9 +73,9 @@ class Walk:
     def tell(self) -> None:
         """Give a notice of what was left out."""
         if names := list(dict.fromkeys(self.skipped)):
-            notice(f"{self.root}: skips {_few(names)}, the system's own or hidden.")
+            notice(f"{self.root}: skips {few(names)}, the system's own or hidden.")
         if circles := list(dict.fromkeys(self.circles)):
-            notice(f"{self.root}: {_few(circles)}: links to folders that are read anyway are not followed.")
+            notice(f"{self.root}: {few(circles)}: links to folders that are read anyway are not followed.")
 
     def _entries(self, folder: str) -> list[os.DirEntry[str]]:
         try:
@@ -120,7 +120,3 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -16,8 +16,15 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from msta.data.slices import Damaged, Slice, Unreachable
 from msta.errors import ConfigError, DataError, in_short
+
+
+class Unreachable(OSError):
+    """A server does not answer, or answers only with errors. The clip itself may be fine."""
+
+
+class Damaged(OSError):
+    """Bytes are missing, or differ from those that were written."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +49,8 @@ class _Again(Exception):
     """An attempt failed in a way that the next may not."""
 
 
-def fetch(url: str, part: Slice | None = None) -> bytes:
-    """A URL's content, or a part of it.
+def fetch(url: str, start: int = 0, size: int | None = None) -> bytes:
+    """A URL's content from byte ``start`` on: ``size`` bytes, or all that follow.
 
     Raises:
         Unreachable: the server did not give it in time.
@@ -58,7 +65,7 @@ def fetch(url: str, part: Slice | None = None) -> bytes:
     while True:
         before = len(content)
         try:
-            for block in _attempt(url, part, before, deadline, patience):
+            for block in _attempt(url, start + before, None if size is None else start + size, deadline):
                 content += block
             return bytes(content)
         except _Again as error:
@@ -71,13 +78,11 @@ def fetch(url: str, part: Slice | None = None) -> bytes:
         time.sleep(pause)
 
 
-def _attempt(url: str, part: Slice | None, done: int, deadline: float, patience: Patience) -> Iterator[bytes]:
-    """The blocks after the ``done`` bytes that are there already, as far as this answer brings them."""
-    start = (part.offset if part else 0) + done
-    end = part.offset + part.size if part else None
-    headers = {"Range": f"bytes={start}-{'' if end is None else end - 1}"} if part or done else {}
+def _attempt(url: str, start: int, end: int | None, deadline: float) -> Iterator[bytes]:
+    """The blocks from ``start`` to ``end``, or to the file's end, as far as this answer brings them."""
+    headers = {"Range": f"bytes={start}-{'' if end is None else end - 1}"} if start or end is not None else {}
     headers["Accept-Encoding"] = "identity"  # a range of something compressed would be another one
-    with _answer(url, headers, patience) as answer:
+    with _answer(url, headers) as answer:
         total = _check(url, answer, start, ranged="Range" in headers)
         if end is None:
             end = total
@@ -121,14 +126,14 @@ def _check(url: str, answer: Any, start: int, *, ranged: bool) -> int | None:
 
 
 @contextmanager
-def _answer(url: str, headers: dict[str, str], patience: Patience) -> Iterator[Any]:
+def _answer(url: str, headers: dict[str, str]) -> Iterator[Any]:
     """The server's answer; whatever goes wrong underway is an :class:`_Again`."""
     place = urlsplit(url)
     proxy = None if urllib.request.proxy_bypass(place.hostname or "") else urllib.request.getproxies().get(place.scheme)
     pool, urllib3 = _pool(os.getpid(), proxy)
     try:
         answer = pool.request(
-            "GET", url, headers=headers, preload_content=False, timeout=patience.stall,
+            "GET", url, headers=headers, preload_content=False, timeout=PATIENCE.stall,
             retries=urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=5),
         )  # fmt: skip
     except (urllib3.exceptions.HTTPError, OSError) as error:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress as Bar
 
-from msta.data.catalog import Catalog, Clip, require_files, write_classes, write_rows
+from msta.data.catalog import Catalog, Clip, require_files, write_classes, write_parquet, write_rows
 from msta.data.decode import VideoInfo, probe
 from msta.data.layouts.parts import read_classes, seconds
 from msta.data.layouts.tables import CLASSES_KEY
+from msta.data.processes import with_bar
 from msta.data.storage import absolute
 from msta.data.text_tables import csv_rows
 from msta.data.video_file import DecodeError
@@ -25,7 +25,10 @@ from msta.errors import ConfigError, DataError
 from msta.files import refuse_existing, replacing
 
 _AT_ONCE = 4096  # files handed to the threads
-COLUMNS = ("path", "class", "split", "start", "end", "duration", "frames")
+COLUMNS = {
+    "path": "string", "class": "string", "split": "string", "start": "float64", "end": "float64",
+    "duration": "float64", "frames": "int64",
+}  # fmt: skip
 
 
 def index(
@@ -66,19 +69,12 @@ def index(
     files = list(dict.fromkeys(clip.path for clip in catalog.clips))
     found: dict[str, VideoInfo] = {}
     unreadable: dict[str, str] = {}
-    with (
-        ThreadPoolExecutor(workers or os.cpu_count()) as pool,
-        Bar(console=console or Console(quiet=True), transient=True) as bar,
-    ):
-        task = bar.add_task("opening files", total=len(files))
-        for start in range(0, len(files), _AT_ONCE):
-            some = files[start : start + _AT_ONCE]
-            for path, info in zip(some, pool.map(_probe, some), strict=True):
-                if isinstance(info, VideoInfo):
-                    found[path] = info
-                else:
-                    unreadable[path] = info
-                bar.advance(task)
+    probed = zip(files, _probe_all(files, workers), strict=True)
+    for path, info in with_bar(probed, "opening files", len(files), console):
+        if isinstance(info, VideoInfo):
+            found[path] = info
+        else:
+            unreadable[path] = info
     total = 0.0  # seconds
 
     def rows() -> Iterator[list[Any]]:
@@ -93,9 +89,15 @@ def index(
         with replacing(out.with_name("classes.csv")) as aside:
             write_classes(aside, {name: name for name in catalog.classes})
         with replacing(out) as aside:
-            write_rows(aside, chain([COLUMNS], (["" if cell is None else cell for cell in row] for row in rows())))
+            write_rows(
+                aside, chain([list(COLUMNS)], (["" if cell is None else cell for cell in row] for row in rows()))
+            )
     else:
-        _write_parquet(catalog, out, rows())
+        try:
+            with replacing(out) as aside:
+                write_parquet(aside, COLUMNS, rows(), {CLASSES_KEY: json.dumps(catalog.classes).encode()})
+        except UnicodeEncodeError as error:
+            raise DataError(f"{out}: a path is no UTF-8 text, which Parquet asks for; write a .csv") from error
     if catalog.missing:
         with replacing(out.with_name(f"{out.stem}.missing.txt")) as aside:
             aside.write_text("".join(f"{name}\n" for name in catalog.missing), "utf-8", "surrogateescape")
@@ -129,6 +131,12 @@ def _without(catalog: Catalog, table: Path) -> Catalog:
     return replace(catalog, clips=kept)
 
 
+def _probe_all(files: Sequence[str], workers: int | None) -> Iterator[VideoInfo | str]:
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        for start in range(0, len(files), _AT_ONCE):
+            yield from pool.map(_probe, files[start : start + _AT_ONCE])
+
+
 def _probe(path: str) -> VideoInfo | str:
     try:
         return probe(path)
@@ -152,20 +160,3 @@ def _check_classes_beside(catalog: Catalog, out: Path) -> None:
         raise ConfigError(f"--out: {out} lies inside the data, where its classes.csv would be taken for the data's own")
     if beside.exists() and read_classes(beside) != {name: name for name in catalog.classes}:
         raise ConfigError(f"--out: {beside} belongs to other data; choose another folder, or a .parquet")
-
-
-def _write_parquet(catalog: Catalog, out: Path, rows: Iterator[list[Any]]) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    kinds = [pyarrow.string()] * 3 + [pyarrow.float64()] * 3 + [pyarrow.int64()]
-    schema = pyarrow.schema(
-        list(zip(COLUMNS, kinds, strict=True)), metadata={CLASSES_KEY: json.dumps(catalog.classes).encode()}
-    )
-    with replacing(out) as aside, pyarrow.parquet.ParquetWriter(aside, schema) as writer:
-        while some := list(islice(rows, 65536)):
-            try:
-                columns = [pyarrow.array(c, kind) for c, kind in zip(zip(*some, strict=True), kinds, strict=True)]
-            except UnicodeEncodeError as error:
-                raise DataError(f"{out}: a path is no UTF-8 text, which Parquet asks for; write a .csv") from error
-            writer.write_table(pyarrow.table(columns, schema=schema))

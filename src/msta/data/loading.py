@@ -130,7 +130,6 @@ class SteadyLoader:
         ahead: without workers, a thread reads the next batches meanwhile. That suits what is read, not decoded.
         timeout: seconds a clip may take in a decoding process; None: for ever.
         stopped: asked after every batch; a pass ends early when it says so.
-        sampler: what ``batches`` takes its keys from, for those who set its epoch.
     """
 
     def __init__(
@@ -144,9 +143,8 @@ class SteadyLoader:
         ahead: bool = False,
         timeout: float | None = None,
         stopped: Callable[[], bool] = lambda: False,
-        sampler: Any = None,
     ) -> None:
-        self.dataset, self.batches, self.sampler = dataset, batches, sampler
+        self.dataset, self.batches = dataset, batches
         self._collate, self._count, self._timeout, self._stopped = collate, workers, timeout, stopped
         self._sizes, self._ahead = ring, ahead
         self._ring: Ring | None = None

@@ -1,4 +1,4 @@
-"""Class names: from any spelling to the words that a text tower reads."""
+"""Names of classes: from any spelling to the words that a text tower reads. And of the field's data sets."""
 
 from __future__ import annotations
 
@@ -61,3 +61,22 @@ def notice_numbers(source: str, names: Iterable[str], remedy: str) -> None:
     every = list(names)
     if every and all(map(is_number, every)):
         notice(f"{source}: the class names are numbers, which say nothing to the model; {remedy}")
+
+
+_ALIASES = {
+    "k400": "kinetics400",
+    "k600": "kinetics600",
+    "k700": "kinetics700",
+    "somethingsomethingv2": "ssv2",
+    "hmdb": "hmdb51",
+    "ucf": "ucf101",
+}
+
+
+def canonical(name: str) -> str:
+    """One name for each of the field's data sets, whatever the spelling in a folder or a table.
+
+    ``"UCF-101"`` -> ``"ucf101"``, ``"K400"`` -> ``"kinetics400"``; else letters and digits, in lower case.
+    """
+    plain = re.sub(r"[^a-z0-9]", "", name.lower())
+    return _ALIASES.get(plain, plain)

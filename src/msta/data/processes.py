@@ -1,17 +1,23 @@
-"""How many processes decode, and a check before they start: they must be able to import the user's script."""
+"""Long work over many files: how many processes decode, a check before they start, and a progress bar."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from rich.console import Console
+from rich.progress import track
 
 from msta.errors import MSTAError
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
 
 
 def decoders(device: torch.device, wanted: int | None = None, processes: int = 1) -> int:
@@ -51,3 +57,8 @@ def check_main_guard(method: str | None = None) -> None:
             f"{script}: processes that help would run this script again from its first line; "
             'put what it does under if __name__ == "__main__":'
         )
+
+
+def with_bar(items: Iterable[T], doing: str, total: int, console: Console | None) -> Iterable[T]:
+    """The items, while a progress bar on ``console`` counts them; None: without one."""
+    return track(items, doing, total, console=console or Console(quiet=True), transient=True)

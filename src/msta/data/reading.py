@@ -35,7 +35,7 @@ def read_catalog(
         layout: a name of :data:`msta.data.layouts.LAYOUTS`. None: what the folder or file looks like.
         names: "words": class names as the text tower reads best (see :func:`class_words`), unless ``labels`` spells
             them; "given": as they are written.
-        options: fields of :class:`msta.data.layouts.options.Options`, as far as the layout takes them.
+        options: fields of :class:`msta.data.layouts.parts.Options`, as far as the layout takes them.
 
     Raises:
         DataError: one line that names the file, folder, line or class at fault.

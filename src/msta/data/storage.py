@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msta.data.http import fetch
-from msta.data.slices import Damaged, Slice, Unreachable
+from msta.data.http import Damaged, Unreachable, fetch
 from msta.errors import ConfigError, in_short
 from msta.files import sha256_of
 
@@ -96,7 +95,7 @@ def read_member(member: Member) -> bytes:
         Unreachable, OSError: they cannot be had.
     """
     for _ in range(3 if as_url(member.shard) else 1):
-        content = read_range(member.shard, member.offset, member.size)
+        content = read_bytes(member.shard, member.offset, member.size)
         if digest_of(content) == member.digest:
             return content
     raise Damaged("damaged: its bytes are not those the index was written for")
@@ -139,48 +138,33 @@ def content_hash(path: str) -> str:
     return sha256_of(Path(path))
 
 
-def read_range(where: str, offset: int, size: int) -> bytes:
-    """``size`` bytes of a file or URL.
+def read_bytes(where: str, start: int = 0, size: int | None = None) -> bytes:
+    """``size`` bytes of a file or URL, from ``start`` on; None: all that follow.
 
     Raises:
         Damaged: there are fewer.
         Unreachable, OSError: they cannot be had.
     """
-    return _read(where, Slice(offset, size))
-
-
-def read_all(where: str) -> bytes:
-    """All bytes of a file or URL.
-
-    Raises:
-        OSError: they cannot be had.
-    """
-    return _read(where, None)
-
-
-def _read(where: str, part: Slice | None) -> bytes:
     url = as_url(where)
     if url is None:
         with open(where, "rb") as file:
-            if part is not None:
-                file.seek(part.offset)
-            content = file.read() if part is None else file.read(part.size)
+            file.seek(start)
+            content = file.read(-1 if size is None else size)
     elif url.startswith(("http://", "https://")):
-        content = fetch(url, part)
+        content = fetch(url, start, size)
     else:
-        content = _read_filesystem(url, part)
-    if part is not None and len(content) < part.size:
+        content = _read_filesystem(url, start, None if size is None else start + size)
+    if size is not None and len(content) < size:
         raise Damaged(f"truncated: {shown(where)} ends before it does")
     return content
 
 
-def _read_filesystem(url: str, part: Slice | None) -> bytes:
+def _read_filesystem(url: str, start: int, end: int | None) -> bytes:
     """From s3://, gs:// and whatever else fsspec knows. Its backends have time-outs of their own."""
-    start, end = (None, None) if part is None else (part.offset, part.offset + part.size)
     for attempt in range(3):
         system, path = filesystem(url)
         try:
-            return bytes(system.cat_file(path, start=start, end=end))
+            return bytes(system.cat_file(path, start=start or None, end=end))
         except (FileNotFoundError, PermissionError):
             raise
         except Exception as error:  # whatever the backend calls it
@@ -193,11 +177,11 @@ def filesystem(url: str) -> tuple[Any, str]:
     """fsspec's file system for a URL, and the path in it.
 
     Raises:
-        ConfigError: fsspec, or its backend for that kind of URL, is not installed.
+        ConfigError: its backend for that kind of URL is not installed.
     """
-    try:
-        import fsspec
+    import fsspec  # takes a tenth of a second
 
+    try:
         return fsspec.core.url_to_fs(url)  # remembers file systems by process, so that it is safe after a fork
     except (ImportError, ValueError) as error:
         raise ConfigError(

@@ -72,12 +72,10 @@ def _encoding(path: Path, changed: int, size: int) -> tuple[str, str]:
 
 
 def _is_utf8(path: Path) -> bool:
-    decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        with open(path, "rb") as file:
-            while block := file.read(_HEAD):
-                decoder.decode(block)
-            decoder.decode(b"", final=True)
+        with open(path, encoding="utf-8", newline="") as file:
+            while file.read(_HEAD):
+                pass
     except UnicodeDecodeError:
         return False
     return True

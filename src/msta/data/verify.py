@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import Progress as Bar
 
 from msta.data.catalog import Catalog, Clip, require_files, write_rows
 from msta.data.decode import decode_all
-from msta.data.processes import check_main_guard
+from msta.data.processes import check_main_guard, with_bar
 from msta.data.storage import absolute
 from msta.data.video_file import DecodeError
 from msta.errors import Interrupted, MSTAError
@@ -70,17 +71,13 @@ def verify(
     done = {path: line for path, line in _read_journal(out / JOURNAL).items() if _still_holds(line, timeout)}
     jobs = [path for path in files if path not in done]
     try:
-        with (
-            (out / JOURNAL).open("a", encoding="utf-8") as journal,
-            Bar(console=console or Console(quiet=True), transient=True) as bar,
-        ):
-            task = bar.add_task("decoding", total=len(files), completed=len(files) - len(jobs))
-            for path, result in in_processes(jobs, workers or os.cpu_count() or 1, timeout):
+        with (out / JOURNAL).open("a", encoding="utf-8") as journal:
+            decoded = in_processes(jobs, workers or os.cpu_count() or 1, timeout, _decode)
+            for path, result in with_bar(decoded, "decoding", len(jobs), console):
                 line = {"path": path, **_identity(path), "timeout": timeout, **result}
                 done[path] = line
                 journal.write(json.dumps(line) + "\n")
                 journal.flush()
-                bar.advance(task)
     except KeyboardInterrupt:
         so_far = sum(path in done for path in files)
         raise Interrupted(f"stopped after {so_far} of {len(files)} files; the same command goes on") from None
@@ -108,15 +105,11 @@ def verify(
 def _read_journal(file: Path) -> dict[str, dict[str, Any]]:
     """Path -> its last line; a line that a kill cut short is left out."""
     lines: dict[str, dict[str, Any]] = {}
-    if not file.exists():
-        return lines
-    text = file.read_text(encoding="utf-8")
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
     for line in text.splitlines():
-        try:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
             entry = json.loads(line)
             lines[entry["path"]] = entry
-        except (ValueError, KeyError, TypeError):
-            continue
     if text and not text.endswith("\n"):
         with file.open("a", encoding="utf-8") as journal:
             journal.write("\n")
@@ -162,16 +155,16 @@ def _decode(path: str) -> dict[str, Any]:
 
 @dataclass
 class _Worker:
-    """A process that decodes what it is sent, and until when the file it has now may take."""
+    """A process that does what it is sent, and until when the job it has now may take."""
 
     process: BaseProcess
     pipe: Connection
-    path: str = ""
+    job: Any = None
     deadline: float = math.inf
 
-    def send(self, path: str, timeout: float) -> None:
-        self.path, self.deadline = path, time.monotonic() + timeout
-        self.pipe.send(path)
+    def send(self, job: Any, timeout: float) -> None:
+        self.job, self.deadline = job, time.monotonic() + timeout
+        self.pipe.send(job)
 
     def stop(self) -> None:
         self.process.kill()
@@ -179,18 +172,18 @@ class _Worker:
         self.pipe.close()
 
 
-Work = Callable[[str], dict[str, Any]]
+Job = TypeVar("Job")
 
 
 def in_processes(
-    paths: Sequence[str], workers: int, timeout: float, work: Work = _decode
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(path, ``work(path)``), as they come. A process that takes too long is killed, one that dies is replaced."""
+    jobs: Iterable[Job], workers: int, timeout: float, work: Callable[[Job], dict[str, Any]]
+) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """(job, ``work(job)``), as they come. A process that takes too long is killed, one that dies is replaced."""
     check_main_guard("spawn")
-    waiting = list(reversed(paths))
+    waiting = iter(jobs)
     busy: list[_Worker] = []
     try:
-        busy += [_start(work, waiting.pop(), timeout) for _ in range(min(workers, len(waiting)))]
+        busy += [_start(work, job, timeout) for job in islice(waiting, workers)]
         while busy:
             patience = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
             ready = wait([worker.pipe for worker in busy], patience)
@@ -202,16 +195,15 @@ def in_processes(
                     result = {"problem": "timeout", "reason": f"not decoded within {timeout:g} s"}
                 else:
                     continue
-                path, alive = worker.path, not worker.pipe.closed
-                if alive and waiting:
-                    worker.send(waiting.pop(), timeout)
+                done, following = worker.job, next(waiting, None)
+                if following is not None and not worker.pipe.closed:
+                    worker.send(following, timeout)
                 else:
+                    worker.stop()
                     busy.remove(worker)
-                    if alive:
-                        worker.stop()
-                    if waiting:
-                        busy.append(_start(work, waiting.pop(), timeout))
-                yield path, result
+                    if following is not None:
+                        busy.append(_start(work, following, timeout))
+                yield done, result
     finally:
         for worker in busy:
             worker.stop()
@@ -229,8 +221,8 @@ def _receive(worker: _Worker) -> dict[str, Any]:
         return {"problem": "crash", "reason": f"the decoding process died ({how})"}
 
 
-def _start(work: Work, path: str, timeout: float) -> _Worker:
-    """A fresh process, with its first file."""
+def _start(work: Callable[[Job], dict[str, Any]], job: Job, timeout: float) -> _Worker:
+    """A fresh process, with its first job."""
     # Processes come of a server that has imported what they need: cheap, and free of this process' threads and locks.
     if "forkserver" in multiprocessing.get_all_start_methods():
         server: Any = multiprocessing.get_context("forkserver")
@@ -249,11 +241,11 @@ def _start(work: Work, path: str, timeout: float) -> _Worker:
         raise MSTAError(
             "a decoding process could not start, for want of memory perhaps; take fewer --workers"
         ) from None
-    worker.send(path, timeout)
+    worker.send(job, timeout)
     return worker
 
 
-def _serve(pipe: Connection, work: Work) -> None:
+def _serve(pipe: Connection, work: Callable[[Any], dict[str, Any]]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the main process ends this one
     try:
         pipe.send("ready")

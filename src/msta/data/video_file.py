@@ -21,8 +21,8 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from msta.data.http import Unreachable
 from msta.data.renderer import Renderer
-from msta.data.slices import Unreachable
 from msta.data.storage import member_of, read_member, shown
 from msta.errors import MSTAError, one_line
 from msta.notices import notice
@@ -187,7 +187,7 @@ class FramePass:
         self.landing: int | None = None  # time of the key frame just jumped to
         self.now = -LATEST  # time of the frame given out last
         self.leaps, self.pending, self.shift = Leaps(video), 0, 0  # ticks to add to times that have started again
-        self.width = self.height = 0  # of the frame given out last
+        self.size: tuple[int, int] | None = None  # of the frame given out last
         first = self.next()
         if first is None:
             raise DecodeError(video.path, "no frame of it can be decoded")
@@ -239,15 +239,6 @@ class FramePass:
             entry = index.search_timestamp(key - 1)
         raise BadIndex
 
-    def _changed(self, frame: VideoFrame) -> tuple[int, int]:
-        """The size of a frame that differs from the one before."""
-        if self.width:
-            notice(
-                f"{shown(self.video.path)}: the size of its frames changes from {self.width} x {self.height} to "
-                f"{frame.width} x {frame.height}; all are shown in the size of the first."
-            )
-        return frame.width, frame.height
-
     def _learn_lead(self, key: Packet[VideoStream]) -> None:
         if key.pts is not None and key.dts is not None:
             self.lead = max(self.lead, key.pts - key.dts)
@@ -255,8 +246,13 @@ class FramePass:
     def _tell_time(self, frame: VideoFrame) -> bool:
         """Set ``now`` to the frame's time; False: a frame to leave out."""
         time = None if self.video.raw or frame.pts is None else frame.pts + self.shift
-        if (frame.width, frame.height) != (self.width, self.height):
-            self.width, self.height = self._changed(frame)
+        if self.size not in (None, (frame.width, frame.height)):
+            was, now = (f"{width} x {height}" for width, height in (self.size, (frame.width, frame.height)))
+            notice(
+                f"{shown(self.video.path)}: the size of its frames changes from {was} to {now}; all are shown in the "
+                "size of the first."
+            )
+        self.size = frame.width, frame.height
         if self.pending and time is not None and not self.now <= time < self.now + self.leaps.ahead:
             self.pending -= 1
             self.shift += self.now + self.video.frame_ticks - time
@@ -278,14 +274,13 @@ class FramePass:
 
 
 @contextmanager
-def opened(path: str, threads: int = 1) -> Iterator[Video]:
+def opened(path: str) -> Iterator[Video]:
     """The video in a file. Any error of FFmpeg or the system in the block becomes a DecodeError."""
     try:
         with _open_file(path) as file, _open_container(path, file) as container:
             container.flags &= ~_GEN_PTS  # a time FFmpeg makes up is worse than none
             stream = video_stream(path, container)
-            stream.codec_context.thread_count = threads
-            stream.codec_context.thread_type = "AUTO"
+            stream.codec_context.thread_count = 1  # decoding processes fill the cores already
             yield Video(path, container, stream)
     except av.FFmpegError as error:
         raise DecodeError(path, f"FFmpeg: {error.strerror}") from None

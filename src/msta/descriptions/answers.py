@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from msta.descriptions.bank import KINDS, Kind, key, same_text
-from msta.descriptions.prompts import MAX_WORDS, words
+from msta.descriptions.prompts import MAX_WORDS
 from msta.errors import is_text
 
 _THOUGHTS = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
@@ -153,7 +153,7 @@ def fault_of(sentence: Any, name: str, others: Sequence[str] = (), secret: str =
 def _mentions(text: str, name: str) -> bool:
     """Whether a word of the class name is in the text, in whatever form."""
     said = key(text).split()
-    telling = [w for w in key(words(name)).split() if w not in _SMALL] or key(name).split()
+    telling = [w for w in key(name).split() if w not in _SMALL] or key(name).split()
     return any(word.startswith(w[: max(3, len(w) - 3)]) for w in telling for word in said)
 
 

@@ -13,7 +13,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -53,6 +53,11 @@ class Described:
     def of(self, kind: Kind) -> tuple[str, ...]:
         """The sentences of a kind."""
         return self.spatial if kind == "spatial" else self.temporal
+
+    def part(self, kinds: Collection[Kind] = KINDS, count: int | None = None) -> Described:
+        """With the first ``count`` sentences (None: all) of these kinds, and none of others."""
+        spatial, temporal = (self.of(kind)[:count] if kind in kinds else () for kind in KINDS)
+        return replace(self, spatial=spatial, temporal=temporal)
 
 
 @dataclass(frozen=True)
@@ -99,15 +104,9 @@ class DescriptionBank:
         found = {name: each.of(kind) for name, each in self.classes.items()}
         return found if any(found.values()) else None
 
-    @property
-    def spatial(self) -> Sentences | None:
-        """On what is seen."""
-        return self.sentences("spatial")
-
-    @property
-    def temporal(self) -> Sentences | None:
-        """On what happens."""
-        return self.sentences("temporal")
+    def every(self) -> Iterator[tuple[str, Kind, str]]:
+        """(class name, kind, sentence) of all sentences."""
+        return ((name, kind, text) for name, each in self.classes.items() for kind in KINDS for text in each.of(kind))
 
     def complete(self, kinds: Iterable[Kind]) -> DescriptionBank:
         """This bank, if each of its classes has a sentence of each of the kinds.
@@ -126,11 +125,7 @@ class DescriptionBank:
 
     def first(self, count: int) -> DescriptionBank:
         """This bank with the first ``count`` sentences of each kind and class."""
-        shorter = {
-            name: replace(each, spatial=each.spatial[:count], temporal=each.temporal[:count])
-            for name, each in self.classes.items()
-        }
-        return replace(self, classes=shorter)
+        return replace(self, classes={name: each.part(count=count) for name, each in self.classes.items()})
 
     def counts(self, kind: Kind) -> str | None:
         """How the numbers of sentences differ between classes, in words; None if they do not."""
@@ -200,18 +195,18 @@ class DescriptionBank:
                 notice(f"{path}: {irregular}. Accepted.")
         return bank
 
-    def write_official(self, path: Path, kind: Kind, classes: Sequence[str] | None = None) -> None:
+    def write_official(self, path: Path, kind: Kind, classes: Sequence[str]) -> None:
         """Write the sentences of a kind in the authors' format.
 
         Args:
             path: the file.
             kind: of the sentences.
-            classes: whose position is the index; None for all, in the bank's order.
+            classes: whose position is the index.
 
         Raises:
             DataError: a class that the bank lacks, or one without such sentences.
         """
-        chosen = self.subset(classes if classes is not None else tuple(self.classes)).complete((kind,))
+        chosen = self.subset(classes).complete((kind,))
         write_json(path, {str(i): list(each.of(kind)) for i, each in enumerate(chosen.classes.values())})
 
 
@@ -250,15 +245,7 @@ def load_descriptions(
         if spatial is None and temporal is None:
             return None
         found = DescriptionBank.read_official(spatial, temporal, classes)
-    kept = {
-        name: replace(
-            each,
-            spatial=each.spatial if "spatial" in wanted else (),
-            temporal=each.temporal if "temporal" in wanted else (),
-        )
-        for name, each in found.classes.items()
-    }
-    return DescriptionBank(found.source, kept)
+    return replace(found, classes={name: each.part(wanted) for name, each in found.classes.items()})
 
 
 @functools.lru_cache(1 << 16)

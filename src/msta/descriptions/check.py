@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,29 +139,23 @@ def _nearest_other(cosines: Tensor) -> tuple[Tensor, Tensor]:
 def _astray(kind: Kind, classes: Sequence[str], per_class: Sequence[Sequence[str]], cosines: Tensor) -> list[Bad]:
     """Sentences that are nearer to another class's prompt than to their own: cosines [sentences, K]."""
     found = []
-    row = 0
-    for label, sentences in enumerate(per_class):
-        for sentence in sentences:
-            own, best = float(cosines[row, label]), int(cosines[row].argmax())
-            if best != label and float(cosines[row, best]) > own:
-                other = float(cosines[row, best])
-                why = f"nearer to {classes[best]!r} ({other:.2f}) than to its own class ({own:.2f})"
-                found.append(Bad(classes[label], kind, sentence, why, other - own))
-            row += 1
+    every = [(label, sentence) for label, sentences in enumerate(per_class) for sentence in sentences]
+    for (label, sentence), row in zip(every, cosines.tolist(), strict=True):
+        own, other = row[label], max(row)
+        if other > own:
+            why = f"nearer to {classes[row.index(other)]!r} ({other:.2f}) than to its own class ({own:.2f})"
+            found.append(Bad(classes[label], kind, sentence, why, other - own))
     return found
 
 
 def _twice(bank: DescriptionBank) -> list[Bad]:
     """Sentences that are there before, in this class or another."""
-    where: dict[str, list[str]] = defaultdict(list)
+    where: dict[str, str] = {}
     found = []
-    for name, each in bank.classes.items():
-        for kind in KINDS:
-            for sentence in each.of(kind):
-                before = where[same_text(sentence)]
-                if before:
-                    found.append(Bad(name, kind, sentence, f"is there before, for {before[0]!r}"))
-                before.append(name)
+    for name, kind, sentence in bank.every():
+        if before := where.get(same_text(sentence)):
+            found.append(Bad(name, kind, sentence, f"is there before, for {before!r}"))
+        where.setdefault(same_text(sentence), name)
     return found
 
 
@@ -171,8 +164,6 @@ def _cut(bank: DescriptionBank, backbone: DualEncoder) -> list[Bad]:
     limit = backbone.text.context_length
     return [
         Bad(name, kind, sentence, f"cut: {length} tokens, and the backbone reads {limit}")
-        for name, each in bank.classes.items()
-        for kind in KINDS
-        for sentence in each.of(kind)
+        for name, kind, sentence in bank.every()
         if (length := backbone.tokenizer.length(sentence)) > limit
     ]

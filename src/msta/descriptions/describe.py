@@ -1,4 +1,4 @@
-"""``msta describe``: a bank for class names, by a language model, by templates, or by hand."""
+"""How a bank comes to be: by a language model, by templates, by hand, or from the authors' two files, and back."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from msta.descriptions.bank import KINDS, Described, DescriptionBank, today
 from msta.descriptions.endpoint import Endpoint, import_openai
 from msta.descriptions.generate import Asking, Patience
+from msta.descriptions.labels import read_labels
 from msta.descriptions.prompts import SPATIAL_TEMPLATES, VERSION, templates
 from msta.errors import ConfigError, DataError, MSTAError
-from msta.files import take_lock
+from msta.files import refuse_existing, take_lock
 
 TEMPLATE = "template"
 """What provenance calls sentences that no model has written."""
@@ -64,7 +65,7 @@ def describe(
     if sentences < 1 or jobs < 1:
         raise ConfigError("--sentences and --jobs: expected at least 1")
     import_openai()
-    with _alone(out), _progress_bar(console) as bar:
+    with _alone(out), Progress(console=console, transient=True) as bar:
         task = bar.add_task("describing", total=len(classes))
         asking = Asking(
             _open(out), classes, sentences, to, lambda changed: changed.save(out), jobs=jobs,
@@ -89,11 +90,10 @@ def describe_by_template(classes: Sequence[str], out: Path, *, sentences: int = 
     with _alone(out):
         bank = _open(out).with_places(classes)
         for name in classes:
-            there = bank.find(name) or Described()
-            filled = zip(KINDS, templates(name, sentences), strict=True)
-            spatial, temporal = (there.of(kind) or made for kind, made in filled)
-            if (spatial, temporal) != (there.spatial, there.temporal):
+            there, filled = bank.find(name) or Described(), templates(name, sentences)
+            if not (there.spatial and there.temporal):
                 model = f"{there.model} + {TEMPLATE}" if there.spatial or there.temporal else TEMPLATE
+                spatial, temporal = there.spatial or filled[0], there.temporal or filled[1]
                 made = Described(spatial, temporal, model, VERSION, today(), there.edited)
                 bank = bank.put(bank.called(name), made)
         bank.save(out)
@@ -140,6 +140,47 @@ def edit(classes: Sequence[str], out: Path) -> Outcome:
     return Outcome(bank, dict.fromkeys(lacking, "has no sentences of one kind, or of both"))
 
 
+def import_official(spatial: Path | None, temporal: Path | None, labels: Path, out: Path) -> str:
+    """Put the classes of one or two files of the authors' into a bank, which is made if need be.
+
+    Returns:
+        What was done, in words.
+
+    Raises:
+        MSTAError: files that cannot be read, or do not fit the labels.
+    """
+    if spatial is None and temporal is None:
+        raise ConfigError("missing --spatial or --temporal")
+    read = DescriptionBank.read_official(spatial, temporal, read_labels(labels))
+    bank = _open(out)
+    for name, each in read.classes.items():
+        bank = bank.put(bank.called(name), each)
+    bank.save(out)
+    counts = [f"{sum(len(e.of(kind)) for e in read.classes.values())} {kind}" for kind in KINDS]
+    return f"{len(read.classes)} classes, {' and '.join(counts)} sentences, in {out}"
+
+
+def export_official(bank: Path, spatial: Path | None, temporal: Path | None, labels: Path | None) -> str:
+    """Write a bank's sentences to one or two files of the authors' format.
+
+    Returns:
+        What was done, in words.
+
+    Raises:
+        MSTAError: a file exists, a class or its sentences are missing.
+    """
+    targets = [(path, kind) for path, kind in zip((spatial, temporal), KINDS, strict=True) if path is not None]
+    if not targets:
+        raise ConfigError("missing --spatial or --temporal")
+    content = DescriptionBank.load(bank)
+    classes = read_labels(labels) if labels is not None else tuple(content.classes)
+    for path, _ in targets:
+        refuse_existing(path)
+    for path, kind in targets:
+        content.write_official(path, kind, classes)
+    return f"{len(classes)} classes in {' and '.join(str(path) for path, _ in targets)}"
+
+
 @contextlib.contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """No second process writes the bank meanwhile, and nothing is left of one that was killed while it wrote.
@@ -168,14 +209,3 @@ def _alone(out: Path) -> Iterator[None]:
 
 def _open(out: Path) -> DescriptionBank:
     return DescriptionBank.load(out) if out.exists() else DescriptionBank(str(out))
-
-
-def _progress_bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )

@@ -105,10 +105,7 @@ def retry_after(headers: Any) -> float | None:
 
 def _detail(error: Any) -> dict[str, Any]:
     """What the body of an error says; the client has unwrapped it from under "error" where it found it there."""
-    body = error.body
-    if isinstance(body, dict) and isinstance(body.get("error"), dict):
-        body = body["error"]
-    return body if isinstance(body, dict) else {}
+    return error.body if isinstance(error.body, dict) else {}
 
 
 def code_of(error: Any) -> str:

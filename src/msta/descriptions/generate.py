@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 import signal
 import time
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from msta.descriptions.answers import Unusable, choose, content_of, parse, read_body
-from msta.descriptions.bank import KINDS, Described, DescriptionBank, today
+from msta.descriptions.bank import KINDS, Described, DescriptionBank, Kind, today
 from msta.descriptions.endpoint import (
     Endpoint,
     about_format,
@@ -222,11 +223,14 @@ class Asking:
         return "; ".join(often) or "stopped"
 
     def _lacking(self, name: str) -> tuple[int, int]:
-        found = self.bank.find(name) or Described()
-        return max(0, self.sentences - len(found.spatial)), max(0, self.sentences - len(found.temporal))
+        spatial, temporal = (max(0, self.sentences - len(self._there(name).of(kind))) for kind in KINDS)
+        return spatial, temporal
+
+    def _there(self, name: str) -> Described:
+        return self.bank.find(name) or Described()
 
     def _messages(self, name: str, complaint: str | None) -> list[dict[str, str]]:
-        there = self.bank.find(name) or Described()
+        there = self._there(name)
         asked = request(name, *self._lacking(name), (*there.spatial, *there.temporal), complaint)
         return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": asked}]
 
@@ -236,20 +240,18 @@ class Asking:
         Raises:
             Unusable: nothing of it is.
         """
-        found = parse(content_of(body), name)
-        there = self.bank.find(name) or Described()
-        spatial, temporal, taken = list(there.spatial), list(there.temporal), [*there.spatial, *there.temporal]
-        lacking = self._lacking(name)
+        found, there = parse(content_of(body), name), self._there(name)
+        new: dict[Kind, list[str]] = {}
         wrong: list[str] = []
-        for kept, kind, wanted in zip((spatial, temporal), KINDS, lacking, strict=True):
-            good, faults = choose(found[kind], wanted, name, taken, self.classes, self.to.secret)
-            kept += good
-            taken += good
-            wrong += faults if len(good) < wanted else []
-        if len(taken) > len(there.spatial) + len(there.temporal):
+        for kind, wanted in zip(KINDS, self._lacking(name), strict=True):
+            taken = [*there.spatial, *there.temporal, *itertools.chain(*new.values())]
+            new[kind], faults = choose(found[kind], wanted, name, taken, self.classes, self.to.secret)
+            wrong += faults if len(new[kind]) < wanted else []
+        if any(new.values()):
             before = there.model or ("unknown" if there.spatial or there.temporal else None)
             models = " + ".join(dict.fromkeys([*(before.split(" + ") if before else []), self.to.model]))
-            described = Described(tuple(spatial), tuple(temporal), models, VERSION, today(), there.edited)
+            spatial, temporal = ((*there.of(kind), *new[kind]) for kind in KINDS)
+            described = Described(spatial, temporal, models, VERSION, today(), there.edited)
             self.bank = self.bank.put(self.bank.called(name), described)
             self.save(self.bank)
         return wrong[0] if wrong else None

@@ -6,9 +6,10 @@ If you change SYSTEM or :func:`request`, change VERSION too: a bank has the vers
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from typing import Any
+
+from msta.data.names import class_words
 
 VERSION = "1"
 MAX_WORDS = 25
@@ -55,7 +56,7 @@ def request(name: str, spatial: int, temporal: int, kept: Sequence[str] = (), co
         complaint: what was wrong with the last answer, in our words.
     """
     lines = [
-        f"Action: {json.dumps(words(name), ensure_ascii=False)}",
+        f"Action: {json.dumps(class_words(name), ensure_ascii=False)}",
         f'Write exactly {spatial} "spatial" and exactly {temporal} "temporal" sentences.',
     ]
     if kept:
@@ -64,11 +65,6 @@ def request(name: str, spatial: int, temporal: int, kept: Sequence[str] = (), co
     if complaint:
         lines.append(f"Your last answer could not be used: {complaint}.")
     return "\n".join(lines)
-
-
-def words(name: str) -> str:
-    """A class name as one would say it: "ApplyEyeMakeup" -> "Apply Eye Makeup", "swipe_left" -> "swipe left"."""
-    return " ".join(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).replace("_", " ").split()) or name
 
 
 # ---------------------------------------------------------------- without a language model
@@ -98,7 +94,9 @@ TEMPORAL_TEMPLATES = (
 
 def templates(name: str, count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """``count`` spatial and as many temporal sentences from the name alone, at most eight of each."""
-    filled = [[t.replace("{}", words(name)) for t in kind[:count]] for kind in (SPATIAL_TEMPLATES, TEMPORAL_TEMPLATES)]
+    filled = [
+        [t.replace("{}", class_words(name)) for t in kind[:count]] for kind in (SPATIAL_TEMPLATES, TEMPORAL_TEMPLATES)
+    ]
     return tuple(filled[0]), tuple(filled[1])
 
 

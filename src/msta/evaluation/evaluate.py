@@ -123,7 +123,7 @@ def measure_clips(
     """
     failures, device = Failures(), model.backbone.logit_scale.device
     dataset = ClipDataset(clips, clip_format(model), views=views, finish_on=accelerator_of(device))
-    batches = make_loader(dataset, batch_size, decoders(device, workers), shuffle=False)
+    batches = make_loader(dataset, batch_size, decoders(device, workers))
     with ProgressBar(console=console or Console(quiet=True), transient=True) as bar:
         task = bar.add_task("measuring", total=len(batches))
         metrics = evaluate(model, batches, text, failures, progress=lambda: bar.advance(task), recorder=recorder)

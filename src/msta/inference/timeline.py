@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msta.adapters.model import AdaptedModel
-from msta.backbone.per_frame import begin_alone, go_on_alone, per_frame_blocks, read_together
+from msta.backbone.prefix import begin_alone, go_on_alone, per_frame_blocks, read_together
 from msta.backbone.video import VideoTower
 from msta.data.clips import ONE_VIEW
 from msta.errors import ConfigError

@@ -64,9 +64,7 @@ def answer(job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         if reason := exceeded_limit(info, job["limits"]):
             return {"status": 413, "reason": reason}, b""
         count = job["frames"]
-        frames = read_frames(
-            job["path"], lambda d: view_times(d, count, 1).ravel(), job["size"], squash=job["squash"], threads=1
-        )
+        frames = read_frames(job["path"], lambda d: view_times(d, count, 1).ravel(), job["size"], squash=job["squash"])
         return {"shape": frames.shape}, frames.tobytes()
     except DecodeError as error:
         if "Cannot allocate memory" in error.reason:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from msta.config import explain
 from msta.data.catalog import Catalog, Clip, write_catalog
-from msta.data.layouts.options import OPTIONS
+from msta.data.layouts.parts import OPTIONS
 from msta.data.names import class_words
 from msta.data.reading import read_catalog
 from msta.data.storage import DIGITS, absolute, content_hash, exists, real, size_of

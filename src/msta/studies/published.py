@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from msta.data.dataset_names import canonical
+from msta.data.names import canonical
 from msta.errors import DataError
 from msta.files import read_json
 

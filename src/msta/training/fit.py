@@ -19,7 +19,7 @@ from rich.console import Console
 from msta.backbone.device import best_device
 from msta.config import RunConfig, changed
 from msta.data.catalog import Catalog, write_catalog
-from msta.data.layouts.options import OPTIONS
+from msta.data.layouts.parts import OPTIONS
 from msta.data.splits import Split, every_clip, make_folds
 from msta.errors import ConfigError, Interrupted
 from msta.evaluation.calibration import calibrated

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from msta.backbone.architecture import CLIP_MEAN, CLIP_STD, HALF, SIGLIP
-from msta.backbone.formats.folder import read_sharded
-from msta.backbone.formats.parts import Facts, Parts, Tensors, architecture, join_qkv, rename, sizes, strip, tower_facts
+from msta.backbone.blocks import Activation
+from msta.backbone.formats.parts import Facts, Parts, Tensors, architecture, join_qkv, rename, sizes, strip
+from msta.backbone.known import Traits
+from msta.backbone.tensor_files import read_sharded
 from msta.backbone.tokenizer import Tokenizer, foreign_tokenizer, read_tokenizer, tokenizer_from_directory
 from msta.errors import CheckpointError
 from msta.files import read_json
@@ -36,7 +38,12 @@ _NAMES = [
 ]
 
 _SIDES = {"video": "vision", "text": "text"}
-_ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
+_ACTIVATIONS: dict[Any, Activation] = {
+    "quick_gelu": "quick_gelu",
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+}
 _DEFAULTS = {  # transformers', for what a config leaves out: heads of video and text, activation, epsilon
     "clip": ({"video": 12, "text": 8}, "quick_gelu", 1e-5),
     "metaclip_2": ({"video": 12, "text": 8}, "quick_gelu", 1e-5),
@@ -54,43 +61,40 @@ def load(path: Path, config: dict[str, Any], facts: Facts, tokenizer: Tokenizer 
     tensors = _tensors(path)
     label = {"clip": "a Hugging Face CLIP", "metaclip_2": "a Meta CLIP 2", "siglip": "a SigLIP"}[kind]
     found = sizes(tensors, path, label)
-    sides, configs = {}, {}
-    for side in _SIDES:
+    towers, configs = {}, {}
+    for side, theirs in _SIDES.items():
         # older uploads keep the values in text_config_dict, which wins in transformers too
-        section = f"{_SIDES[side]}_config"
-        beside = {**(config.get(section) or {}), **(config.get(f"{section}_dict") or {})}
-        configs[side] = beside
-        sides[side] = _side(facts, kind, side, beside)
-    pixels, stated = _pixels(path, kind), {}
-    stated["pixel_mean"] = facts.take("mean", *pixels["mean"])
-    stated["pixel_std"] = facts.take("std", *pixels["std"])
+        configs[side] = {**(config.get(f"{theirs}_config") or {}), **(config.get(f"{theirs}_config_dict") or {})}
+        towers[side] = _traits(facts, kind, side, configs[side])
+    stated: dict[str, Any] = {}
     eos = configs["text"].get("eos_token_id", 49407 if kind == "clip" else 2)
     if kind == "siglip":
         if configs["video"].get("vision_use_head", True) is not True:
             raise CheckpointError(f"{path}: a SigLIP without its attention pooling (vision_use_head) is not supported")
-        stated = {**SIGLIP, **stated}
+        stated = SIGLIP
     else:
         # 2 is the old configs' mistake; transformers reads the highest id then
         stated["eos_token_id"] = None if eos == 2 and kind == "clip" else eos
-    stated["fit"] = facts.take("fit", (stated.get("fit", "crop"), f"as in {label}"))
-    made = architecture(found, facts, sides, **stated)
+    mean, std = (HALF, HALF) if kind == "siglip" else (CLIP_MEAN, CLIP_STD)
+    usual = Traits("the model's usual", mean=mean, std=std)
+    fit = Traits(f"as in {label}", fit=stated.get("fit", "crop"))
+    made = architecture(found, facts, towers, [_pixels(path), usual, fit], **stated)
     return Parts(label, made, tensors, tokenizer or _tokenizer(path, kind, made.vocab_size), facts.origins)
 
 
 MODEL_TYPES = tuple(_DEFAULTS)
 
 
-def _side(facts: Facts, kind: str, side: str, config: dict[str, Any]) -> dict[str, Any]:
+def _traits(facts: Facts, kind: str, side: str, config: dict[str, Any]) -> list[Traits]:
+    """What the config says of a tower, and what transformers takes where it says nothing."""
     heads, activation, eps = _DEFAULTS[kind]
-    file, default = "config.json", "transformers' default"
-    named = config.get("hidden_act", activation)
-    if named not in _ACTIVATIONS:
+    named = config.get("hidden_act")
+    if named is not None and named not in _ACTIVATIONS:
         raise CheckpointError(f"{facts.name}: the activation {named!r} of its config.json is not supported")
-    given = file if "hidden_act" in config else default
-    return tower_facts(
-        facts, side, [(config.get("num_attention_heads"), file), (heads[side], default)],
-        [(_ACTIVATIONS[named], given)], [(config.get("layer_norm_eps"), file), (eps, default)],
-    )  # fmt: skip
+    return [
+        Traits("config.json", _ACTIVATIONS.get(named), config.get("num_attention_heads"), config.get("layer_norm_eps")),
+        Traits("transformers' default", _ACTIVATIONS[activation], heads[side], eps),
+    ]
 
 
 def _tensors(path: Path) -> Tensors:
@@ -104,21 +108,15 @@ def _tensors(path: Path) -> Tensors:
     return tensors
 
 
-def _pixels(path: Path, kind: str) -> dict[str, list[tuple[Any, str]]]:
-    """Mean and std, each as (value, where from), from the file of the image processor; transformers 5 has another."""
-    given: dict[str, Any] = {}
-    file = ""
+def _pixels(path: Path) -> Traits:
+    """Mean and std from the file of the image processor; transformers 5 has another."""
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (path / name).is_file():
-            given, file = read_json(path / name, CheckpointError), name
+            given = read_json(path / name, CheckpointError)
             given = given.get("image_processor") or given
-            break
-    default = (HALF, HALF) if kind == "siglip" else (CLIP_MEAN, CLIP_STD)
-    read = {}
-    for name, usual in zip(("mean", "std"), default, strict=True):
-        value = given.get(f"image_{name}")
-        read[name] = [(tuple(value) if value else None, file), (usual, "the model's usual")]
-    return read
+            mean, std = (tuple(given.get(f"image_{what}") or ()) or None for what in ("mean", "std"))
+            return Traits(name, mean=mean, std=std)
+    return Traits("no file")
 
 
 def _tokenizer(path: Path, kind: str, vocab_size: int) -> Tokenizer:

@@ -10,9 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from msta.backbone.architecture import CLIP_MEAN, CLIP_STD
-from msta.backbone.formats.parts import RESBLOCKS, Facts, Parts, Tensors, architecture, rename, sizes, tower_facts
+from msta.backbone.architecture import CLIP_MEAN, CLIP_STD, Fit
+from msta.backbone.blocks import Activation
+from msta.backbone.formats.parts import RESBLOCKS, Facts, Parts, Tensors, architecture, rename, sizes
 from msta.backbone.formats.timm import TimmTower, tower_called, tower_tensors
+from msta.backbone.known import Traits, Triple
 from msta.backbone.tokenizer import Clean, TextRules, Tokenizer, clip_tokenizer, foreign_tokenizer, read_tokenizer
 from msta.errors import CheckpointError
 from msta.files import read_json
@@ -31,6 +33,7 @@ _TEXT = {
     "context_length", "vocab_size", "hf_tokenizer_name", "tokenizer_kwargs", "width", "heads", "layers", "mlp_ratio",
     "eos_id", "no_causal_mask", "pool_type", "proj_bias", "act_kwargs", "norm_kwargs",
 }  # fmt: skip
+_FITS: dict[Any, Fit] = {"shortest": "crop", "squash": "squash"}  # by open_clip's resize_mode
 
 
 def load(raw: Tensors, folder: Path, facts: Facts, tokenizer: Tokenizer | None) -> Parts:
@@ -66,15 +69,15 @@ def load(raw: Tensors, folder: Path, facts: Facts, tokenizer: Tokenizer | None) 
     stated |= _text_fields(folder, text)
     if "video.proj_bias" in tensors:
         stated["video_projection"] = "linear"
-    usual = stated.get("pixel_mean", CLIP_MEAN), stated.get("pixel_std", CLIP_STD)
-    stated["pixel_mean"] = facts.take("mean", (_triple(pixels.get("mean")), CONFIG), (usual[0], "the model's usual"))
-    stated["pixel_std"] = facts.take("std", (_triple(pixels.get("std")), CONFIG), (usual[1], "the model's usual"))
-    mode = {"shortest": "crop", "squash": "squash", None: None}.get(pixels.get("resize_mode"))
-    stated["fit"] = facts.take("fit", (mode, CONFIG), (stated.get("fit", "crop"), "the model's usual"))
+    mean, std, mode = _triple(pixels.get("mean")), _triple(pixels.get("std")), pixels.get("resize_mode")
+    usual = [stated.get(name, default) for name, default in (("pixel_mean", CLIP_MEAN), ("pixel_std", CLIP_STD))]
+    shown = [
+        Traits(CONFIG, mean=mean, std=std, fit=_FITS.get(mode)),
+        Traits("the model's usual", mean=usual[0], std=usual[1], fit=stated.get("fit", "crop")),
+    ]
     stated["logit_bias"] = "logit_bias" in tensors
-    sides = _sides(facts, config, vision, text, timm, found["video"]["width"])
     _compare(folder, found, config, vision, text, native=timm is None)
-    made = architecture(found, facts, sides, **stated)
+    made = architecture(found, facts, _towers(config, vision, text, timm, found), shown, **stated)
     if tokenizer is None:
         tokenizer = _tokenizer(folder, text, made.vocab_size)
     return Parts(kind, made, tensors, tokenizer, facts.origins)
@@ -109,25 +112,19 @@ def _text_fields(folder: Path, text: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _sides(
-    facts: Facts, config: dict[str, Any], vision: dict[str, Any], text: dict[str, Any], timm: TimmTower | None,
-    width: int,
-) -> dict[str, dict[str, Any]]:  # fmt: skip
-    def activation(section: dict[str, Any]) -> str:
-        if config.get("quick_gelu"):
-            return "quick_gelu"
-        return "gelu_tanh" if (section.get("act_kwargs") or {}).get("approximate") == "tanh" else "gelu"
-
-    def eps(section: dict[str, Any]) -> float:
-        return float((section.get("norm_kwargs") or {}).get("eps", 1e-5))
+def _towers(
+    config: dict[str, Any], vision: dict[str, Any], text: dict[str, Any], timm: TimmTower | None, found: dict[str, Any]
+) -> dict[str, list[Traits]]:
+    def traits(section: dict[str, Any], heads: int) -> Traits:
+        tanh = (section.get("act_kwargs") or {}).get("approximate") == "tanh"
+        activation: Activation = "quick_gelu" if config.get("quick_gelu") else "gelu_tanh" if tanh else "gelu"
+        return Traits(CONFIG, activation, heads, float((section.get("norm_kwargs") or {}).get("eps", 1e-5)))
 
     if timm is None:
-        heads = vision.get("width", 768) // vision.get("head_width", 64)
-        video = [(heads, CONFIG)], [(activation(vision), CONFIG)], [(eps(vision), CONFIG)]
+        video = traits(vision, vision.get("width", 768) // vision.get("head_width", 64))
     else:
-        video = [(timm.heads(width), "timm")], [(timm.activation, "timm")], [(timm.layer_norm_eps, "timm")]
-    said = [(text.get("heads", 8), CONFIG)], [(activation(text), CONFIG)], [(eps(text), CONFIG)]
-    return {"video": tower_facts(facts, "video", *video), "text": tower_facts(facts, "text", *said)}
+        video = Traits("timm", timm.activation, timm.heads(found["video"]["width"]), timm.layer_norm_eps)
+    return {"video": [video], "text": [traits(text, text.get("heads", 8))]}
 
 
 def _compare(
@@ -155,15 +152,14 @@ def _compare(
             raise CheckpointError(f"{folder / CONFIG}: {name} is {said}, but in the weights it is {is_so}")
 
 
-def _triple(value: Any) -> tuple[float, ...] | None:
-    return tuple(float(x) for x in value) if value else None
+def _triple(value: Any) -> Triple | None:
+    return (float(value[0]), float(value[1]), float(value[2])) if value else None
 
 
 def _tokenizer(folder: Path, text: dict[str, Any], vocab_size: int) -> Tokenizer:
     name, settings = text.get("hf_tokenizer_name"), dict(text.get("tokenizer_kwargs") or {})
     if not name:
-        made = clip_tokenizer(vocab_size)
-        return made
+        return clip_tokenizer(vocab_size)
     if set(settings) - {"clean", "strip_sep_token"}:
         raise CheckpointError(f"{folder / CONFIG}: text_cfg.tokenizer_kwargs = {settings!r} is not supported")
     file = folder / "tokenizer.json"

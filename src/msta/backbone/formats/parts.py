@@ -8,7 +8,7 @@ remembered and shown by ``msta info``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from msta.backbone.architecture import Architecture
 from msta.backbone.blocks import ACTIVATIONS, TowerShape
+from msta.backbone.known import Traits
 from msta.backbone.tokenizer import Tokenizer
 from msta.errors import CheckpointError
 
@@ -83,12 +84,13 @@ class Facts:
         """What the user says, or None."""
         return self._said.get(name)
 
-    def take(self, name: str, *known: tuple[Any, str], side: str = "") -> Any:
-        """The user's value, else the first of ``known`` (value, where from) that is not None; ``side``: of one tower.
+    def take(self, name: str, sources: Sequence[Traits], side: str = "") -> Any:
+        """What the user says, else the first of the ``sources`` that knows it; ``side``: it is of one tower.
 
         Raises:
             CheckpointError: nobody knows it.
         """
+        known = [(getattr(one, name.removeprefix("text_")), one.origin) for one in sources]
         for value, origin in ((self._said.get(name), "said by you"), *known):
             if value is not None:
                 shown = ",".join(f"{x:g}" for x in value) if isinstance(value, tuple) else value
@@ -216,36 +218,36 @@ def sizes(tensors: Tensors, path: Path, kind: str) -> dict[str, Any]:
         ) from error
 
 
-def architecture(found: dict[str, Any], facts: Facts, sides: dict[str, dict[str, Any]], **stated: Any) -> Architecture:
+def architecture(
+    found: dict[str, Any], facts: Facts, towers: Mapping[str, Sequence[Traits]], pixels: Sequence[Traits], **stated: Any
+) -> Architecture:
     """``found`` by :func:`sizes`, completed.
 
     Args:
         found: the sizes.
-        facts: for messages.
-        sides: heads, activation and layer_norm_eps of "video" and of "text".
+        facts: what the user says; takes note of what is taken from where.
+        towers: who knows heads, activation and layer_norm_eps of the "video" and of the "text" tower, the best first.
+        pixels: who knows mean, std and fit.
         stated: the other fields, over those found.
 
     Raises:
-        CheckpointError: they contradict each other.
+        CheckpointError: they contradict each other, or nobody knows one.
     """
     try:
-        towers = {side: TowerShape(**found[side], **sides[side]) for side in ("video", "text")}
-        return Architecture(**{**found, **towers, **stated})
+        shapes = {
+            side: TowerShape(
+                **found[side],
+                heads=int(facts.take("heads" if side == "video" else "text_heads", known)),
+                activation=facts.take("activation", known, side),
+                layer_norm_eps=facts.take("layer_norm_eps", known, side),
+            )
+            for side, known in towers.items()
+        }
+        shown = {field: facts.take(name, pixels) for field, name in _PIXELS.items()}
+        return Architecture(**{**found, **shapes, **stated, **shown})
     except ValueError as error:
         raise CheckpointError(f"{facts.name}: its sizes make no model ({error})") from error
 
 
-def tower_facts(
-    facts: Facts, side: str, heads: list[tuple[Any, str]], activation: list[tuple[Any, str]], eps: list[tuple[Any, str]]
-) -> dict[str, Any]:
-    """heads, activation and layer_norm_eps of the "video" or "text" tower, from what is known of each."""
-    return {
-        "heads": int(facts.take("heads" if side == "video" else "text_heads", *heads)),
-        "activation": facts.take("activation", *activation, side=side),
-        "layer_norm_eps": facts.take("layer_norm_eps", *eps, side=side),
-    }
-
-
-def clip_heads(width: int) -> tuple[int | None, str]:
-    """CLIP's rule, as one of the facts known: heads are 64 wide."""
-    return width // 64 if width % 64 == 0 else 1 if width < 64 else None, "width / 64, as in CLIP"
+_PIXELS = {"pixel_mean": "mean", "pixel_std": "std", "fit": "fit"}
+"""Fields of an Architecture, and what the facts call them."""

@@ -8,25 +8,16 @@ open_clip's native form. No tensor tells these two apart, although they compute 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from msta.backbone.architecture import CLIP_MEAN, CLIP_STD, HALF, IMAGENET_MEAN, IMAGENET_STD, PERCEPTION_ENCODER
+from msta.backbone.architecture import HALF, IMAGENET_MEAN, IMAGENET_STD, PERCEPTION_ENCODER
 from msta.backbone.dual_encoder import DualEncoder
-from msta.backbone.formats.parts import (
-    RESBLOCKS,
-    Facts,
-    Parts,
-    Tensors,
-    architecture,
-    clip_heads,
-    rename,
-    sizes,
-    tower_facts,
-)
-from msta.backbone.known import Traits, identify
+from msta.backbone.formats.parts import RESBLOCKS, Facts, Parts, Tensors, architecture, rename, sizes
+from msta.backbone.known import OPENAI, Traits, identify
 from msta.backbone.tokenizer import Tokenizer, tokenizer_without_file
 from msta.errors import CheckpointError
 from msta.notices import notice
@@ -76,29 +67,23 @@ def load(raw: Tensors, path: Path, facts: Facts, tokenizer: Tokenizer | None, ba
         tensors["text.token_embedding.weight"] = base.text.token_embedding.weight
     found = sizes(tensors, path, kind)
     if joint:
-        traits = Traits("ViCLIP's code", mean=IMAGENET_MEAN, std=IMAGENET_STD, fit="squash")
+        known = replace(OPENAI, origin="ViCLIP's code", mean=IMAGENET_MEAN, std=IMAGENET_STD, fit="squash")
     elif fine_tuned:  # X-CLIP's data pipeline, which ViFi-CLIP and TC-CLIP took over, has ImageNet's statistics
-        traits = Traits("ViFi-CLIP's code", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        known = replace(OPENAI, origin="ViFi-CLIP's code", mean=IMAGENET_MEAN, std=IMAGENET_STD)
     elif perception:
-        traits = Traits("PE-Core's code", "gelu", HALF, HALF, "squash")
-    elif "input_resolution" in raw or re.search("openai", path.name, re.IGNORECASE):
-        traits = Traits("OpenAI's archive" if "input_resolution" in raw else "OpenAI's, by the file's name")
+        known = Traits("PE-Core's code", "gelu", mean=HALF, std=HALF, fit="squash")
+    elif "input_resolution" in raw:
+        known = replace(OPENAI, origin="OpenAI's archive")
+    elif re.search("openai", path.name, re.IGNORECASE):
+        known = replace(OPENAI, origin="OpenAI's, by the file's name")
     else:
-        traits = _known(path, facts, found)
-    sides = {}
-    for side in ("video", "text"):
-        known = traits.heads if side == "video" else None
-        sides[side] = tower_facts(
-            facts, side, [(known, traits.origin), clip_heads(found[side]["width"])],
-            [(traits.activation, traits.origin)], [(1e-5, "as in CLIP")],
-        )  # fmt: skip
-    stated = {
-        **(PERCEPTION_ENCODER if perception else {}),
-        "pixel_mean": facts.take("mean", (traits.mean, traits.origin)),
-        "pixel_std": facts.take("std", (traits.std, traits.origin)),
-        "fit": facts.take("fit", (traits.fit, traits.origin)),
+        known = _known(path, facts, found)
+    towers = {
+        "video": [known, *_as_in_clip(found["video"])],
+        "text": [replace(known, heads=None), *_as_in_clip(found["text"])],
     }
-    made = architecture(found, facts, sides, **stated)
+    stated = PERCEPTION_ENCODER if perception else {}
+    made = architecture(found, facts, towers, [known], **stated)
     try:
         tokenizer = tokenizer or tokenizer_without_file(made.vocab_size)
     except CheckpointError as error:
@@ -125,4 +110,11 @@ def _known(path: Path, facts: Facts, found: dict[str, Any]) -> Traits:
             f"{path}: a model of unknown sizes, and nothing beside it says what it computes: taken as OpenAI's "
             "(quick_gelu, heads 64 wide). If it was trained by open_clip, that is mostly gelu: say ?activation=gelu"
         )
-    return Traits("as OpenAI's; nothing says so", mean=CLIP_MEAN, std=CLIP_STD)
+    return OPENAI
+
+
+def _as_in_clip(tower: dict[str, int]) -> list[Traits]:
+    """CLIP's rules: heads are 64 wide."""
+    width = tower["width"]
+    heads = width // 64 if width % 64 == 0 else 1 if width < 64 else None
+    return [Traits("width / 64, as in CLIP", heads=heads), Traits("as in CLIP", layer_norm_eps=1e-5)]

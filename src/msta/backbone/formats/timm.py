@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from msta.backbone.architecture import PERCEPTION_ENCODER, SIGLIP
+from msta.backbone.blocks import Activation
 from msta.backbone.formats.parts import Tensors, rename
 from msta.errors import CheckpointError
 
@@ -41,7 +42,7 @@ class TimmTower:
 
     size: str
     unlike_clip: dict[str, Any]
-    activation: str
+    activation: Activation
     layer_norm_eps: float
 
     def heads(self, width: int) -> int | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from msta.data.catalog import Catalog
 from msta.data.layouts import activitynet, folder, hmdb51, kinetics, lists, shards, ssv2, tables, ucf101
-from msta.data.layouts.options import OPTIONS, Options
+from msta.data.layouts.parts import OPTIONS, Options
 from msta.data.storage import as_url
 from msta.errors import ConfigError, DataError
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from msta.data.catalog import Catalog
-from msta.data.layouts.options import Options
-from msta.data.layouts.parts import Listed, VideoFiles, gather, not_empty, places, said_once
-from msta.data.layouts.ssv2 import read_json_file
+from msta.data.layouts.parts import Listed, Options, gather, not_empty, places
 from msta.errors import DataError
+from msta.files import read_json
+from msta.notices import notice
 
 FOLDERS = ("annotations", "splits")
 _SPLITS = {"training": "train", "train": "train", "validation": "test", "val": "test"}
@@ -29,7 +29,7 @@ def read(root: Path, options: Options) -> Catalog:
     file = _annotations(where)
     if file is None:
         raise DataError(f'{where[0]}: no JSON with a "database"; give the folder of ActivityNet\'s, data.annotations')
-    database = read_json_file(file).get("database")
+    database = read_json(file, DataError).get("database")
     if not isinstance(database, dict):
         raise DataError(f'{file}: expected an object under "database"')
     segments: dict[tuple[str, float, float], tuple[str, str]] = {}
@@ -45,14 +45,15 @@ def read(root: Path, options: Options) -> Catalog:
             else:
                 segments[video, start, end] = (name, split)
     not_empty(file, list(segments))
-    said_once(f"{file}: {odd} segments have no length, or repeat another; they are left out", odd)
+    if odd:
+        notice(f"{file}: {odd} segments have no length, or repeat another; they are left out")
     classes = sorted({name for name, _ in segments.values()})
     labels = {name: label for label, name in enumerate(classes)}
     listed = [
         Listed((f"v_{video}", video), labels[name], split, (start, end))
         for (video, start, end), (name, split) in segments.items()
     ]
-    return gather(VideoFiles(root), classes, listed, options.labels)
+    return gather(root, classes, listed, options.labels)
 
 
 def _entry(file: Path, video: str, entry: Any) -> tuple[str | None, float, list[tuple[float, float, str]]]:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from msta.data.catalog import Catalog, Clip
 from msta.data.folders import Walk, is_video
-from msta.data.layouts.options import Options
-from msta.data.layouts.parts import SPLIT_NAMES, are_spelled, choose_classes, read_classes
+from msta.data.layouts.parts import SPLIT_NAMES, Options, are_spelled, choose_classes, read_classes
 from msta.data.names import class_words
 from msta.errors import ConfigError, DataError, in_short
 from msta.notices import notice

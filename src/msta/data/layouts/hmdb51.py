@@ -6,8 +6,7 @@ import re
 from pathlib import Path
 
 from msta.data.catalog import Catalog
-from msta.data.layouts.options import Options
-from msta.data.layouts.parts import Listed, VideoFiles, gather, list_lines, not_empty, places
+from msta.data.layouts.parts import Listed, Options, gather, list_lines, not_empty, places
 from msta.data.names import class_words
 from msta.errors import DataError
 
@@ -52,4 +51,4 @@ def read(root: Path, options: Options) -> Catalog:
         with_clips = {one.label for one in listed if one.split == split}
         if without := [name for label, name in enumerate(classes) if label not in with_clips]:
             raise DataError(f"{files[number][without[0]]}: no clips of the class for the {split} split")
-    return gather(VideoFiles(root), [class_words(name) for name in classes], listed, options.labels)
+    return gather(root, [class_words(name) for name in classes], listed, options.labels)

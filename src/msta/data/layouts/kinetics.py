@@ -11,8 +11,7 @@ from pathlib import Path
 from msta.data.catalog import Catalog
 from msta.data.decode import probe
 from msta.data.exports import table_rows
-from msta.data.layouts.options import Options
-from msta.data.layouts.parts import SPLIT_NAMES, Listed, VideoFiles, gather, not_empty, places, said_once, seconds
+from msta.data.layouts.parts import SPLIT_NAMES, Listed, Options, VideoFiles, gather, not_empty, places, seconds
 from msta.data.video_file import DecodeError
 from msta.errors import DataError
 from msta.notices import notice
@@ -50,10 +49,8 @@ def read(root: Path, options: Options) -> Catalog:
     if not rows:
         raise DataError(f"{where[0]}: no CSV of {', '.join(_COLUMNS)} with labels; give its folder as data.annotations")
     if any(split == "val" for split, *_ in rows):
-        said_once(
-            f"{root}: its test list is left out; Kinetics is measured on its validation set",
-            sum(split == "test" for split, *_ in rows),
-        )
+        if any(split == "test" for split, *_ in rows):
+            notice(f"{root}: its test list is left out; Kinetics is measured on its validation set")
         rows = {key: row for key, row in rows.items() if key[0] != "test"}
     classes = sorted({label for label, _ in rows.values()})
     labels = {name: label for label, name in enumerate(classes)}
@@ -67,7 +64,7 @@ def read(root: Path, options: Options) -> Catalog:
             listed.append(Listed((video,), labels[label], kept, (start, end)))
         else:
             listed.append(Listed((trimmed, video), labels[label], kept))
-    return gather(files, classes, listed, options.labels)
+    return gather(root, classes, listed, options.labels, files)
 
 
 def _annotation_files(where: list[Path]) -> Iterator[Path]:

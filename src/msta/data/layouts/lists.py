@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from msta.data.catalog import Catalog, Clip
-from msta.data.layouts.options import Options
-from msta.data.layouts.parts import Listed, VideoFiles, gather, given_classes, list_lines, not_empty
+from msta.data.layouts.parts import Listed, Options, gather, given_classes, list_lines, not_empty
 from msta.data.layouts.tables import numbers_in_order
 from msta.data.names import class_words
 from msta.errors import DataError
@@ -50,7 +49,7 @@ def read(path: Path, options: Options) -> Catalog:
     if path.is_file():
         clips = tuple(Clip(str(path.parent / name), ids[k]) for *_, name, k in rows)
         return Catalog(str(path), classes, clips, spelled=options.labels is not None)
-    return gather(VideoFiles(path), classes, [Listed((name,), ids[label], split) for _, split, _, name, label in rows])
+    return gather(path, classes, [Listed((name,), ids[label], split) for _, split, _, name, label in rows])
 
 
 def _rows(file: Path) -> list[tuple[int, str, str]]:

@@ -1,4 +1,4 @@
-"""What the layouts share: rows of a CSV, lines of a list, class files, and videos found by name."""
+"""What the layouts share: their options, rows of a CSV, lines of a list, class files, and videos found by name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import takewhile
 from pathlib import Path
 
@@ -28,6 +28,38 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where the parts of a data set are. Each layout takes some of these, a run has them as ``data.…`` settings.
+
+    None: not given.
+
+    - split_folders: whether folders called train, val or test are splits (true), or classes (false).
+    - fold: of a table with a column fold, the one to test on; the clips of the others are for training.
+    - split_number: which of the official splits, 1, 2 or 3.
+    - annotations: the folder of the annotation files, if it is not in the data's own.
+    - labels: a CSV of ``id,name``. It says what the labels of lists and CSVs mean. For every other layout it selects
+      classes by name and orders them; the clips of other classes are left out.
+    - train_list, val_list, test_list: lists of "path label", with paths inside the data's folder.
+    """
+
+    split_folders: bool | None = None
+    fold: int | str | None = None
+    split_number: int | None = None
+    annotations: Path | None = None
+    labels: Path | None = None
+    train_list: Path | None = None
+    val_list: Path | None = None
+    test_list: Path | None = None
+
+    def given(self) -> list[str]:
+        """Names of the options that are set."""
+        return [field.name for field in fields(self) if getattr(self, field.name) is not None]
+
+
+OPTIONS = tuple(field.name for field in fields(Options))
 
 
 def list_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -187,22 +219,27 @@ def _stem(name: str) -> str:
     return stem if extension.lower() in VIDEO_EXTENSIONS else stem + extension
 
 
-def gather(files: VideoFiles, classes: Sequence[str], listed: Iterable[Listed], labels: Path | None = None) -> Catalog:
+def gather(
+    root: Path, classes: Sequence[str], listed: Iterable[Listed], labels: Path | None = None,
+    files: VideoFiles | None = None,
+) -> Catalog:  # fmt: skip
     """Find the files of the listed clips. Clips without a file become the catalog's ``missing``.
 
     Args:
-        files: the video files to search.
+        root: the folder of the videos.
         classes: all classes of the data set.
         listed: in the order of the annotation files.
         labels: see :func:`choose_classes`.
+        files: the video files below ``root``, if they are known already.
 
     Raises:
         DataError: no clip has a file.
     """
+    files = VideoFiles(root) if files is None else files
     # The classes are chosen before the files are looked for: what is not wanted need not be there.
     every = list(listed)
     stand_in = tuple(Clip(str(i), one.label) for i, one in enumerate(every))
-    chosen = choose_classes(Catalog(str(files.root), tuple(classes), stand_in), labels)
+    chosen = choose_classes(Catalog(str(root), tuple(classes), stand_in), labels)
     clips, missing, known = [], [], set()
     for clip in chosen.clips:
         one = every[int(clip.path)]
@@ -216,10 +253,10 @@ def gather(files: VideoFiles, classes: Sequence[str], listed: Iterable[Listed], 
     if not clips:
         example = f", {missing[0]} for one" if missing else ""
         raise DataError(
-            f"{files.root}: not one of the {len(missing)} clips that its lists name is there{example}; {len(files)} "
+            f"{root}: not one of the {len(missing)} clips that its lists name is there{example}; {len(files)} "
             "other video files are. Give the folder that holds the videos, and that of the lists as data.annotations"
         )
-    return Catalog(str(files.root), chosen.classes, tuple(clips), tuple(missing), chosen.spelled)
+    return Catalog(str(root), chosen.classes, tuple(clips), tuple(missing), chosen.spelled)
 
 
 # ---------------------------------------------------------------- annotation files
@@ -251,9 +288,3 @@ def not_empty(file: Path, listed: Sequence[object]) -> None:
     """
     if not listed:
         raise DataError(f"{file}: no clips in it, so its split would be empty; fetch the file again")
-
-
-def said_once(message: str, count: int) -> None:
-    """Give a notice, unless ``count`` is 0."""
-    if count:
-        notice(message)

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from msta.data.catalog import Catalog, Clip
-from msta.data.layouts.options import Options
-from msta.data.layouts.parts import choose_classes
+from msta.data.http import Damaged
+from msta.data.layouts.parts import Options, choose_classes
 from msta.data.shards import FORMAT, INDEX
-from msta.data.slices import Damaged
-from msta.data.storage import DIGITS, as_url, beside, read_all, read_range
+from msta.data.storage import DIGITS, as_url, beside, read_bytes
 from msta.errors import DataError, in_short
 
 
@@ -34,14 +33,14 @@ def read(path: Path, options: Options) -> Catalog:
     folder, _, name = where.rpartition("/")
     folder = folder or "." if name == INDEX else where.rstrip("/")
     try:
-        index = json.loads(read_all(beside(folder, INDEX)))
+        index = json.loads(read_bytes(beside(folder, INDEX)))
         if index["format"] != FORMAT:
             raise DataError(f"{where}: shards of format {index['format']!r}, expected {FORMAT}")
-        content = read_all(beside(folder, index["table"]["file"]))
+        content = read_bytes(beside(folder, index["table"]["file"]))
         if hashlib.sha256(content).hexdigest() != index["table"]["sha256"]:
             raise DataError(f"{beside(folder, index['table']['file'])}: damaged, or not of these shards: wrong SHA-256")
         files = [beside(folder, shard["file"]) for shard in index["shards"]]
-        read_range(files[0], 0, 512)  # a server that knows no ranges is found out here
+        read_bytes(files[0], 0, 512)  # a server that knows no ranges is found out here
         clips = tuple(_clips(content, files))
     except FileNotFoundError as error:
         raise DataError(f"{where}: not all of what msta data shard writes is there ({in_short(error)})") from error

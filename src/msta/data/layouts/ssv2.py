@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from msta.data.catalog import Catalog
-from msta.data.layouts.options import Options
-from msta.data.layouts.parts import Listed, VideoFiles, first_file, gather, not_empty, places
+from msta.data.layouts.parts import Listed, Options, first_file, gather, not_empty, places
 from msta.errors import DataError
+from msta.files import read_any_json, read_json
 
 FOLDERS = ("labels", "annotations")
 _PREFIXES = ("", "something-something-v2-")  # as they have been handed out over the years
@@ -30,8 +29,8 @@ def read(root: Path, options: Options) -> Catalog:
     index = _file(where, "labels")
     if index is None:
         raise DataError(f"{where[0]}: no labels.json; give the folder of Something-Something's lists, data.annotations")
-    numbers = read_json_file(index)
-    if not isinstance(numbers, dict) or not all(str(number).isdecimal() for number in numbers.values()):
+    numbers = read_json(index, DataError)
+    if not all(str(number).isdecimal() for number in numbers.values()):
         raise DataError(f"{index}: expected class -> number")
     classes = sorted(numbers, key=lambda name: int(numbers[name]))
     labels = {name: label for label, name in enumerate(classes)}
@@ -42,13 +41,13 @@ def read(root: Path, options: Options) -> Catalog:
             if part == "train":
                 raise DataError(f"{index.parent}: no train.json")
             continue
-        entries = read_json_file(file)
+        entries = read_any_json(file, DataError)
         if not isinstance(entries, list):
             raise DataError(f"{file}: expected a list of clips")
         clips = [_clip(file, number, entry, split, labels) for number, entry in enumerate(entries, 1)]
         not_empty(file, clips)
         listed += clips
-    return gather(VideoFiles(root), classes, listed, options.labels)
+    return gather(root, classes, listed, options.labels)
 
 
 def _clip(file: Path, number: int, entry: Any, split: str, labels: dict[str, int]) -> Listed:
@@ -62,15 +61,3 @@ def _clip(file: Path, number: int, entry: Any, split: str, labels: dict[str, int
 
 def _file(where: list[Path], part: str) -> Path | None:
     return first_file(where, *(f"{prefix}{part}.json" for prefix in _PREFIXES))
-
-
-def read_json_file(file: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        DataError: it is not valid JSON.
-    """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{file}: no valid JSON ({error})") from error

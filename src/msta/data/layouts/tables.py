@@ -13,9 +13,9 @@ from typing import Any
 from msta.data.catalog import SPLITS, Catalog, Clip
 from msta.data.decode import probe
 from msta.data.exports import file_of, table_rows
-from msta.data.layouts.options import Options
 from msta.data.layouts.parts import (
     SPLIT_NAMES,
+    Options,
     VideoFiles,
     are_spelled,
     choose_classes,

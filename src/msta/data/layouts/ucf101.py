@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from msta.data.catalog import Catalog
-from msta.data.layouts.options import Options
-from msta.data.layouts.parts import Listed, VideoFiles, class_key, first_file, gather, list_lines, not_empty, places
+from msta.data.layouts.parts import Listed, Options, class_key, first_file, gather, list_lines, not_empty, places
 from msta.data.names import class_words
 from msta.errors import DataError
 
@@ -42,7 +41,7 @@ def read(root: Path, options: Options) -> Catalog:
         clips = [_clip(file, line, words, split, labels, classes) for line, words in list_lines(file)]
         not_empty(file, clips)
         listed += clips
-    return gather(VideoFiles(root), [class_words(name) for name in classes], listed, options.labels)
+    return gather(root, [class_words(name) for name in classes], listed, options.labels)
 
 
 def _clip(file: Path, line: int, words: list[str], split: str, labels: dict[str, int], classes: list[str]) -> Listed:

@@ -2,8 +2,9 @@
 
 FORMAT = "msta-shards-1"
 INDEX, TABLE = "index.json", "clips.parquet"
-COLUMNS = (
-    "shard", "name", "offset", "size", "digest", "label", "split", "start", "end",
-    "source", "source_start", "source_end",
-)  # fmt: skip
+COLUMNS = {
+    "shard": "int32", "name": "string", "offset": "int64", "size": "int64", "digest": "string", "label": "int32",
+    "split": "string", "start": "float64", "end": "float64",
+    "source": "string", "source_start": "float64", "source_end": "float64",
+}  # fmt: skip
 """Of the table: a clip lies in a shard as ``name``, ``size`` bytes from ``offset`` on; it was cut from ``source``."""

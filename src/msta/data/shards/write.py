@@ -14,14 +14,13 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress as Bar
 
-from msta.data.catalog import SPLITS, WHOLE, Catalog, Clip, fingerprint, require_files
+from msta.data.catalog import SPLITS, WHOLE, Catalog, Clip, fingerprint, require_files, write_parquet
 from msta.data.shards import COLUMNS, FORMAT, INDEX, TABLE
 from msta.data.shards.encode import Mode, encode
 from msta.data.shards.target import Target
@@ -99,7 +98,7 @@ def write_shards(
         MSTAError: ``out`` holds something else, or not one clip can be read.
     """
     require_files(catalog)
-    target = Target(out)
+    target, workers = Target(out), workers or os.cpu_count() or 1
     mode = recipe.mode_for(catalog.clips)
     about = {
         "format": FORMAT,
@@ -119,7 +118,9 @@ def write_shards(
             task = bar.add_task("writing clips", total=len(catalog.clips))
             for split in (None, *SPLITS):
                 clips = [clip for clip in catalog.clips if clip.split == split]
-                for shard in _Writer(target, catalog.classes, split, clips, recipe, mode, workers, timeout).shards():
+                clips = [clips[i] for i in np.random.default_rng(recipe.seed).permutation(len(clips))]
+                writer = _Writer(target, catalog.classes, split, clips, recipe, mode, workers, timeout)
+                for shard in writer.shards():
                     finished.append(shard)
                     bar.advance(task, shard["next"] - shard["first"])
     except KeyboardInterrupt:
@@ -138,32 +139,25 @@ def _claim(target: Target, names: Sequence[str], about: dict[str, Any]) -> None:
         target.write(_UNFINISHED, json.dumps(about).encode())
 
 
+@dataclass(frozen=True)
 class _Writer:
-    """The shards of one split."""
+    """The shards of one split: its clips, in the order in which they are written, and how."""
 
-    def __init__(
-        self,
-        target: Target,
-        classes: Sequence[str],
-        split: str | None,
-        clips: Sequence[Clip],
-        recipe: Recipe,
-        mode: Mode,
-        workers: int | None,
-        timeout: float,
-    ) -> None:
-        self.target, self.classes, self.recipe, self.mode, self.timeout = target, classes, recipe, mode, timeout
-        self.prefix = split or "clips"
-        self.order = np.random.default_rng(recipe.seed).permutation(len(clips))
-        self.clips = clips
-        self.workers = workers or os.cpu_count() or 1
+    target: Target
+    classes: Sequence[str]
+    split: str | None
+    clips: Sequence[Clip]
+    recipe: Recipe
+    mode: Mode
+    workers: int
+    timeout: float
 
     def shards(self) -> Iterator[dict[str, Any]]:
         """What is said of each, as it is finished or found finished."""
         number, done = 0, 0  # clips
         made: Iterator[tuple[Clip, dict[str, Any]]] | None = None
         while done < len(self.clips):
-            name = f"{self.prefix}-{number:06d}"
+            name = f"{self.split or 'clips'}-{number:06d}"
             shard = self._finished(name)
             if shard is not None:
                 made = None  # what was made ahead is in it
@@ -212,20 +206,17 @@ class _Writer:
         """Clips in order from the ``first``, with their members' content. A chunk of them is in memory at a time."""
         chunk = 32 * self.workers
         for start in range(first, len(self.clips), chunk):
-            clips = [self.clips[i] for i in self.order[start : start + chunk]]
-            jobs = [
-                json.dumps([number, clip.path, clip.span, self.mode, self.recipe.short_side])
-                for number, clip in enumerate(clips)
-            ]
+            clips = self.clips[start : start + chunk]
+            jobs = [(number, clip, self.mode, self.recipe.short_side) for number, clip in enumerate(clips)]
             results = dict(in_processes(jobs, self.workers, self.timeout, _encode))
             yield from zip(clips, (results[job] for job in jobs), strict=True)
 
 
-def _encode(job: str) -> dict[str, Any]:
+def _encode(job: tuple[int, Clip, Mode, int | None]) -> dict[str, Any]:
     """A clip's member, or why there is none."""
-    _, path, span, mode, short_side = json.loads(job)
+    _, clip, mode, short_side = job
     try:
-        made = encode(path, tuple(span), mode, short_side)
+        made = encode(clip.path, clip.span, mode, short_side)
     except DecodeError as error:
         return {"reason": error.reason}
     return {"data": made.content, "extension": made.extension, "span": made.span}
@@ -257,7 +248,7 @@ def write_index(
     """Write the table of all clips, then the index: with it, the shards are complete."""
     shards = [shard for shard in finished if shard["clips"]]
     with target.writing(TABLE) as aside:
-        _write_table(aside, shards)
+        write_parquet(aside, COLUMNS, _table_rows(shards))
         table = {"file": TABLE, "sha256": sha256_of(aside)}
     labels = Counter(row[4] for shard in shards for row in shard["rows"])
     splits = Counter(row[5] or "none" for shard in shards for row in shard["rows"])
@@ -276,16 +267,8 @@ def write_index(
     return index
 
 
-def _write_table(file: Path, shards: Sequence[dict[str, Any]]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    text, number, time = pa.string(), pa.int64(), pa.float64()
-    kinds = (pa.int32(), text, number, number, text, pa.int32(), text, time, time, text, time, time)
-    schema = pa.schema(list(zip(COLUMNS, kinds, strict=True)))
-    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for number_, shard in enumerate(shards):
-            rows = [[number_, *row] for row in shard["rows"]]
-            columns = [list(column) for column in zip(*rows, strict=True)]
-            columns[9] = [path.encode(errors="backslashreplace").decode() for path in columns[9]]
-            writer.write_table(pa.table([pa.array(c, k) for c, k in zip(columns, kinds, strict=True)], schema=schema))
+def _table_rows(shards: Sequence[dict[str, Any]]) -> Iterator[list[Any]]:
+    """Rows of :data:`COLUMNS`; sources that are no UTF-8 text are escaped."""
+    for number, shard in enumerate(shards):
+        for *cells, source, start, end in shard["rows"]:
+            yield [number, *cells, source.encode(errors="backslashreplace").decode(), start, end]
