@@ -124,7 +124,7 @@ def test_points_run_once_and_go_into_the_table(clips, backbone, tmp_path, monkey
     other = Ablation(
         str(clips), axes=axes, shots=3, seeds=(0,), overrides=(*overrides, "train.lr=0.5"), backbone=backbone
     )
-    with pytest.raises(MSTAError, match=r"was run with train\.lr 0\.01, now 0\.5 is asked for; take another --out"):
+    with pytest.raises(MSTAError, match=r"was run with train\.lr 0\.02, now 0\.5 is asked for; take another --out"):
         ablate(other, tmp_path / "out", QUIET)
 
 

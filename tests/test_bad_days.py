@@ -268,7 +268,7 @@ def test_trackers_are_told_what_tensorboard_is_told(clips, backbone, tmp_path):
     told = [json.loads(line) for line in (tmp_path / "told.jsonl").read_text().splitlines()]
     opened = told[0][0]
     assert (opened["project"], opened["name"], opened["resume"]) == ("msta", "run", "allow")
-    assert told[1][0]["train.lr"] == 1e-2
+    assert told[1][0]["train.lr"] == 2e-2
     assert [values["train/loss"] for _, values in told[2:-1] if "train/loss" in values] == losses(tmp_path / "run")
     assert told[-1] == ["finished"]
 

@@ -182,13 +182,13 @@ def test_a_setting_of_one_method_is_its_own_and_is_not_searched(asked, tmp_path,
         (tmp_path / method).mkdir()
         comparison._settings(own, request, method, tmp_path / method, QUIET)
     assert {(c.descriptions.alpha, c.train.lr) for c in seen["msta"]} == {(7, 0.02)}
-    assert {c.descriptions.alpha for c in seen["mma"]} == {10}
+    assert {c.descriptions.alpha for c in seen["mma"]} == {1}
     assert len({c.train.lr for c in seen["mma"]}) == len({c.method_config().scale for c in seen["msta"]}) == 2
 
 
-def test_the_command_tells_settings_of_all_from_those_of_one_method(asked, tmp_path, monkeypatch, capsys):
-    told = []
-    monkeypatch.setattr("msta.studies.comparison.compare", lambda asked, *_: told.append(asked) or {})
+def test_the_command_tells_settings_of_all_from_those_of_one_method(asked, compared, monkeypatch, capsys):
+    told, (_, content) = [], compared
+    monkeypatch.setattr("msta.studies.comparison.compare", lambda asked, *_: told.append(asked) or content)
     given = ["train.epochs=2", "msta:descriptions.bank=C:/bank.json", "msta:method.dim=8", "mma:method.dim=4"]
     monkeypatch.setattr("sys.argv", ["msta", "compare", "--data", asked.data[0], "--out", "o", "--json", *given])
     with pytest.raises(SystemExit) as stop:
@@ -227,7 +227,7 @@ def test_a_methods_own_rate_is_taken_unless_another_is_told(tmp_path):
     def rate(*overrides: str, method: str | None = None) -> float:
         return make_config("small", {"data.path": str(tmp_path)}, overrides, method=method).train.lr
 
-    assert rate() == 1e-2
+    assert rate() == 2e-2
     assert rate(method="full") == rate("method=full") == METHODS["full"].default_overrides["train.lr"]
     assert rate("train.lr=0.5", "method=full") == 0.5
 

@@ -59,7 +59,13 @@ def described(folder: Path) -> list[str]:
 
 
 def test_one_two_and_four_processes_agree(clips, backbone, tmp_path):
-    options = [*described(tmp_path), "train.epochs=7", "train.eval_every=7", "train.share_prompts=true"]
+    options = [
+        *described(tmp_path),
+        "train.epochs=7",
+        "train.eval_every=7",
+        "train.share_prompts=true",
+        "train.lr=1e-2",
+    ]
     for count in (1, 2, 4):
         codes = run(command(clips, backbone, tmp_path / f"run{count}", *options), count, tmp_path / f"log{count}")
         assert codes == [0] * count, (tmp_path / f"log{count}.0").read_text()

@@ -18,7 +18,7 @@ from msta.config import RunConfig, make_config
 from msta.data.catalog import Catalog, Clip
 from msta.data.reading import read_catalog
 from msta.data.splits import base_novel, restrict
-from msta.descriptions.bank import load_descriptions
+from msta.descriptions.bank import KINDS, load_descriptions
 from msta.errors import ConfigError
 from msta.files import write_json
 from msta.methods import METHODS
@@ -390,8 +390,8 @@ def _restrict_descriptions(config: RunConfig, whole: Catalog, base: Catalog, fol
     if bank is None:
         return config
     files = {}
-    for kind in ("spatial", "temporal"):
-        if (sentences := getattr(bank, kind)) is not None:
+    for kind in KINDS:
+        if (sentences := bank.sentences(kind)) is not None:
             files[kind] = folder / f"{kind}.json"
             write_json(files[kind], {name: sentences[name] for name in base.classes})
     return config.model_copy(update={"descriptions": given.model_copy(update=files)})
