@@ -389,7 +389,7 @@ def _restrict_descriptions(config: RunConfig, whole: Catalog, base: Catalog, fol
     bank = load_descriptions(given.spatial, given.temporal, whole.classes)
     if bank is None:
         return config
-    files = {}
+    files: dict[str, Path] = {}
     for kind in KINDS:
         if (sentences := bank.sentences(kind)) is not None:
             files[kind] = folder / f"{kind}.json"
