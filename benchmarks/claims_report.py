@@ -291,11 +291,11 @@ def plot(runs: Sequence[dict[str, Any]], path: Path) -> None:
         left.plot(line["difference"], y, "o", color=colour, markersize=4)
     left.set_yticks(
         range(len(lines)),
-        [f"{line['claim']}: {line['other']} ({line['figure']})" for line in reversed(lines)],
+        [f"{line['claim']}, against {line['other']} ({line['figure']})" for line in reversed(lines)],
         fontsize=7.5,
     )
     left.axvline(0, color="#44505c", linewidth=1)
-    left.set_title("claim and what it is measured against: points in its favour, 95 %", fontsize=10, loc="left")
+    left.set_title("points in the claim's favour, 95 %", fontsize=10, loc="left")
     along = strengths(runs)
     for name, colour in zip(dict.fromkeys(line["variant"] for line in along), COLOURS, strict=False):
         own = [line for line in along if line["variant"] == name]
@@ -319,7 +319,7 @@ def plot(runs: Sequence[dict[str, Any]], path: Path) -> None:
     right.set_xlabel("novel classes, %", fontsize=9)
     right.set_ylabel("base classes, %", fontsize=9)
     right.set_title(
-        f"strength of the adapters, from 0 to {max([1.0, *(line['strength'] for line in along)]):g}",
+        f"adapters by strength, 0 to {max([1.0, *(line['strength'] for line in along)]):g}",
         fontsize=10,
         loc="left",
     )
