@@ -83,12 +83,16 @@ class ParallelAdapter(Protocol):
         ...
 
 
-def mixes_frames(block: nn.Module) -> bool:
-    """Whether a block mixes frames, in a tower that attends within each.
+@runtime_checkable
+class FrameMixing(Protocol):
+    """A wrapped block that says whether a frame's tokens depend on other frames."""
 
-    A wrapped block may say it by an attribute of this name; one that does not is taken to mix them.
-    """
-    return bool(getattr(block, "mixes_frames", type(block) is not Block))
+    mixes_frames: bool
+
+
+def mixes_frames(block: nn.Module) -> bool:
+    """Whether a block mixes frames, in a tower that attends within each. A wrapped block that does not say it does."""
+    return block.mixes_frames if isinstance(block, FrameMixing) else type(block) is not Block
 
 
 class QuickGELU(nn.Module):
