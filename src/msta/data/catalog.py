@@ -116,7 +116,7 @@ def fingerprint(classes: Sequence[str], clips: Iterable[Clip]) -> str:
     return digest.hexdigest()
 
 
-def write_parquet(
+def write_parquet_rows(
     file: Path, columns: Mapping[str, str], rows: Iterable[Sequence[Any]], metadata: dict[bytes, bytes] | None = None
 ) -> None:
     """Write rows to a Parquet file, some at a time; ``columns``: name -> Arrow's name of its type.

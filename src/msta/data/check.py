@@ -126,20 +126,20 @@ def _names(catalog: Catalog) -> Iterator[Warning]:
 
 def _balance(catalog: Catalog) -> Iterator[Warning]:
     counts = _training_counts(catalog)
-    few, many = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])
-    if counts[many] > IMBALANCE * counts[few] > 0:
+    least, most = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])
+    if counts[most] > IMBALANCE * counts[least] > 0:
         yield Warning(
             "balance",
-            f"{many!r} has {counts[many]} clips, {few!r} {counts[few]}; train.balance=classes lets all classes count "
-            "alike, or --shots takes as many clips of each.",
+            f"{most!r} has {counts[most]} clips, {least!r} {counts[least]}; train.balance=classes lets all classes "
+            "count alike, or --shots takes as many clips of each.",
         )
 
 
 def _too_few(catalog: Catalog, shots: int | None) -> Iterator[Warning]:
-    few = [f"{name!r} ({count})" for name, count in _training_counts(catalog).items() if count < (shots or 2)]
-    if few:
+    lacking = [f"{name!r} ({count})" for name, count in _training_counts(catalog).items() if count < (shots or 2)]
+    if lacking:
         wanted = f"{shots} shots are asked for" if shots else "a class needs two clips, one of them to test with"
-        yield Warning("shots", f"Too few clips: {', '.join(few[:5])}{' …' if len(few) > 5 else ''}; {wanted}.")
+        yield Warning("shots", f"Too few clips: {', '.join(lacking[:5])}{' …' if len(lacking) > 5 else ''}; {wanted}.")
 
 
 def _training_counts(catalog: Catalog) -> dict[str, int]:

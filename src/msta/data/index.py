@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from msta.data.catalog import Catalog, Clip, require_files, write_classes, write_parquet, write_rows
+from msta.data.catalog import Catalog, Clip, require_files, write_classes, write_parquet_rows, write_rows
 from msta.data.decode import VideoInfo, probe
 from msta.data.layouts.parts import read_classes, seconds
 from msta.data.layouts.tables import CLASSES_KEY
@@ -95,7 +95,7 @@ def index(
     else:
         try:
             with replacing(out) as aside:
-                write_parquet(aside, COLUMNS, rows(), {CLASSES_KEY: json.dumps(catalog.classes).encode()})
+                write_parquet_rows(aside, COLUMNS, rows(), {CLASSES_KEY: json.dumps(catalog.classes).encode()})
         except UnicodeEncodeError as error:
             raise DataError(f"{out}: a path is no UTF-8 text, which Parquet asks for; write a .csv") from error
     if catalog.missing:

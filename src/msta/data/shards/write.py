@@ -20,14 +20,14 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress as Bar
 
-from msta.data.catalog import SPLITS, WHOLE, Catalog, Clip, fingerprint, require_files, write_parquet
+from msta.data.catalog import SPLITS, WHOLE, Catalog, Clip, fingerprint, require_files, write_parquet_rows
 from msta.data.shards import COLUMNS, FORMAT, INDEX, TABLE
 from msta.data.shards.encode import Mode, encode
 from msta.data.shards.target import Target
 from msta.data.storage import absolute, digest_of
 from msta.data.verify import in_processes
 from msta.data.video_file import DecodeError
-from msta.errors import ConfigError, DataError, Interrupted, MSTAError
+from msta.errors import ConfigError, DataError, Interrupted, MSTAError, as_text
 from msta.files import sha256_of
 
 _UNFINISHED = "unfinished.json"
@@ -248,7 +248,7 @@ def write_index(
     """Write the table of all clips, then the index: with it, the shards are complete."""
     shards = [shard for shard in finished if shard["clips"]]
     with target.writing(TABLE) as aside:
-        write_parquet(aside, COLUMNS, _table_rows(shards))
+        write_parquet_rows(aside, COLUMNS, _table_rows(shards))
         table = {"file": TABLE, "sha256": sha256_of(aside)}
     labels = Counter(row[4] for shard in shards for row in shard["rows"])
     splits = Counter(row[5] or "none" for shard in shards for row in shard["rows"])
@@ -271,4 +271,4 @@ def _table_rows(shards: Sequence[dict[str, Any]]) -> Iterator[list[Any]]:
     """Rows of :data:`COLUMNS`; sources that are no UTF-8 text are escaped."""
     for number, shard in enumerate(shards):
         for *cells, source, start, end in shard["rows"]:
-            yield [number, *cells, source.encode(errors="backslashreplace").decode(), start, end]
+            yield [number, *cells, as_text(source), start, end]
