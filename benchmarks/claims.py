@@ -241,12 +241,11 @@ class Bench:
 
     def _read(self, motions: Sequence[str]) -> Tensor:
         """uint8 [classes x clips, T, 3, H, W], class by class."""
-        files = [self.file("testing", motion, i) for motion in motions for i in range(TESTING)]
+        files = [self._file("testing", motion, i) for motion in motions for i in range(TESTING)]
         clips = [read_frames(file, lambda d: segment_times(d, 8), 64) for file in files]
         return torch.from_numpy(np.stack(clips)).permute(0, 1, 4, 2, 3).contiguous()
 
-    def file(self, part: str, motion: str, number: int) -> Path:
-        """A drawn clip."""
+    def _file(self, part: str, motion: str, number: int) -> Path:
         folder = motion.replace(" ", "_")
         return self.folder / part / folder / f"{folder}_{number:03d}.mp4"
 
@@ -292,21 +291,27 @@ class Bench:
         return make_config("small", settings, method=variant.method)
 
     def _train(self, variant: Variant, backbone: msta.DualEncoder) -> AdaptedModel:
-        motions = BASE + NOVEL if variant.few_shot else BASE
-        folder = self.folder / f"run-{os.getpid()}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        clips = [
-            Clip(str(self.file(part, motion, i).absolute()), label, split)
-            for label, motion in enumerate(motions)
-            for part, count, split in (("training", variant.shots, "train"), ("testing", 1, "test"))
-            for i in range(count)
-        ]
-        write_catalog(folder / "split.csv", tuple(map(class_name, motions)), clips)
-        sentences(motions, variant.sentences).save(folder / "bank.json")
+        motions, folder = BASE + NOVEL if variant.few_shot else BASE, self.folder / f"run-{os.getpid()}"
+        parts = (("training", range(variant.shots), "train"), ("testing", range(1), "test"))
+        self.write_task(folder, motions, parts, variant.sentences)
         metrics = train(self._config(variant, folder), folder / "run", Console(quiet=True))
         assert metrics["selected_by"] == "last", "a checkpoint was chosen"
         return msta.load_adapter(folder / "run" / "adapter", backbone)
+
+    def write_task(
+        self, folder: Path, motions: Sequence[str], parts: Sequence[tuple[str, Sequence[int], str]], whose: str
+    ) -> None:
+        """A fresh folder with bank.json and split.csv: the clips with these numbers, of each (part, numbers, split)."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        clips = [
+            Clip(str(self._file(part, motion, i).absolute()), label, split)
+            for label, motion in enumerate(motions)
+            for part, numbers, split in parts
+            for i in numbers
+        ]
+        write_catalog(folder / "split.csv", tuple(map(class_name, motions)), clips)
+        sentences(motions, whose).save(folder / "bank.json")
 
     @torch.no_grad()
     def _test(self, model: AdaptedModel, tests: Sequence[str], control: bool = False) -> dict[str, np.ndarray]:

@@ -14,20 +14,17 @@ from __future__ import annotations
 
 import argparse
 import functools
-import shutil
 import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from claims import EPOCHS, RESULTS, TUNING_SEEDS, Bench, Results, Variant, sentences
+from claims import EPOCHS, RESULTS, TUNING_SEEDS, Bench, Results, Variant
 from rich.console import Console
 
 from msta.config import make_config
-from msta.data.catalog import Clip, write_catalog
 from msta.evaluation.tables import Column, Table
-from msta.motionworld import class_name
 from msta.training.loop import train
 from msta.training.report import read_log
 
@@ -95,9 +92,8 @@ def variant(recipe: Recipe, few_shot: bool, shots: int) -> Variant:
 # ---------------------------------------------------------------- which epoch's weights
 
 
-Choice = Callable[[dict[str, float]], float]
-CHOICES: dict[str, Choice] = {
-    "top-1, then likelihood": lambda figures: figures["top1"] - figures["nll"] / 1000,
+CHOICES: dict[str, Callable[[dict[str, float]], Any]] = {
+    "top-1, then likelihood": lambda figures: (figures["top1"], -figures["nll"]),
     "likelihood": lambda figures: -figures["nll"],
 }
 
@@ -107,18 +103,9 @@ def checkpoints(bench: Bench, trial: int) -> dict[str, Any]:
     random = np.random.default_rng((bench.seed, trial))
     motions = [str(motion) for motion in random.choice(bench.motions["all"], CLASSES, replace=False)]
     folder = bench.folder / f"checkpoints-{trial}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
     parts = (("training", range(4), "train"), ("training", range(4, 4 + VALIDATION), "val"),
              ("testing", range(TESTED), "test"))  # fmt: skip
-    clips = [
-        Clip(str(bench.file(part, motion, i).absolute()), label, split)
-        for label, motion in enumerate(motions)
-        for part, numbers, split in parts
-        for i in numbers
-    ]
-    write_catalog(folder / "split.csv", tuple(map(class_name, motions)), clips)
-    sentences(motions, "good").save(folder / "bank.json")
+    bench.write_task(folder, motions, parts, "good")
     settings = {
         "data.path": folder / "split.csv", "data.workers": 0, "descriptions.bank": folder / "bank.json",
         "train.seed": trial, "train.watch_test": True, "train.eval_every": 2, "eval.keep": "nothing",
