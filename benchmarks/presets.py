@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from claims import EPOCHS, RESULTS, TUNING_SEEDS, Bench, Results, Variant
+from claims import BASE, EPOCHS, NOVEL, RESULTS, TUNING_SEEDS, Bench, Results, Variant
 from rich.console import Console
 
 from msta.config import make_config
@@ -86,7 +86,7 @@ def name(task: str, recipe: Recipe) -> str:
 
 def variant(recipe: Recipe, few_shot: bool, shots: int) -> Variant:
     settings = dict(zip(("train.epochs", "train.lr", "descriptions.alpha"), recipe, strict=True))
-    return Variant(settings, few_shot=few_shot, shots=shots)
+    return Variant(settings, task="few-shot" if few_shot else "base-to-novel", shots=shots)
 
 
 # ---------------------------------------------------------------- which epoch's weights
@@ -101,7 +101,7 @@ CHOICES: dict[str, Callable[[dict[str, float]], Any]] = {
 def checkpoints(bench: Bench, trial: int) -> dict[str, Any]:
     """Test top-1, in percent, of the epoch that each way chooses by the validation clips. Ten classes, four shots."""
     random = np.random.default_rng((bench.seed, trial))
-    motions = [str(motion) for motion in random.choice(bench.motions["all"], CLASSES, replace=False)]
+    motions = [str(motion) for motion in random.choice(BASE + NOVEL, CLASSES, replace=False)]
     folder = bench.folder / f"checkpoints-{trial}"
     parts = (("training", range(4), "train"), ("training", range(4, 4 + VALIDATION), "val"),
              ("testing", range(TESTED), "test"))  # fmt: skip
