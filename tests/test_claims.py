@@ -46,15 +46,22 @@ def test_strength_goes_from_the_frozen_to_the_trained_model(method):
 
 
 def test_two_runs_of_one_variant_agree_to_the_last_bit(tmp_path, monkeypatch):
-    for half in ("BASE", "NOVEL"):
-        motion = next(motion for motion in getattr(claims, half) if backwards(motion) in getattr(claims, half))
-        monkeypatch.setattr(claims, half, (motion, backwards(motion)))
+    for half in ("base", "novel"):
+        motion = next(motion for motion in claims.MOTIONS[half] if backwards(motion) in claims.MOTIONS[half])
+        monkeypatch.setitem(claims.MOTIONS, half, (motion, backwards(motion)))
+        monkeypatch.setattr(claims, half.upper(), claims.MOTIONS[half])
     for name, value in (("TRAINING", 2), ("TESTING", 2), ("EPOCHS", 1)):
         monkeypatch.setattr(claims, name, value)
-    bench, variant = claims.Bench(tmp_path, 0), claims.Variant(shots=2)
+    bench, variant = claims.Bench(tmp_path, 0), claims.Variant(shots=2, control=True)
     one, other = bench(variant), claims.Bench(tmp_path, 0)(variant)
     assert one == other
-    assert one["tested"]["base"] == 4
+    assert one["tested"] == dict.fromkeys(
+        (f"{half}{test}" for half in ("base", "novel") for test in ("", " pairs", " shuffled")), 4
+    )
+    monkeypatch.setitem(claims.MOTIONS, "swipes", claims.MOTIONS["base"])
+    swipes = claims.Bench(tmp_path, 0)(claims.Variant(task="swipes", shots=3, backbone="toy-frames"))
+    assert swipes["tested"] == {"swipes": 4, "swipes pairs": 4}
+    assert len(list((tmp_path / "seed-0" / "training-swipes").glob("*/*.mp4"))) == 6
     results = claims.Results(tmp_path / "results.json")
     first = results.measure("msta", bench, variant)
     monkeypatch.setattr(claims.Bench, "__call__", None)  # what is there is not measured again
