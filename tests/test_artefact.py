@@ -13,6 +13,7 @@ import msta
 from msta.adapters.task import Task
 from msta.errors import CheckpointError, MSTAError
 from msta.inference import Predictor
+from msta.inference.predictor import load_models
 
 
 @pytest.fixture
@@ -56,6 +57,15 @@ def test_the_backbone_is_found_again_and_the_task_comes_along(saved):
     card = (folder / "README.md").read_text()
     assert "shake hands" in card
     assert "top1: 50.0" in card
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_several_adapters_share_the_weights_of_one_backbone(saved, tmp_path, given):
+    model, folder = saved
+    model.save(tmp_path / "other")
+    one, other = load_models([folder, tmp_path / "other"], str(tmp_path / "backbone") if given else None)
+    assert one.backbone.video.patch_embedding.weight is other.backbone.video.patch_embedding.weight
+    assert one.task == other.task == model.task
 
 
 def test_another_backbone_is_refused(saved, tmp_path):

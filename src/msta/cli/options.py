@@ -6,7 +6,7 @@ import functools
 import inspect
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -149,16 +149,22 @@ def integers(text: str, option: str) -> tuple[int, ...]:
 
 def load_model(backbone: str | None, base: str | None, adapter: Path | None) -> Any:
     """The adapter in its backbone or in the one given, or a backbone as it is; placed as :func:`computes` says."""
-    from msta.inference.onnx_predictor import export_in
-    from msta.inference.predictor import load_model as load
+    return load_models(backbone, base, [] if adapter is None else [adapter])[0]
 
-    if adapter is not None and export_in(adapter) is not None:
-        raise ConfigError(
-            f"--adapter: {adapter} is exported, and only msta predict runs it; give what it was made from"
-        )
+
+def load_models(backbone: str | None, base: str | None, adapters: Sequence[Path]) -> list[Any]:
+    """Several adapters in one backbone: see :func:`load_model`."""
+    from msta.inference.onnx_predictor import export_in
+    from msta.inference.predictor import load_models as load
+
+    for adapter in adapters:
+        if export_in(adapter) is not None:
+            raise ConfigError(
+                f"--adapter: {adapter} is exported, and only msta predict runs it; give what it was made from"
+            )
     if base is not None and backbone is None:
         raise ConfigError("--base: completes a file that --backbone names; give both")
-    return load(adapter, backbone, base)
+    return load(adapters, backbone, base)
 
 
 def data_first(data: Path | None, arguments: list[str] | None) -> tuple[Path | None, list[str]]:

@@ -9,7 +9,17 @@ from typing import Annotated, Any
 import typer
 
 from msta.cli import options as opt
-from msta.cli.options import adapter_or_run, app, checked, computes, console, data_settings, load_model, print_result
+from msta.cli.options import (
+    adapter_or_run,
+    app,
+    checked,
+    computes,
+    console,
+    data_settings,
+    load_model,
+    load_models,
+    print_result,
+)
 from msta.errors import ConfigError, one_line
 
 command = partial(app.command, rich_help_panel="Use")
@@ -76,7 +86,7 @@ def predict(
     Probabilities are at the temperature that fitted the adapter's validation clips. A file that cannot be read is
     reported in its place, and the exit code is 1.
     """
-    from msta.inference.arguments import class_names, find_videos, parse_seconds, unknown_threshold
+    from msta.inference.arguments import adapter_names, class_names, find_videos, parse_seconds, unknown_threshold
     from msta.inference.onnx_predictor import export_in
     from msta.inference.predict import Request
     from msta.inference.predict import predict as run
@@ -130,7 +140,7 @@ def predict(
     else:
         predictors = {
             name: Predictor(model, names, template=template, views=views)
-            for name, model in _load_models(backbone, base, adapters).items()
+            for name, model in zip(adapter_names(adapters) or [""], load_models(backbone, base, adapters), strict=True)
         }
     if not run(predictors, request, lambda text: print(text, flush=True)):
         raise typer.Exit(1)
@@ -352,16 +362,3 @@ def _predict_catalog(
     )  # fmt: skip
     text = f"{done['clips']} clips in {done['out']}; {done['unreadable']} could not be read, see the column error"
     print_result(done, as_json, text)
-
-
-def _load_models(backbone: str | None, base: str | None, adapters: list[Path]) -> dict[str, Any]:
-    """By name; all in one backbone."""
-    import msta
-    from msta.inference.arguments import adapter_names
-
-    first = load_model(backbone, base, adapters[0] if adapters else None)
-    models = [first]
-    if len(adapters) > 1:
-        frozen = msta.load_backbone(backbone or first.origin["source"], base=base or first.origin.get("base"))
-        models = [msta.load_adapter(adapter, frozen).to(first.backbone.logit_scale.device) for adapter in adapters]
-    return dict(zip(adapter_names(adapters) or [""], models, strict=True))

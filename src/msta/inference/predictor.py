@@ -28,7 +28,7 @@ from msta.evaluation.metrics import Array, scaled
 from msta.inference.live import array_views, as_frames
 from msta.inference.onnx_predictor import OnnxPredictor
 from msta.inference.shared_backbone import SharedBackbone
-from msta.methods import attach, load_adapter
+from msta.methods import attach, load_adapters
 
 Path = str | os.PathLike[str]  # of a file
 T = TypeVar("T")
@@ -48,19 +48,23 @@ def ranked(classes: Sequence[str], probabilities: Array) -> list[Prediction]:
     return [Prediction(classes[i], float(probabilities[i])) for i in order]
 
 
-def load_model(
-    adapter: str | os.PathLike[str] | None, backbone: str | None = None, base: str | None = None
-) -> AdaptedModel:
+def load_model(adapter: Path | None, backbone: str | None = None, base: str | None = None) -> AdaptedModel:
     """An adapter in its backbone or in the one given, or a backbone as it is; on the device that the user chose.
 
     Raises:
         MSTAError: it cannot be loaded.
     """
-    if adapter is not None:
-        model = load_adapter(adapter, load_backbone(backbone, base=base) if backbone is not None else None)
+    return load_models([] if adapter is None else [adapter], backbone, base)[0]
+
+
+def load_models(adapters: Sequence[Path], backbone: str | None = None, base: str | None = None) -> list[AdaptedModel]:
+    """Adapters in one backbone, which is loaded once: see :func:`load_model`. Without any, the backbone as it is."""
+    if adapters:
+        frozen = load_backbone(backbone, base=base) if backbone is not None else None
+        models = load_adapters(adapters, frozen)
     else:
-        model = attach(load_backbone(backbone or TOY, base=base), "zero-shot")
-    return model.placed()
+        models = [attach(load_backbone(backbone or TOY, base=base), "zero-shot")]
+    return [model.placed() for model in models]
 
 
 class Predictor:
