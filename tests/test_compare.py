@@ -109,7 +109,7 @@ def test_each_search_has_its_trials_and_the_best_is_used(asked, compared):
             made = json.loads((folder / "search.json").read_text())
             assert len(made["trials"]) == asked.trials
             assert made["trials"][0]["settings"] == []
-            assert made["best"] == max(made["trials"], key=lambda t: t["top1"] - 0.1 * t["nll"])["settings"]
+            assert made["best"] == max(made["trials"], key=lambda t: (t["top1"], -t["nll"]))["settings"]
             run = out / case / "mine" / "runs" / "mine" / f"{method}-2shot" / "seed1" / "config.yaml"
             trial = read_config(
                 folder

@@ -11,7 +11,7 @@ from typing import Any
 
 from msta.data.names import class_words
 
-VERSION = "1"
+VERSION = "2"
 MAX_WORDS = 25
 """A ViCLIP reads 32 tokens, two of which are start and end; a longer sentence is likely to be cut."""
 
