@@ -106,7 +106,7 @@ def table(name: str) -> str:
         return "(Not measured yet with these weights.)"
     text = (HERE / "results" / file).read_text(encoding="utf-8")
     if heading:
-        text = text.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+        text = f"\n{text}".split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
     return text.strip()
 
 

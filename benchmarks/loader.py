@@ -190,25 +190,27 @@ def cell(measured: Sequence[float]) -> str:
 
 
 def tables(result: dict[str, Any]) -> str:
-    """Markdown."""
-    lines = ["| clips a second | in the training process | one worker | two workers |", "|---|---|---|---|"]
+    """Markdown, a section per table."""
+    lines = ["## In training", "", "| clips per second | in the training process | one worker | two workers |", "|---|---|---|---|"]
     for size, by_workers in result["clips a second"].items():
         lines.append(f"| {size} | {' | '.join(map(cell, by_workers.values()))} |")
     if (RESULTS / "step.json").exists():
         steps = json.loads((RESULTS / "step.json").read_text())
         part = next(value for name, value in steps.items() if name.endswith(" classes"))
         eaten = {v: steps["settings"]["batch"] / statistics.median(s) for v, s in part["seconds"].items()}
-        lines += ["", f"A step of {steps['settings']['architecture']} consumes {eaten['fast']:.2f} clips a second."]
+        lines += ["", f"A step of {steps['settings']['architecture']} consumes {eaten['fast']:.2f} clips per second."]
     lines += [
         "",
-        "| for an accelerator, at the same time | two processes alone | two workers, handed over | share |",
+        "## For an accelerator",
+        "",
+        "| clips per second, at the same time | two processes alone | two workers, handed over | share |",
         "|---|---|---|---|",
     ]
     for size, found in result["for an accelerator"].items():
         alone, over = found["decoding alone"], found["handed over"]
         share = statistics.median(b / a for a, b in zip(alone, over, strict=True))
         lines.append(f"| {size} | {cell(alone)} | {cell(over)} | {100 * share:.0f} % |")
-    lines += ["", "| decoding is free, two workers | clips a second |", "|---|---|"]
+    lines += ["", "| decoding is free, two workers | clips per second |", "|---|---|"]
     lines += [f"| {way} | {cell(found)} |" for way, found in result["decoding is free"].items()]
     return "\n".join(lines) + "\n"
 

@@ -242,17 +242,19 @@ def main() -> None:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """Every figure, as a page."""
+    """Every figure, as a page with a section per table."""
     s = result["settings"]
     product = result.get("prefix", {}).get("fp32", {}).get("product")
     lines = [
+        "## Settings",
+        "",
         f"{s['architecture']}, {s['frames']} frames, batch {s['batch']}, {result['threads']} threads, "
         f"torch {result['torch']}; medians of {s['rounds']} rounds (smallest..largest).",
     ]
     for name, part in result.items():
         if not name.endswith(" classes"):
             continue
-        lines += ["", f"| {name} | s a step | times faster | TFLOP | floor, s | peak GB | of plain |"]
+        lines += ["", f"## {name}", "", f"| {name} | s per step | times faster | TFLOP | floor, s | peak GB | of plain |"]
         lines += ["|---|---|---|---|---|---|---|"]
         plain = statistics.median(part["seconds"]["reference"])
         for variant, times in part["seconds"].items():
@@ -263,17 +265,20 @@ def markdown(result: dict[str, Any]) -> str:
                 + (f"| {peak / 1e9:.2f} | {100 * peak / part['peak']['reference']:.0f} % |" if peak else "| | |")
             )
     if "prefix" in result:
-        lines += ["", "| GFLOP/s | the prefix | a matrix product of 2,048 | share |", "|---|---|---|---|"]
+        lines += ["", "## The prefix", "", "| GFLOP/s | the prefix | a matrix product of 2,048 | share |", "|---|---|---|---|"]
         for dtype, rate in result["prefix"].items():
             lines.append(f"| {dtype} | {rate['prefix']:.0f} | {rate['product']:.0f} | {100 * rate['share']:.0f} % |")
     if "bf16" in result:
         fp32, bf16 = (statistics.median(result["bf16"]["seconds"][name]) for name in ("fp32", "bf16"))
         lines += [
             "",
-            f"A step of the fast path in fp32 {fp32:.2f} s, in bf16 {bf16:.2f} s: {fp32 / bf16:.2f} times as fast.",
+            "## bf16",
+            "",
+            f"A step of the fast path takes {fp32:.2f} s in fp32 and {bf16:.2f} s in bf16: bf16 is {fp32 / bf16:.2f} "
+            "times as fast.",
         ]
     for axis, rows in result.get("growth", {}).items():
-        lines += ["", f"| {axis} | TFLOP of the prefix | of the rest | GB | floor, s |", "|---|---|---|---|---|"]
+        lines += ["", f"## {axis}", "", f"| {axis} | TFLOP of the prefix | of the rest | GB | floor, s |", "|---|---|---|---|---|"]
         for value, cost in rows.items():
             work = cost["prefix"] + cost["suffix"]
             lines.append(
