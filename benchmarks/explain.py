@@ -27,6 +27,7 @@ from msta.inference import Predictor
 from msta.inference.explain import delete, log_odds, patch_relevance
 
 RESULTS = Path(__file__).parent / "results"
+MOTION = "the patches that move most"
 
 
 @torch.no_grad()
@@ -68,13 +69,13 @@ def drops(predictor: Predictor, path: str, rng: np.random.Generator) -> dict[str
     index = int(predictor.probabilities(predictor.model.encode_video(clip).detach()[None])[0].argmax())
     whole, side = float(score(clip)), predictor.model.backbone.video.patch_size
     by = {
-        "integrated gradients": patch_relevance(predictor, clip, index),
+        "integrated gradients (`msta explain`)": patch_relevance(predictor, clip, index),
         "gradient x input": patch_relevance(predictor, clip, index, steps=1),
-        "motion": motion(predictor, clip),
+        MOTION: motion(predictor, clip),
     }
     if predictor.model.backbone.video.attention == "joint":
         by["attention rollout"] = rollout(predictor, clip)
-    shape = by["motion"].shape
+    shape = by[MOTION].shape
     for draw in range(8):
         by[f"random {draw}"] = rng.random(shape)
     found: dict[str, dict[str, float]] = {}
@@ -120,7 +121,8 @@ def main() -> None:
     lines = [f"| log-odds lost, mean of {len(rows)} clips | a tenth deleted | a fifth deleted |", "|---|---|---|"]
     for name in result["10 %"]:
         cells = [result[share][name] for share in ("10 %", "20 %")]
-        told = [f"{c['mean']:.2f} ({100 * c['above random']:.0f} %)" for c in cells]
+        share = [f" ({100 * c['above random']:.0f} %)" if name != "random" else "" for c in cells]
+        told = [f"{c['mean']:.2f}{above}" for c, above in zip(cells, share, strict=True)]
         lines.append(f"| {name} | {' | '.join(told)} |")
     (RESULTS / "explain.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

@@ -58,7 +58,7 @@ def runners(member: Predictor, where: Path) -> tuple[dict[str, Run], dict[str, i
 
 
 def times(runs: dict[str, Run], clips: torch.Tensor, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds a clip, each round all of them in turn; the first round is not counted."""
+    """Milliseconds per clip, each round all of them in turn; the first round is not counted."""
     measured: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds + 1):
         for name, run in runs.items():
@@ -87,8 +87,8 @@ def main() -> None:
     rows: dict[str, Any] = {
         name: {
             "bytes": sizes[name],
-            "ms a clip, one": one[name],
-            "ms a clip, eight": eight[name],
+            "ms per clip, one": one[name],
+            "ms per clip, eight": eight[name],
             "top1": round(100 * float((np.concatenate(correct[name]) == labels).mean()), 1),
         }
         for name in runs
@@ -96,12 +96,12 @@ def main() -> None:
     result = {"test clips": len(test), "classes": len(member.classes), "rounds": arguments.rounds, "forms": rows}
     (RESULTS / "export.json").write_text(json.dumps(result, indent=2) + "\n")
     lines = [
-        "| | MB | ms a clip, one | of torch's | ms a clip, eight | of torch's | top-1 % |",
+        "| | `video` MB | ms per clip, one | of torch's | ms per clip, eight | of torch's | top-1 % |",
         "|---|---|---|---|---|---|---|",
     ]
     base = [statistics.median(part["torch"]) for part in (one, eight)]
     for name, row in rows.items():
-        middles = [statistics.median(row[f"ms a clip, {n}"]) for n in ("one", "eight")]
+        middles = [statistics.median(row[f"ms per clip, {n}"]) for n in ("one", "eight")]
         cells = [f"{m:.1f} | {m / b:.2f}" for m, b in zip(middles, base, strict=True)]
         lines.append(f"| {name} | {row['bytes'] / 1e6:.1f} | {' | '.join(cells)} | {row['top1']} |")
     lines += ["", f"Top-1 of {len(test)} test clips, {len(member.classes)} classes; one thread."]

@@ -4,7 +4,7 @@
 
 Random weights, noise for pixels: no data and no download. Every method must give the CPU's embeddings and gradients to
 1e-4 in fp32, the fast path the plain one's; else nothing is timed. Then steps, prefix and inference, also with compiled
-frozen blocks; steps of CLIP-B/16 beside LoRA by peft on transformers' CLIP and full fine-tuning; and clips a second
+frozen blocks; steps of CLIP-B/16 beside LoRA by peft on transformers' CLIP and full fine-tuning; and clips per second
 that this host decodes for the device, in files that it writes. Times are medians. Writes gpu.json and gpu.md to FOLDER
 (benchmarks/results), with the device's name. ``--tiny``: small towers, few shapes, on whatever there is.
 """
@@ -126,7 +126,7 @@ def measure(
     ways = {"step": training_step, "prefix": prefix, "inference": inference}
     seconds = {name: statistics.median(each) for name, each in alternate(ways, rounds).items()}
     memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else None
-    return {**seconds, "clips a second": batch / seconds["step"], "memory": memory}
+    return {**seconds, "clips per second": batch / seconds["step"], "memory": memory}
 
 
 def computing_in(mode: str) -> Callable[[], Any]:
@@ -137,7 +137,7 @@ def computing_in(mode: str) -> Callable[[], Any]:
 
 
 def product_rates(size: int, rounds: int) -> dict[str, float]:
-    """TFLOP a second of a product of two square matrices, by mode: what the device itself can do."""
+    """TFLOP per second of a product of two square matrices, by mode: what the device itself can do."""
     device, rates = best_device(), {}
     for mode in MODES:
         computing_in(mode)
@@ -177,7 +177,7 @@ def other_methods(architecture: Architecture, batch: int, rounds: int) -> dict[s
 
 
 def decoding(files: int) -> dict[str, float]:
-    """Clips a second that are decoded here and finished on the device, and how many processes decode."""
+    """Clips per second that are decoded here and finished on the device, and how many processes decode."""
     device = best_device()
     with tempfile.TemporaryDirectory() as folder:
         clips = [Clip(str(Path(folder) / f"{i}.mp4"), 0) for i in range(files)]
@@ -189,7 +189,7 @@ def decoding(files: int) -> dict[str, float]:
         start = time.perf_counter()
         for batch in batches:
             torch.as_tensor(batch["video"]).sum().item()
-        return {"processes": decoders(device), "clips a second": files / (time.perf_counter() - start)}
+        return {"processes": decoders(device), "clips per second": files / (time.perf_counter() - start)}
 
 
 def steps_of(shape: str, architecture: Architecture, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -252,7 +252,7 @@ def table(report: dict[str, Any]) -> str:
         "",
         "Matrix product, TFLOP/s: " + ", ".join(f"{m} {r:.3g}" for m, r in report["matrix product, TFLOP/s"].items()),
         "",
-        f"Decoding for it: {report['decoding']['clips a second']:.1f} clips a second by "
+        f"Decoding for it: {report['decoding']['clips per second']:.1f} clips per second by "
         f"{report['decoding']['processes']} processes, of 340x256",
         "",
         "| step of CLIP | " + " | ".join(next(iter(report["other methods"].values()))) + " |",
@@ -262,7 +262,7 @@ def table(report: dict[str, Any]) -> str:
         lines.append(f"| {mode} | " + " | ".join(f"{1e3 * each:.1f}" for each in seconds.values()) + " |")
     lines += [
         "",
-        "| backbone | blocks from | clips | mode | way | step | prefix | inference | clips a second | GB |",
+        "| backbone | blocks from | clips | mode | way | step | prefix | inference | clips per second | GB |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in report["rows"]:
@@ -271,7 +271,7 @@ def table(report: dict[str, Any]) -> str:
         if row["step"] is not None:
             memory = "" if row["memory"] is None else f"{row['memory'] / 1e9:.2f}"
             found = [f"{1e3 * row[each]:.1f}" for each in ("step", "prefix", "inference")]
-            found += [f"{row['clips a second']:.1f}", memory]
+            found += [f"{row['clips per second']:.1f}", memory]
         lines.append("| " + " | ".join(map(str, [*about, *found])) + " |")
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,4 @@
-"""Whether decoding keeps a training step fed: clips a second, on a CPU and as an accelerator gets them.
+"""Whether decoding keeps a training step fed: clips per second, on a CPU and as an accelerator gets them.
 
     python benchmarks/loader.py [--clips 24] [--rounds 3]
 
@@ -64,7 +64,7 @@ def write(path: Path, width: int, height: int, seed: int) -> None:
 
 
 def rates(files: list[Path], rounds: int) -> Iterator[tuple[int, list[float]]]:
-    """Clips a second for each number of workers, whose start is part of the first round, which is not counted."""
+    """Clips per second for each number of workers, whose start is part of the first round, which is not counted."""
     for workers in WORKERS:
         dataset = ClipDataset([Clip(str(f), 0) for f in files], FORM, augmentation=Augmentation())
         sampler = StepSampler(len(files), 0, step_clips=BATCH, batch_size=BATCH)
@@ -108,7 +108,7 @@ def copy(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def delivered(
     dataset: ClipDataset, consume: Callable[..., dict[str, Any]] = look, workers: int = 2
 ) -> Callable[[], float]:
-    """Clips a second to the consumer, after a first pass that starts the workers."""
+    """Clips per second to the consumer, after a first pass that starts the workers."""
     keys = [(0, i) for i in range(len(dataset))]
     batches = [keys[i : i + BATCH] for i in range(0, len(keys), BATCH)]
     ring = None if dataset.finish_on is None else (BATCH, dataset.clip_bytes, HOST)
@@ -142,7 +142,7 @@ def alternating(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, 
 
 
 def for_an_accelerator(files: list[Path], rounds: int) -> dict[str, list[float]]:
-    """Clips a second of two workers that hand over, and of two processes that do not, at the same time.
+    """Clips per second of two workers that hand over, and of two processes that do not, at the same time.
 
     All four have the same share of the cores, so that whatever else runs slows both alike.
     """
@@ -191,8 +191,13 @@ def cell(measured: Sequence[float]) -> str:
 
 def tables(result: dict[str, Any]) -> str:
     """Markdown, a section per table."""
-    lines = ["## In training", "", "| clips per second | in the training process | one worker | two workers |", "|---|---|---|---|"]
-    for size, by_workers in result["clips a second"].items():
+    lines = [
+        "## In training",
+        "",
+        "| clips per second | in the training process | one worker | two workers |",
+        "|---|---|---|---|",
+    ]
+    for size, by_workers in result["clips per second"].items():
         lines.append(f"| {size} | {' | '.join(map(cell, by_workers.values()))} |")
     if (RESULTS / "step.json").exists():
         steps = json.loads((RESULTS / "step.json").read_text())
@@ -221,7 +226,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # a worker has one; the model has the rest
-    result: dict[str, Any] = {"settings": vars(arguments), "clips a second": {}, "for an accelerator": {}}
+    result: dict[str, Any] = {"settings": vars(arguments), "clips per second": {}, "for an accelerator": {}}
     result["decoding is free"] = free(arguments.rounds)
     with tempfile.TemporaryDirectory() as folder:
         for width, height in SIZES:
@@ -230,7 +235,7 @@ def main() -> None:
                 write(file, width, height, i)
             size = f"{width}x{height}"
             result["for an accelerator"][size] = for_an_accelerator(files, arguments.rounds)
-            result["clips a second"][size] = dict(rates(files, arguments.rounds))
+            result["clips per second"][size] = dict(rates(files, arguments.rounds))
     (RESULTS / "loader.json").write_text(json.dumps(result, indent=2) + "\n")
     (RESULTS / "loader.md").write_text(tables(result))
     print(tables(result))

@@ -2,7 +2,7 @@
 
     python benchmarks/plan.py [--classes 51]
 
-The logs (ViCLIP-B/16, 4 clips of 8 frames on each of 8 A100, fp32, blocks 8..12) have 0.17 s a step and 10.7 to
+The logs (ViCLIP-B/16, 4 clips of 8 frames on each of 8 A100, fp32, blocks 8..12) have 0.17 s per step and 10.7 to
 12.0 GB. Their code was not published: what it kept for the backward pass is tried out here. Nothing is computed, only
 counted. Writes results/plan.md.
 """
@@ -50,8 +50,6 @@ def main() -> None:
         name = f"gradients {'through all blocks' if through else 'in blocks 8..12'}, attention "
         readings[name + ("written out" if written_out else "fused")] = counted(classes, False, through, written_out)
     lines = [
-        f"ViCLIP-B/16, 4 clips, {classes} classes, blocks 8..12: at least so many seconds on an A100, and GB, counted.",
-        "",
         "| | TFLOP | seconds, fp32 | seconds, TF32 | GB |",
         "|---|---|---|---|---|",
         f"| the authors' logs | | {SECONDS} | | {MEMORY[0]} to {MEMORY[1]} |",

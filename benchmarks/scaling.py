@@ -2,7 +2,7 @@
 
     python benchmarks/scaling.py [--batch 4] [--frames 2] [--steps 5]
 
-Measured: seconds a step of ViCLIP-B/16 on noise, one thread a process, for the same global batch; bytes a process
+Measured: seconds per step of ViCLIP-B/16 on noise, one thread a process, for the same global batch; bytes a process
 gives, and the seconds that adding up gradients takes between two processes of this machine (gloo). With many classes
 also what sharing out the prompts saves. Two processes on one machine share its memory bus, so this shows that the work
 is divided and what the exchange costs, not how a network does.
@@ -141,7 +141,7 @@ def plot(measured: dict[str, Any], modelled: dict[str, dict[int, float]], file: 
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     left.bar(["1 process", "2 processes"], [measured["1"], measured["2"]], color=["0.7", "tab:blue"])
-    left.set(title="Measured here: seconds a step, same global batch", ylabel="seconds")
+    left.set(title="Measured here: seconds per step, same global batch", ylabel="seconds")
     for name, curve in modelled.items():
         right.plot(list(curve), [100 * share for share in curve.values()], marker="o", label=name)
     right.set(title="Modelled: weak scaling", xlabel="GPUs", ylabel="efficiency, %", xscale="log", ylim=(0, 102))
@@ -153,19 +153,21 @@ def plot(measured: dict[str, Any], modelled: dict[str, dict[int, float]], file: 
 
 def table(runs: dict[str, Any], middle: dict[str, float], modelled: dict[str, dict[int, float]]) -> list[str]:
     """For people."""
-    lines = ["| seconds a step | 1 process | 2 processes | speed-up |", "|---|---|---|---|"]
+    lines = ["## Measured", "", "| seconds per step | 1 process | 2 processes | speed-up |", "|---|---|---|---|"]
     for name, one, two in (
         ("2 classes", "1", "2"),
         ("400 classes, each process reads all prompts", "1 many", "2 many"),
-        ("400 classes, prompts shared out", "1 many", "2 shared"),
+        ("400 classes, prompts divided among the processes", "1 many", "2 shared"),
     ):
         lines.append(f"| {name} | {middle[one]:.2f} | {middle[two]:.2f} | {middle[one] / middle[two]:.2f} |")
     two, shared = runs["2"], runs["2 shared"]
     lines += [
         "",
-        f"A process gives {two['sent'] / 1e6:.2f} MB a step ({two['trainable']:,} gradients); adding them up takes "
-        f"{1000 * statistics.median(two['sending']):.1f} ms between two processes here. With 400 classes' prompts "
-        f"shared out it is {shared['sent'] / 1e6:.2f} MB.",
+        f"A process sends {two['sent'] / 1e6:.2f} MB per step ({two['trainable']:,} gradients), and summing them takes "
+        f"{1000 * statistics.median(two['sending']):.1f} ms between two processes here. If the prompts of 400 classes "
+        f"are divided among the processes, it sends {shared['sent'] / 1e6:.2f} MB.",
+        "",
+        "## Modelled",
         "",
         "| modelled efficiency | 8 GPUs | 64 GPUs | 512 GPUs |",
         "|---|---|---|---|",
@@ -194,7 +196,9 @@ def main() -> None:
     }  # fmt: skip
     middle = {name: statistics.median(run["seconds"]) for name, run in runs.items()}
     work = {"MSTA": counted("msta"), "full fine-tuning": counted("full")}
-    modelled = {f"{name}, {size / 1e6:.0f} MB a step": efficiency(flops, size) for name, (flops, size) in work.items()}
+    modelled = {
+        f"{name}, {size / 1e6:.0f} MB per step": efficiency(flops, size) for name, (flops, size) in work.items()
+    }
     result = {
         "settings": dict(zip(("batch", "frames", "steps"), shape, strict=True)),
         "runs": runs,

@@ -4,7 +4,7 @@
 
 First a table: 1, 8 and 64 clients, 1, 8 and 32 adapters, one service. Then one mixed stream for 8 adapters, answered
   shared    by one service
-  apart     by one process an adapter, all eight alive, however much memory they take
+  apart     by one process per adapter, all eight alive, however much memory they take
   within    by as many such processes as fit into the memory of the one service; the one that has not been asked for
             longest is ended when another adapter is asked for
 Everything on this machine: the clients take their part of the processors. Writes results/service.json and service.md.
@@ -63,7 +63,7 @@ def within(
                 running[name].url + "/v1/classify", files=files, data={"adapter": name}, timeout=120
             ).raise_for_status()
             done += 1
-        return {"requests": done, "a second": round(done / (time.perf_counter() - begun), 3), "starts": starts}
+        return {"requests": done, "per second": round(done / (time.perf_counter() - begun), 3), "starts": starts}
     finally:
         for one in running.values():
             one.stop()
@@ -130,27 +130,32 @@ def main() -> None:
 
 def table(result: dict[str, Any]) -> str:
     lines = [
-        "| clients | adapters | requests a second | p50 ms | p95 ms | p99 ms | refused |",
+        "## Clients and adapters",
+        "",
+        "| clients | adapters | requests per second | p50 ms | p95 ms | p99 ms | refused |",
         "|---|---|---|---|---|---|---|",
     ]
     for r in result.get("table", []):
-        cells = (r["clients"], r["adapters"], *(f"{r[k]:.1f}" for k in ("a second", "p50", "p95", "p99")), r["refused"])
+        milliseconds = (f"{r[name]:,.0f}" for name in ("p50", "p95", "p99"))
+        cells = (r["clients"], r["adapters"], f"{r['per second']:.1f}", *milliseconds, r["refused"])
         lines.append(f"| {' | '.join(map(str, cells))} |")
     if "eight adapters" not in result:
         return "\n".join(lines) + "\n"
     part = result["eight adapters"]
-    base = part["shared"]["a second"]
+    base = part["shared"]["per second"]
     lines += [
         "",
-        "| eight adapters, one mixed stream | requests a second | of the shared service's | MB |",
+        "## Eight adapters",
+        "",
+        "| eight adapters, one mixed stream | requests per second | of the shared service's | MB |",
         "|---|---|---|---|",
     ]
-    for name, label in (("shared", "one service"), ("apart", "one process an adapter, all alive")):
+    for name, label in (("shared", "one service"), ("apart", "one process per adapter, all alive")):
         one = part[name]
-        lines.append(f"| {label} | {one['a second']:.1f} | {one['a second'] / base:.2f} | {one['MB']} |")
+        lines.append(f"| {label} | {one['per second']:.1f} | {one['per second'] / base:.2f} | {one['MB']:,} |")
     one = part["within"]
-    label = f"{one['processes']} process(es) of one adapter, swapped"
-    lines.append(f"| {label} | {one['a second']:.2f} | {one['a second'] / base:.3f} | {part['shared']['MB']} |")
+    label = "processes of one adapter in that memory, ended and started as adapters are asked for"
+    lines.append(f"| {label} | {one['per second']:.2f} | {one['per second'] / base:.3f} | {part['shared']['MB']:,} |")
     return "\n".join(lines) + "\n"
 
 

@@ -110,7 +110,7 @@ async def load(
     """``clients`` that ask one question after the other, each of a random adapter about a random clip.
 
     Returns:
-        "requests", "a second", "p50", "p95" and "p99" (milliseconds), and "refused", "wrong".
+        "requests", "per second", "p50", "p95" and "p99" (milliseconds), and "refused", "wrong".
     """
     times: list[float] = []
     bad = {"refused": 0, "wrong": 0}
@@ -133,5 +133,11 @@ async def load(
         await asyncio.gather(*(one(i, session) for i in range(clients)))
     spent = time.perf_counter() - begun
     cuts = [1000 * c for c in statistics.quantiles(times, n=100, method="inclusive")] if len(times) > 1 else [0.0] * 99
-    rates = {"requests": len(times), "a second": len(times) / spent, "p50": cuts[49], "p95": cuts[94], "p99": cuts[98]}
+    rates = {
+        "requests": len(times),
+        "per second": len(times) / spent,
+        "p50": cuts[49],
+        "p95": cuts[94],
+        "p99": cuts[98],
+    }
     return {**{name: round(value, 2) for name, value in rates.items()}, **bad}

@@ -254,7 +254,12 @@ def markdown(result: dict[str, Any]) -> str:
     for name, part in result.items():
         if not name.endswith(" classes"):
             continue
-        lines += ["", f"## {name}", "", f"| {name} | s per step | times faster | TFLOP | floor, s | peak GB | of plain |"]
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            f"| {name} | s per step | times faster | TFLOP | floor, s | peak GB | of plain |",
+        ]
         lines += ["|---|---|---|---|---|---|---|"]
         plain = statistics.median(part["seconds"]["reference"])
         for variant, times in part["seconds"].items():
@@ -265,7 +270,13 @@ def markdown(result: dict[str, Any]) -> str:
                 + (f"| {peak / 1e9:.2f} | {100 * peak / part['peak']['reference']:.0f} % |" if peak else "| | |")
             )
     if "prefix" in result:
-        lines += ["", "## The prefix", "", "| GFLOP/s | the prefix | a matrix product of 2,048 | share |", "|---|---|---|---|"]
+        lines += [
+            "",
+            "## The prefix",
+            "",
+            "| GFLOP/s | the prefix | a matrix product of 2,048 | share |",
+            "|---|---|---|---|",
+        ]
         for dtype, rate in result["prefix"].items():
             lines.append(f"| {dtype} | {rate['prefix']:.0f} | {rate['product']:.0f} | {100 * rate['share']:.0f} % |")
     if "bf16" in result:
@@ -278,7 +289,13 @@ def markdown(result: dict[str, Any]) -> str:
             "times as fast.",
         ]
     for axis, rows in result.get("growth", {}).items():
-        lines += ["", f"## {axis}", "", f"| {axis} | TFLOP of the prefix | of the rest | GB | floor, s |", "|---|---|---|---|---|"]
+        lines += [
+            "",
+            f"## {axis}",
+            "",
+            f"| {axis} | TFLOP of the prefix | of the rest | GB | floor, s |",
+            "|---|---|---|---|---|",
+        ]
         for value, cost in rows.items():
             work = cost["prefix"] + cost["suffix"]
             lines.append(

@@ -33,7 +33,7 @@ def test_it_compares_every_method_and_writes_its_table(gpu, tmp_path, monkeypatc
     assert {(row["mode"], row["way"]) for row in report["rows"]} == {(m, way) for m in gpu.MODES for way in gpu.WAYS}
     assert set(report["other methods"]) == set(gpu.MODES)
     assert all(seconds > 0 for each in report["other methods"].values() for seconds in each.values())
-    assert report["decoding"]["clips a second"] > 0
+    assert report["decoding"]["clips per second"] > 0
     assert all(rate > 0 for rate in report["matrix product, TFLOP/s"].values())
     assert all(row["step"] > 0 for row in report["rows"])
     assert len((tmp_path / "gpu.md").read_text().splitlines()) == 11 + len(gpu.MODES) + len(report["rows"])
