@@ -3,7 +3,7 @@
     python benchmarks/compare.py --clips FOLDER [--out runs/compare] [--trials 3] [--methods a,b,c] [--cases few-shot]
 
 FOLDER holds egogestar/ and ut_interaction/, class folders of videos; the demo's data set is drawn here. It is `msta
-compare`, few-shot and base-to-novel, five clips a class, three seeds. MSTA is what the preset small has and reads
+compare`, few-shot and base-to-novel, five clips per class, three seeds. MSTA is what the preset small has and reads
 descriptions: MotionWorld's own of its motions, and of the other classes descriptions.json, which a language model
 wrote knowing the names alone. The consistency term is a part of MSTA and of none of the others. OUT keeps the runs;
 given again, it goes on where it was stopped. Some hours on two cores; --only DATASET computes one data set's share, so

@@ -31,7 +31,7 @@ CLASSES = ("push", "hug", "walk", "run", "sit down", "stand up", "wave", "point"
 
 
 SMALL = Architecture("joint", 64, 16, 8, 64, TowerShape(128, 4, 2, 512), TowerShape(64, 4, 2, 256), context_length=16)
-"""A backbone that costs a few milliseconds a clip, about as much as all the rest of a request."""
+"""A backbone that costs a few milliseconds per clip, about as much as all the rest of a request."""
 
 
 def write_adapters(folder: Path, count: int, backbone: msta.DualEncoder) -> list[str]:

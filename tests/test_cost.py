@@ -193,8 +193,8 @@ def test_a_plan_for_a_card_runs_nothing_on_it(task):
     given = {"data.path": clips, "data.shots": 3, "backbone": str(backbone)}
     slow, fast = (plan(make_config("small", given), device) for device in ("cuda:T4", "cuda:H100"))
     assert (slow["precision"], fast["precision"]) == ("fp16", "bf16")
-    assert slow["seconds a step"].startswith("at least ")
-    assert float(slow["seconds a step"].split()[2].strip(",")) > float(fast["seconds a step"].split()[2].strip(","))
+    assert slow["seconds per step"].startswith("at least ")
+    assert float(slow["seconds per step"].split()[2].strip(",")) > float(fast["seconds per step"].split()[2].strip(","))
     result = CliRunner().invoke(app, ["info", "--device", "cuda:A100"])
     assert "--device: goes with --plan" in str(result.exception)
 
@@ -244,9 +244,9 @@ def test_bench_measures_the_ways_side_by_side(task):
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
     assert facts["method"] == "mma"
-    assert facts["seconds a step"] > 0
-    assert facts["times faster"] == pytest.approx(facts["seconds a step, plain"] / facts["seconds a step"], rel=0.1)
-    assert facts["seconds a step, prefix kept"] > 0
+    assert facts["seconds per step"] > 0
+    assert facts["times faster"] == pytest.approx(facts["seconds per step, plain"] / facts["seconds per step"], rel=0.1)
+    assert facts["seconds per step, prefix kept"] > 0
 
 
 def test_bench_has_no_prefix_to_keep_where_all_trains():
@@ -254,5 +254,5 @@ def test_bench_has_no_prefix_to_keep_where_all_trains():
     before = backbone.fingerprint()
     facts = bench(backbone, "full", classes=2, batch=1, rounds=1)
     assert facts["TFLOP of it in the frozen prefix"] == 0
-    assert "seconds a step, prefix kept" not in facts
+    assert "seconds per step, prefix kept" not in facts
     assert backbone.fingerprint() == before

@@ -8,7 +8,7 @@ import msta
 from msta.config import make_config, presets, read_preset
 from msta.errors import ConfigError
 
-TABLE = {  # protocol -> (blocks, r, epochs, clips a step, rate, parameters on ViT-B/16)
+TABLE = {  # protocol -> (blocks, r, epochs, clips per step, rate, parameters on ViT-B/16)
     "few-shot": ((8, 12), 128, 50, 32, 1e-3, 1_744_000),
     "base-to-novel": ((1, 12), 256, 11, 32, 1e-3, 8_712_192),
     "zero-shot": ((1, 12), 256, 100, 256, 8e-3, 8_712_192),

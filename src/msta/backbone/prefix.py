@@ -103,7 +103,7 @@ def tensors_per_sequence(tower: Tower) -> int:
 
 
 def pack_tokens(tokens: Tokens, clips: int) -> Tensor:
-    """What :func:`video_prefix` gave, as one tensor: [clips, parts, sequences a clip, s, d]."""
+    """What :func:`video_prefix` gave, as one tensor: [clips, parts, sequences per clip, s, d]."""
     parts = [tokens.x] if tokens.frozen_output is None else [tokens.x, tokens.frozen_output]
     return torch.stack([part.unflatten(0, (clips, -1)) for part in parts], dim=1)
 

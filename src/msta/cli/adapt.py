@@ -230,7 +230,7 @@ def backbones(
         return
     rows = [{"name": short, **vars(entry)} for short, entry in PUBLISHED.items()]
     columns = (
-        Column("--backbone", "name"), Column("MB", "megabytes", ",d"), Column("GFLOP a clip", "gflop", ",d"),
+        Column("--backbone", "name"), Column("MB", "megabytes", ",d"), Column("GFLOP per clip", "gflop", ",d"),
         Column("licence", "licence"), Column("for", "advice"), Column("on the Hub", "hub"),
     )  # fmt: skip
     print_result(rows, as_json, Table(columns, rows).markdown())

@@ -307,7 +307,7 @@ def _open_file(path: str) -> BinaryIO:
     if not status.st_size:
         raise DecodeError(path, "an empty file")
     # FFmpeg takes "a:b.mp4" for a protocol, "%03d.gif" for a pattern, and no name that is not UTF-8. A file opened by
-    # its descriptor has no name to misread, and costs nothing measurable: 16.8 ms a clip either way.
+    # its descriptor has no name to misread, and costs nothing measurable: 16.8 ms per clip either way.
     return open(os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)), "rb", buffering=0)
 
 

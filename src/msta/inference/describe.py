@@ -59,7 +59,7 @@ def describe_recipe(config: RunConfig) -> dict[str, Any]:
         "backbone": model.origin["source"],
         "method": model.label,
         **_trained(model),
-        "clips a step": config.train.step_clips(1),
+        "clips per step": config.train.step_clips(1),
         **{name: settings[name] for name in shown},
         "test views (clips x crops)": f"{config.eval.clips} x {config.eval.crops}",
     }

@@ -234,7 +234,7 @@ def markdown(result: dict[str, Any]) -> str:
     ]  # fmt: skip
     shots = "all clips" if result["shots"] is None else f"{result['shots']} clips"
     seeds = ", ".join(map(str, result["seeds"]))
-    about = f"{result['backbone']}, {shots} a class, seeds {seeds}; percent, mean (deviation)."
+    about = f"{result['backbone']}, {shots} per class, seeds {seeds}; percent, mean (deviation)."
     return f"{about}\n\n{Table(columns, rows).markdown()}"
 
 

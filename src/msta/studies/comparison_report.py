@@ -23,7 +23,7 @@ from msta.studies.results import Group, Results
 AS_IT_IS = "*"
 """Marks a figure of novel classes that the backbone itself gave, because the method knows only its training classes."""
 
-AXES = {"share": "trained parameters, % of the backbone's", "step": "seconds a training step"}
+AXES = {"share": "trained parameters, % of the backbone's", "step": "seconds per training step"}
 """Costs that accuracy is drawn against."""
 
 
@@ -34,7 +34,7 @@ _FORGETTING = (
 )  # fmt: skip
 _COSTS = (
     Column("method", "label"), Column("trained", "trainable", ",.0f"), Column("%", "share", ".2f"),
-    Column("s a step", "step", ".3f"), Column("clips/s at test", "clips", ".0f"),
+    Column("s per step", "step", ".3f"), Column("clips/s at test", "clips", ".0f"),
     Column("memory, MB", "memory_mb", ".0f"), Column("artefact, MB", "artefact_mb", ".1f"),
 )  # fmt: skip
 _SETTINGS = (
@@ -227,7 +227,7 @@ def notes(content: dict[str, Any]) -> list[str]:
         "95 %: bootstrap over clips of that mean.",
         f"“− {to}” is the difference to {to} in points; p is two-sided, paired on the same clips (of harmonic means by "
         "drawing clips anew).",
-        f"Settings: {asked['trials']} trials a method, chosen by validation in the first seed's split."
+        f"Settings: {asked['trials']} trials per method, chosen by validation in the first seed's split."
         if asked["trials"]
         else "Settings: each method's defaults; nothing was searched.",
         "Schedule: the same for all." if asked["schedule"] == "equal" else "Schedule: each method's own.",

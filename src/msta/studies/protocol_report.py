@@ -146,7 +146,7 @@ def details_table(rows: Sequence[dict[str, Any]], *, seconds: bool = True) -> Ta
         Column("ECE scaled", "ece_scaled", ".1f"), Column("T", "temperature", ".2f"), Column("clips", "clips", "d"),
         Column("trained", "trained", ">"),
     ]  # fmt: skip
-    return Table([*columns, *([Column("s a run", "seconds", ".0f")] if seconds else [])], shown, "More figures")
+    return Table([*columns, *([Column("s per run", "seconds", ".0f")] if seconds else [])], shown, "More figures")
 
 
 def _comparisons_table(comparisons: Sequence[dict[str, Any]]) -> Table:

@@ -284,15 +284,15 @@ def bench(
         "a step": f"{batch} clips of {architecture.frames} frames of {architecture.image_size} px, {classes} classes",
         "trainable parameters": model.num_trainable(),
         "on": f"{device.type}, {backbone.precision}, {torch.get_num_threads()} threads",
-        "TFLOP a step": round(cost.flops / 1e12, 3),
+        "TFLOP per step": round(cost.flops / 1e12, 3),
         "TFLOP of it in the frozen prefix": round(cost.prefix_flops / 1e12, 3),
         "GB of memory": round(cost.memory / 1e9, 2),
-        "seconds a step, plain": round(seconds["plain"], 4),
-        "seconds a step": round(seconds["fast"], 4),
+        "seconds per step, plain": round(seconds["plain"], 4),
+        "seconds per step": round(seconds["fast"], 4),
         "times faster": round(seconds["plain"] / seconds["fast"], 2),
     }
     if "kept" in seconds:
-        facts["seconds a step, prefix kept"] = round(seconds["kept"], 4)
+        facts["seconds per step, prefix kept"] = round(seconds["kept"], 4)
         facts["times faster, prefix kept"] = round(seconds["plain"] / seconds["kept"], 2)
     return facts
 

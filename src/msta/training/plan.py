@@ -59,17 +59,17 @@ def plan(config: RunConfig, device: str | None = None) -> dict[str, Any]:
     cost, views = times.cost, min(config.cache.views, made.last_epoch)
     facts: dict[str, Any] = {
         "trainable parameters": made.model.num_trainable(),
-        "TFLOP a step": round(cost.flops / 1e12, 3),
+        "TFLOP per step": round(cost.flops / 1e12, 3),
         "of which the frozen prefix": f"{100 * cost.prefix_flops / max(1, cost.flops):.0f} %",
         "precision": precision,
         "memory": f"{cost.memory / 1e9:.2f} GB, {'CUDA' if card else 'Python'} and its libraries aside",
-        "seconds a step": _rounded(times.step),
+        "seconds per step": _rounded(times.step),
         "seconds to decode a clip": _rounded(decoding),
         "steps": made.last_epoch * made.steps_per_epoch,
         "seconds": round(_seconds(config, made, times, decoding)),
     }
     if card:
-        facts["seconds a step"] = f"at least {facts['seconds a step']}, by the data sheet of {device}"
+        facts["seconds per step"] = f"at least {facts['seconds per step']}, by the data sheet of {device}"
         facts["decoding"] = f"{config.train.batch_size * decoding / times.step:.1f} processes like here keep it fed"
         if cost.memory > card.memory * 1e9:
             facts["too large"] = f"{device} has {card.memory:g} GB; lower train.batch_size or set train.checkpointing"
