@@ -1,4 +1,4 @@
-"""How the preset small was chosen: its schedule, learning rate and weight of the consistency term, on drawn motion.
+"""How the preset small was chosen on drawn motion: its schedule, rate, alpha, and the adapters' scale and start.
 
     python benchmarks/presets.py run [--seeds 100 101] [--only TASK ...] [--work runs/claims]
     python benchmarks/presets.py checkpoints [--seeds 100 101 ...]
@@ -17,7 +17,7 @@ import functools
 import statistics
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from claims import BASE, EPOCHS, NOVEL, RESULTS, TUNING_SEEDS, Bench, Results, Variant
@@ -28,25 +28,41 @@ from msta.evaluation.tables import Column, Table
 from msta.training.loop import train
 from msta.training.report import read_log
 
-Recipe = tuple[int, float, float]
-"""Epochs, learning rate, alpha."""
+
+class Recipe(NamedTuple):
+    """What is varied: epochs, learning rate, alpha, the adapters' scale, and how they start."""
+
+    epochs: int
+    lr: float
+    alpha: float
+    scale: float = 0.1
+    init: str = "zero"
+
 
 BASE_TO_NOVEL = "base-to-novel, 4 shots"
-FORMER = (30, 1e-2, 10)
+FORMER = Recipe(30, 1e-2, 10)
 """What small was before."""
+STARTS = ((0.1, "kaiming"), (0.05, "kaiming"), (0.02, "kaiming"), (0.02, "zero"))
+"""Scale and start."""
 TASKS: dict[str, tuple[bool, int, tuple[Recipe, ...]]] = {
     BASE_TO_NOVEL: (
         False, 4,
-        (*((EPOCHS, lr, alpha) for lr in (1e-2, 2e-2, 4e-2) for alpha in (0, 1, 3, 10)), FORMER, (30, 2e-2, 1)),
+        (
+            *(Recipe(EPOCHS, lr, alpha) for lr in (1e-2, 2e-2, 4e-2) for alpha in (0, 1, 3, 10)), FORMER,
+            Recipe(30, 2e-2, 1), *(Recipe(EPOCHS, 2e-2, 1, *start) for start in STARTS),
+        ),
     ),
     **{
         f"few-shot, {shots} shots": (
             True, shots,
-            (*((EPOCHS, lr, 1) for lr in (1e-2, 2e-2, 4e-2)), (EPOCHS, 2e-2, 10), FORMER, (30, 1e-2, 1), (30, 2e-2, 1)),
+            (
+                *(Recipe(EPOCHS, lr, 1) for lr in (1e-2, 2e-2, 4e-2)), Recipe(EPOCHS, 2e-2, 10), FORMER,
+                Recipe(30, 1e-2, 1), Recipe(30, 2e-2, 1), *(Recipe(30, 2e-2, 1, *start) for start in STARTS),
+            ),
         )
         for shots in (2, 5)
     },
-    **{f"few-shot, {shots} shots": (True, shots, ((EPOCHS, 2e-2, 1), (30, 2e-2, 1))) for shots in (8, 16)},
+    **{f"few-shot, {shots} shots": (True, shots, (Recipe(EPOCHS, 2e-2, 1), Recipe(30, 2e-2, 1))) for shots in (8, 16)},
 }  # fmt: skip
 """Task -> whether it is few-shot, its training clips per class, and the recipes that were tried."""
 
@@ -80,12 +96,13 @@ def main() -> None:
 
 def name(task: str, recipe: Recipe) -> str:
     """Of a recipe's runs in the results."""
-    epochs, lr, alpha = recipe
-    return f"{task}: {epochs} epochs, rate {lr:g}, alpha {alpha:g}"
+    start = "" if recipe[3:] == (0.1, "zero") else f", scale {recipe.scale:g}, {recipe.init}"
+    return f"{task}: {recipe.epochs} epochs, rate {recipe.lr:g}, alpha {recipe.alpha:g}{start}"
 
 
 def variant(recipe: Recipe, few_shot: bool, shots: int) -> Variant:
-    settings = dict(zip(("train.epochs", "train.lr", "descriptions.alpha"), recipe, strict=True))
+    settings = {"train.epochs": recipe.epochs, "train.lr": recipe.lr, "descriptions.alpha": recipe.alpha}
+    settings |= {"method.scale": recipe.scale, "method.init": recipe.init} if recipe[3:] != (0.1, "zero") else {}
     return Variant(settings, task="few-shot" if few_shot else "base-to-novel", shots=shots)
 
 
@@ -132,8 +149,9 @@ def report(runs: list[dict[str, Any]]) -> str:
                 shown = [name for name in ("base", "novel", "harmonic mean", "all") if name in own[0]["top1"]]
                 means = {name: statistics.mean(run["top1"][name] for run in own) for name in shown}
                 each = ", ".join(f"{run['top1'][figure]:.1f}" for run in sorted(own, key=lambda run: run["seed"]))
-                lines.append(dict(zip(("epochs", "lr", "alpha"), recipe, strict=True)) | means | {"each": each})
+                lines.append(recipe._asdict() | means | {"each": each})
         columns = [Column("epochs", "epochs", "d"), Column("learning rate", "lr", "g"), Column("alpha", "alpha", "g")]
+        columns += [Column("scale", "scale", "g"), Column("start", "init")]
         columns += [Column(n, n, ".1f") for n in (("all",) if few_shot else ("base", "novel", "harmonic mean"))]
         texts += [f"## {task}\n", Table((*columns, Column("its seeds", "each")), lines).markdown()] if lines else []
     trials = [run["top1"] for run in runs if run["variant"] == "checkpoints"]
