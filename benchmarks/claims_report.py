@@ -282,7 +282,15 @@ def report(runs: Sequence[dict[str, Any]]) -> str:
     )  # fmt: skip
 
 
+SHOWN = (-12, 20)
+"""The points that the figure shows. What lies beyond them is written at their end."""
 COLOURS = ("#2266aa", "#c2571a", "#3a8a4d", "#7a5aa6")
+
+
+def _label(line: dict[str, Any]) -> str:
+    """A comparison in the figure: its claim, whom against if the claim does not say it, and what was measured."""
+    against = f", against {line['other']}" if line["claim"].startswith("1") else ""
+    return f"{line['claim']}{against}" + (f" ({line['figure']})" if line["figure"] != "harmonic mean" else "")
 
 
 def plot(runs: Sequence[dict[str, Any]], path: Path) -> None:
@@ -297,13 +305,14 @@ def plot(runs: Sequence[dict[str, Any]], path: Path) -> None:
     for y, line in enumerate(reversed(lines)):
         low, high = line["low"], line["high"]
         colour = {"holds here": "#3a8a4d", "the opposite holds here": "#c2571a"}.get(line["verdict"], "#8794a3")
-        left.plot((low, high), (y, y), color=colour, linewidth=2)
-        left.plot(line["difference"], y, "o", color=colour, markersize=4)
-    left.set_yticks(
-        range(len(lines)),
-        [f"{line['claim']}, against {line['other']} ({line['figure']})" for line in reversed(lines)],
-        fontsize=7.5,
-    )
+        if line["difference"] < SHOWN[1]:
+            left.plot((low, high), (y, y), color=colour, linewidth=2)
+            left.plot(line["difference"], y, "o", color=colour, markersize=4)
+        else:
+            text = f"{line['difference']:+.1f}  ({line['interval']})  →"
+            left.text(SHOWN[1], y, text, color=colour, fontsize=8, ha="right", va="center")
+    left.set_yticks(range(len(lines)), [_label(line) for line in reversed(lines)], fontsize=8)
+    left.set_xlim(*SHOWN)
     left.axvline(0, color="#44505c", linewidth=1)
     left.set_title("points in the claim's favour, 95 %", fontsize=10, loc="left")
     along = strengths(runs)
