@@ -314,7 +314,7 @@ def plot(runs: Sequence[dict[str, Any]], path: Path) -> None:
     left.set_yticks(range(len(lines)), [_label(line) for line in reversed(lines)], fontsize=8)
     left.set_xlim(*SHOWN)
     left.axvline(0, color="#44505c", linewidth=1)
-    left.set_title("points in the claim's favour, 95 %", fontsize=10, loc="left")
+    left.set_title("points in the claim's favour, 95 %; green: it holds, orange: the opposite", fontsize=9, loc="left")
     along = strengths(runs)
     for name, colour in zip(dict.fromkeys(line["variant"] for line in along), COLOURS, strict=False):
         own = [line for line in along if line["variant"] == name]
