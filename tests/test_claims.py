@@ -5,6 +5,7 @@ from __future__ import annotations
 import claims
 import claims_report as stats
 import numpy as np
+import presets
 import pytest
 import torch
 
@@ -109,3 +110,16 @@ def test_one_seed_has_the_interval_of_its_clips():
 def test_the_harmonic_mean_is_that_of_the_shares():
     assert stats.together("harmonic mean", [np.array(0.5), np.array(1.0)]) == pytest.approx(200 / 3)
     assert stats.together("pairs", [np.array(0.5), np.array(1.0)]) == pytest.approx(75)
+
+
+def test_every_recipe_has_a_name_and_settings_of_its_own():
+    for task, (few_shot, shots, recipes) in presets.TASKS.items():
+        assert len({presets.name(task, recipe) for recipe in recipes}) == len(recipes)
+        settings = [presets.variant(recipe, few_shot, shots).settings for recipe in recipes]
+        assert all(one not in settings[:i] for i, one in enumerate(settings))
+
+
+def test_a_checkpoint_is_chosen_by_top1_first_or_by_likelihood_alone():
+    sure, right = {"top1": 80.0, "nll": 0.2}, {"top1": 90.0, "nll": 0.9}
+    chosen = {way: max((sure, right), key=choose) for way, choose in presets.CHOICES.items()}
+    assert chosen == {"top-1, then likelihood": right, "likelihood": sure}
