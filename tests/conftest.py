@@ -132,6 +132,12 @@ def read_log(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.fixture(autouse=True)
+def _the_same_chance_every_time() -> None:
+    """What a test draws does not depend on the tests that ran before it in its process."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def moving_clips(tmp_path_factory) -> Path:
     """Two classes of 9 clips: a square that moves left, one that moves right."""

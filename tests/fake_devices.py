@@ -172,7 +172,7 @@ def register_gpu() -> None:
     aten = torch.ops.aten
     products = {
         "linear": aten.linear, "matmul": aten.matmul, "mm": aten.mm, "bmm": aten.bmm, "addmm": aten.addmm,
-        "conv2d": aten.conv2d, "conv2d.padding": aten.conv2d.padding, "conv3d": aten.conv3d, "scaled_dot_product_attention": aten.scaled_dot_product_attention,
+        "conv1d": aten.conv1d, "conv2d": aten.conv2d, "conv2d.padding": aten.conv2d.padding, "conv3d": aten.conv3d, "scaled_dot_product_attention": aten.scaled_dot_product_attention,
     }  # fmt: skip
     for name, product in products.items():
 
