@@ -10,9 +10,11 @@ from conftest import stir, tiny
 from video_files import write_video
 
 import msta
+from msta import methods
+from msta.adapters import artefact
 from msta.adapters.task import Task
 from msta.errors import CheckpointError, MSTAError
-from msta.inference import Predictor
+from msta.inference import Predictor, predictor
 from msta.inference.predictor import load_models
 
 
@@ -60,12 +62,22 @@ def test_the_backbone_is_found_again_and_the_task_comes_along(saved):
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_several_adapters_share_the_weights_of_one_backbone(saved, tmp_path, given):
+def test_several_adapters_share_one_backbone_and_nothing_is_read_twice(saved, tmp_path, monkeypatch, given):
     model, folder = saved
     model.save(tmp_path / "other")
+    read = []
+
+    def counted(load):
+        return lambda source, **options: read.append(str(source)) or load(source, **options)
+
+    monkeypatch.setattr(artefact, "load_file", counted(artefact.load_file))
+    for module in (methods, predictor):
+        monkeypatch.setattr(module, "load_backbone", counted(module.load_backbone))
     one, other = load_models([folder, tmp_path / "other"], str(tmp_path / "backbone") if given else None)
     assert one.backbone.video.patch_embedding.weight is other.backbone.video.patch_embedding.weight
     assert one.task == other.task == model.task
+    weights = [str(each / artefact.WEIGHTS) for each in (folder, tmp_path / "other")]
+    assert sorted(read) == sorted([str(tmp_path / "backbone"), *weights])
 
 
 def test_another_backbone_is_refused(saved, tmp_path):

@@ -81,6 +81,24 @@ def load_adapter(
     Raises:
         CheckpointError: there is no adapter, it is damaged or was trained on another backbone, or the Hub refuses.
     """
+    return _load(directory, backbone, revision)[0]
+
+
+def load_adapters(
+    directories: Sequence[str | os.PathLike[str]], backbone: DualEncoder | None = None
+) -> list[AdaptedModel]:
+    """Several adapters of one backbone, which is loaded once: see :func:`load_adapter`."""
+    models = []
+    for directory in directories:
+        model, backbone = _load(directory, backbone)
+        models.append(model)
+    return models
+
+
+def _load(
+    directory: str | os.PathLike[str], backbone: DualEncoder | None, revision: str | None = None
+) -> tuple[AdaptedModel, DualEncoder]:
+    """An adapter, and the frozen backbone that it was attached to."""
     folder = adapter_folder(directory, revision)
     artefact = Artefact.read(folder)
     if artefact.method not in METHODS:
@@ -88,8 +106,14 @@ def load_adapter(
             f"{directory}: was trained by the method {artefact.method!r}, which is not there (any more); train it "
             f"again by one of {', '.join(METHODS)}"
         )
-    backbone = backbone or _backbone_of(directory, artefact)
     source, fingerprint = artefact.backbone["source"], artefact.backbone["fingerprint"]
+    if backbone is None:
+        try:
+            backbone = load_backbone(source, base=artefact.backbone.get("base"))
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{directory}: its backbone {source} cannot be loaded; if it moved, give it as backbone ({error})"
+            ) from error
     if backbone.fingerprint() != fingerprint:
         raise CheckpointError(
             f"{directory}: was trained on the backbone {source} (fingerprint {fingerprint[:12]}); "
@@ -105,24 +129,4 @@ def load_adapter(
     model.task, model.temperature = artefact.task, artefact.temperature
     if (folder / METRICS).exists():
         model.metrics = read_json(folder / METRICS, CheckpointError)
-    return model.eval()
-
-
-def load_adapters(
-    directories: Sequence[str | os.PathLike[str]], backbone: DualEncoder | None = None
-) -> list[AdaptedModel]:
-    """Several adapters of one backbone, which is loaded once: see :func:`load_adapter`."""
-    if backbone is None:
-        backbone = _backbone_of(directories[0], Artefact.read(adapter_folder(directories[0])))
-    return [load_adapter(directory, backbone) for directory in directories]
-
-
-def _backbone_of(directory: str | os.PathLike[str], artefact: Artefact) -> DualEncoder:
-    """The backbone that an adapter names."""
-    source = artefact.backbone["source"]
-    try:
-        return load_backbone(source, base=artefact.backbone.get("base"))
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{directory}: its backbone {source} cannot be loaded; if it moved, give it as backbone ({error})"
-        ) from error
+    return model.eval(), backbone
