@@ -217,6 +217,7 @@ def figures(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         hits = hits_of(runs, name, seeds)
         one = next(run for run in runs if run["variant"] == name and run["seed"] in seeds)
         line = {"variant": name, "seeds": len(seeds), "parameters": one["parameters"]}
+        # the last of these that was measured is the main one
         for figure in ("pairs", "shuffled", "swipes", "all", "base", "novel", "harmonic mean"):
             for own in (figure, f"swipes {figure}"):
                 if all(t in hits[0] for t in tests(own)):
@@ -283,7 +284,7 @@ def report(runs: Sequence[dict[str, Any]]) -> str:
 
 
 SHOWN = (-12, 20)
-"""The points that the figure shows. What lies beyond them is written at their end."""
+"""The points that the figure shows. A difference beyond them is written at their right end."""
 COLOURS = ("#2266aa", "#c2571a", "#3a8a4d", "#7a5aa6")
 
 

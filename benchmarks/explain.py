@@ -121,8 +121,9 @@ def main() -> None:
     lines = [f"| log-odds lost, mean of {len(rows)} clips | a tenth deleted | a fifth deleted |", "|---|---|---|"]
     for name in result["10 %"]:
         cells = [result[share][name] for share in ("10 %", "20 %")]
-        share = [f" ({100 * c['above random']:.0f} %)" if name != "random" else "" for c in cells]
-        told = [f"{c['mean']:.2f}{above}" for c, above in zip(cells, share, strict=True)]
+        told = [f"{c['mean']:.2f}" for c in cells]
+        if name != "random":
+            told = [f"{text} ({100 * c['above random']:.0f} %)" for text, c in zip(told, cells, strict=True)]
         lines.append(f"| {name} | {' | '.join(told)} |")
     (RESULTS / "explain.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

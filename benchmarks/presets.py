@@ -39,6 +39,8 @@ class Recipe(NamedTuple):
     init: str = "zero"
 
 
+USUAL = Recipe(0, 0, 0)[3:]
+"""Scale and start of most recipes, those of small."""
 BASE_TO_NOVEL = "base-to-novel, 4 shots"
 FORMER = Recipe(30, 1e-2, 10)
 """What small was before."""
@@ -96,13 +98,13 @@ def main() -> None:
 
 def name(task: str, recipe: Recipe) -> str:
     """Of a recipe's runs in the results."""
-    start = "" if recipe[3:] == (0.1, "zero") else f", scale {recipe.scale:g}, {recipe.init}"
+    start = "" if recipe[3:] == USUAL else f", scale {recipe.scale:g}, {recipe.init}"
     return f"{task}: {recipe.epochs} epochs, rate {recipe.lr:g}, alpha {recipe.alpha:g}{start}"
 
 
 def variant(recipe: Recipe, few_shot: bool, shots: int) -> Variant:
     settings = {"train.epochs": recipe.epochs, "train.lr": recipe.lr, "descriptions.alpha": recipe.alpha}
-    settings |= {"method.scale": recipe.scale, "method.init": recipe.init} if recipe[3:] != (0.1, "zero") else {}
+    settings |= {"method.scale": recipe.scale, "method.init": recipe.init} if recipe[3:] != USUAL else {}
     return Variant(settings, task="few-shot" if few_shot else "base-to-novel", shots=shots)
 
 

@@ -2,12 +2,12 @@
 
     python benchmarks/scaling.py [--batch 4] [--frames 2] [--steps 5]
 
-Measured: seconds per step of ViCLIP-B/16 on noise, one thread a process, for the same global batch; bytes a process
-gives, and the seconds that adding up gradients takes between two processes of this machine (gloo). With many classes
-also what sharing out the prompts saves. Two processes on one machine share its memory bus, so this shows that the work
-is divided and what the exchange costs, not how a network does.
+Measured: seconds per step of ViCLIP-B/16 on noise, one thread per process, for the same global batch; bytes that a
+process sends, and the seconds that adding up gradients takes between two processes of this machine (gloo). With many
+classes also what sharing out the prompts saves. Two processes on one machine share its memory bus, so this shows that
+the work is divided and what the exchange costs, not how a network does.
 
-Modelled, not measured: MODEL's GPUs and networks, in weak scaling (so many clips a GPU), without overlap of
+Modelled, not measured: MODEL's GPUs and networks, in weak scaling (so many clips per GPU), without overlap of
 computing and sending, which our step does not have. Writes results/scaling.json, results/scaling.md, docs/scaling.png.
 """
 

@@ -154,7 +154,7 @@ def table(result: dict[str, Any]) -> str:
         one = part[name]
         lines.append(f"| {label} | {one['per second']:.1f} | {one['per second'] / base:.2f} | {one['MB']:,} |")
     one = part["within"]
-    label = "processes of one adapter in that memory, ended and started as adapters are asked for"
+    label = f"in that memory ({one['processes']}), one adapter per process, started as adapters are asked for"
     lines.append(f"| {label} | {one['per second']:.2f} | {one['per second'] / base:.3f} | {part['shared']['MB']:,} |")
     return "\n".join(lines) + "\n"
 

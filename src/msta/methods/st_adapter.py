@@ -107,7 +107,7 @@ class STAdapter(nn.Module):
         return layout.put_back(x, torch.cat((tokens[:, :, :alone], moved), dim=2))
 
     def _convolve(self, z: Tensor) -> Tensor:
-        """z [b, t, n, r] -> the same shape. Over frames alone, a 1-D convolution is several times faster."""
+        """z [b, t, n, r] -> the same shape. Over frames alone, in one dimension: torch's 3-D kernel is slow."""
         (b, t, n, r), conv = z.shape, self.conv
         if conv.kernel_size[1:] == (1, 1):
             each = z.permute(0, 2, 3, 1).flatten(0, 1)  # [b n, r, t]
