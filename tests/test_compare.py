@@ -239,6 +239,15 @@ def test_recipes_and_ranges_name_settings_that_exist(tmp_path, method):
         assert make_config("small", {"data.path": str(tmp_path)}, overrides, method=method)
 
 
+@pytest.mark.parametrize("preset", ["small", "upper", "paper"])
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_preset_sets_lies_inside_the_range_that_is_searched(tmp_path, method, preset):
+    config = make_config(preset, {"data.path": str(tmp_path)}, method=method)
+    for name, (low, high) in METHODS[method].search_space.items():
+        section, field = name.split(".")
+        assert low <= getattr({"train": config.train, "method": config.method_config()}[section], field) <= high, name
+
+
 def test_a_setting_that_is_given_is_not_searched(tmp_path, monkeypatch):
     seen = []
 

@@ -29,7 +29,7 @@ class MethodConfig(BaseModel, ABC):
     closed_set: ClassVar[bool] = False
     default_overrides: ClassVar[dict[str, float]] = {"train.lr": 1e-3}
     paper_overrides: ClassVar[dict[str, float]] = {}
-    search_space: ClassVar[dict[str, tuple[float, float]]] = {"train.lr": (1e-4, 1e-2)}
+    search_space: ClassVar[dict[str, tuple[float, float]]] = {"train.lr": (1e-4, 3e-2)}
 
     @property
     def needs_grid(self) -> bool:

@@ -77,7 +77,7 @@ class MSTAConfig(MethodConfig):
         "train.warmup_epochs": 5,
         "train.weight_decay": 1e-3,
     }
-    search_space: ClassVar[dict[str, tuple[float, float]]] = {"train.lr": (1e-4, 1e-2), "method.scale": (0.005, 0.5)}
+    search_space: ClassVar[dict[str, tuple[float, float]]] = {"train.lr": (1e-4, 1e-1), "method.scale": (1e-3, 0.5)}
     twelfths_below: ClassVar[int] = 7
     """Of a tower's blocks, those that stay as they are if no first block is set."""
     first_block: int | None = Field(None, ge=1)
