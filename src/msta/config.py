@@ -35,7 +35,7 @@ class RunConfig(Section):
     cache: CacheSettings = CacheSettings()
 
     def approximations(self) -> list[str]:
-        """What was asked for that is faster and not the same, in words."""
+        """The settings that make a run faster but change its result, in words."""
         asked = []
         if self.cache.views:
             asked.append(f"prefix cache of {self.cache.views} views of every training clip, in {self.cache.dtype}")
@@ -59,21 +59,21 @@ class RunConfig(Section):
         return name
 
     def method_config(self) -> MethodConfig:
-        """The method's own config."""
+        """The config of the method."""
         settings = dict(self.method)
         return method_config(settings.pop("name"), **settings)
 
     def on(self, device: torch.device) -> RunConfig:
-        """With what depends on the device decided: the precision."""
+        """The config for a device: "auto" becomes the precision that fits the device."""
         precision = precision_on(device, self.train.precision)
         return self.model_copy(update={"train": self.train.model_copy(update={"precision": precision})})
 
     def flat(self) -> dict[str, Any]:
-        """Dotted name -> value, of the kinds that JSON has."""
+        """Dotted name -> value. All values can be written as JSON."""
         return _flat(self.model_dump(mode="json"))
 
     def to_yaml(self) -> str:
-        """Complete and readable; :func:`read_config` takes it back."""
+        """All settings as YAML, which :func:`read_config` reads."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -97,10 +97,10 @@ def make_config(
     Args:
         preset: see :func:`read_preset`, which also takes ``protocol``.
         settings: from options of the command line.
-        overrides: key=value, the last word.
-        method: the method's name.
-        protocol: whose recipe, where a preset has several.
-        dataset: its name, where a preset differs by data set; None: the last part of the setting ``data.path``.
+        overrides: key=value; they win over all others.
+        method: the name of the method.
+        protocol: decides the recipe, if a preset has several.
+        dataset: its name, if a preset differs by data set; None: the last part of the setting ``data.path``.
 
     Raises:
         ConfigError: one line that names the setting at fault.
@@ -135,8 +135,8 @@ def read_preset(preset: str, protocol: str = "few-shot", dataset: str = "") -> d
     """The settings of a preset, as a tree.
 
     Args:
-        preset: a name of :func:`presets`, or NAME:PROTOCOL for another recipe of it than ``protocol``'s.
-        protocol: few-shot, base-to-novel, zero-shot or supervised; it matters to presets that have recipes by protocol.
+        preset: a name of :func:`presets`, or NAME:PROTOCOL for a recipe of a protocol other than ``protocol``.
+        protocol: few-shot, base-to-novel, zero-shot or supervised; it matters if the preset has a recipe per protocol.
         dataset: its name, in any spelling.
 
     Raises:
@@ -169,10 +169,10 @@ def _merged(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> RunConfig:
-    """A run's own ``config.yaml``.
+    """Read the ``config.yaml`` of a run.
 
     Raises:
-        ConfigError: unreadable or not valid.
+        ConfigError: it cannot be read, or is not valid.
     """
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -205,7 +205,7 @@ def _choose_method(tree: dict[str, Any], name: str) -> None:
 
 
 def _value(text: str) -> Any:
-    """Lists, whole numbers and null are read as YAML; all else is text, which the settings' types make sense of."""
+    """Lists, whole numbers and null are read as YAML. Anything else stays text, which pydantic converts by type."""
     if text.startswith("[") or text.removeprefix("-").isdecimal() or text.lower() in ("null", "none", ""):
         try:
             return None if text.lower() == "none" else yaml.safe_load(text)
@@ -236,7 +236,7 @@ def _validate(tree: Any) -> RunConfig:
 
 
 def explain(error: ValidationError, prefix: str = "") -> str:
-    """The first complaint, as a line: which setting, what is wrong, what was given."""
+    """The first error as one line: the setting, what is wrong, and the value that was given."""
     first = error.errors()[0]
     name = prefix + ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":

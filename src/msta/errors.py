@@ -1,4 +1,4 @@
-"""The errors a user can meet. The command line prints each as one line."""
+"""The errors that a user can see. The command line prints each as one line."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 
 def one_line(text: str) -> str:
-    """``text`` with line breaks and whatever else cannot be printed escaped: file names may hold anything."""
+    """``text`` with line breaks and other unprintable characters escaped. File names may hold any character."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def is_text(name: str) -> bool:
-    """False for a name with bytes that are no UTF-8, as a file system may hold."""
+    """Whether a file name is valid text. On Linux a name may hold bytes that are not UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -20,12 +20,12 @@ def is_text(name: str) -> bool:
 
 
 def as_text(name: str) -> str:
-    """``name`` for a file that holds text alone: bytes that are no UTF-8, as a file system may hold, are spelt out."""
+    """``name`` as valid text: bytes that are not UTF-8 are escaped."""
     return name.encode(errors="backslashreplace").decode()
 
 
 def in_short(error: object) -> str:
-    """Another library's error, or a text from outside, as part of a line of ours: cut after a sentence or a word."""
+    """Another library's error, or another long text, as part of one line: cut after a sentence or a word."""
     text = " ".join(str(error).split())
     if len(text) > 300:
         text = text[:300]
@@ -40,7 +40,7 @@ def few(names: Sequence[str], show: Callable[[str], str] = str) -> str:
 
 
 class MSTAError(Exception):
-    """Something the user can put right: the message names the file or the setting at fault (exit code 1)."""
+    """An error that the user can correct. The message names the file or the setting at fault (exit code 1)."""
 
 
 class ConfigError(MSTAError):
@@ -48,12 +48,12 @@ class ConfigError(MSTAError):
 
 
 class CheckpointError(MSTAError):
-    """A backbone or adapter file that cannot be read, or does not fit."""
+    """A file of a backbone or adapter cannot be read, or does not fit."""
 
 
 class Interrupted(MSTAError):
-    """A run was stopped and saved; the message says how to go on (exit code 130)."""
+    """A run was stopped and saved. The message says how to continue it (exit code 130)."""
 
 
 class DataError(MSTAError):
-    """A data set that cannot be used as it is."""
+    """A data set cannot be used as it is."""

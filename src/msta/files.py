@@ -1,4 +1,4 @@
-"""Writing files so that a reader never meets half of one: write aside, then rename."""
+"""Read and write files. Every file is written under another name and then renamed, so nobody reads half a file."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if sys.platform != "win32":
 
 @contextlib.contextmanager
 def new_directory(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """A directory to fill; it appears as ``target`` when the block ends without an error, and not at all otherwise.
+    """A directory to fill. It becomes ``target`` if the block ends without an error, and is removed otherwise.
 
     Raises:
-        MSTAError: ``target`` exists and is no empty directory.
+        MSTAError: ``target`` exists and is not an empty directory.
     """
     target = Path(target)
     refuse_existing(target)
@@ -41,15 +41,15 @@ def new_directory(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def typed_path(text: str | Path) -> Path:
-    """What somebody typed as a path, from anywhere; ``~`` is the home."""
+    """The absolute path that a user typed; ``~`` is the home folder."""
     return Path(os.path.abspath(Path(text).expanduser()))
 
 
 def check_writable(target: Path, remedy: str) -> None:
-    """Find out before hours of work whether a file can be written.
+    """Check before hours of work that a file can be written.
 
     Raises:
-        MSTAError: it cannot; the line ends with the remedy.
+        MSTAError: it cannot be written; the message ends with ``remedy``.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def check_writable(target: Path, remedy: str) -> None:
 
 
 def refuse_existing(target: Path) -> None:
-    """Raise unless ``target`` is free: absent, or an empty directory."""
+    """Raise MSTAError if ``target`` exists, unless it is an empty directory."""
     if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
         kind = "a folder with other contents" if target.is_dir() else "a file"
         raise MSTAError(f"{target}: exists already, as {kind}; choose another name or remove it")
@@ -76,7 +76,7 @@ def _umask() -> int:
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """A path to write one file to; it replaces ``target`` in one move when the block ends without an error."""
+    """A path to write a file to. The file replaces ``target`` at once if the block ends without an error."""
     aside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield aside
@@ -86,12 +86,12 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def read_json(path: Path, error: type[MSTAError], *, unique: bool = False) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Read a JSON object from a file.
 
     Args:
-        path: of the file.
-        error: to raise.
-        unique: refuse an object that has a name twice, as one edited by hand may have, instead of losing the first.
+        path: the file.
+        error: the type of error to raise.
+        unique: refuse an object that has a name twice, instead of taking the last value. For files edited by hand.
 
     Raises:
         error: one line that names the file.
@@ -103,7 +103,7 @@ def read_json(path: Path, error: type[MSTAError], *, unique: bool = False) -> di
 
 
 def read_any_json(path: Path, error: type[MSTAError], *, unique: bool = False) -> Any:
-    """Like :func:`read_json`, of a file that may hold a list or another value."""
+    """Like :func:`read_json`, but the file may hold a list or another value."""
     try:
         return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique if unique else None)
     except OSError as cause:
@@ -121,18 +121,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def write_bytes(target: Path, content: bytes) -> None:
-    """``content``, written aside and renamed. Serialised before: a full disk is then an OSError that names the file."""
+    """Write ``content`` to a file at once. If the disk is full, the OSError names the file."""
     with replacing(target) as aside:
         aside.write_bytes(content)
 
 
 def write_json(target: Path, data: Any) -> None:
-    """``data`` as indented JSON, written aside and renamed."""
+    """Write ``data`` as indented JSON, at once."""
     write_bytes(target, (json.dumps(data, indent=2) + "\n").encode())
 
 
 def write_parquet(target: Path, table: Any) -> None:
-    """A pyarrow table, compressed, written aside and renamed. Its folder is made."""
+    """Write a pyarrow table as compressed Parquet, at once. The folder is made if necessary."""
     import pyarrow.parquet as pq
 
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +141,7 @@ def write_parquet(target: Path, table: Any) -> None:
 
 
 def sha256_of(file: Path) -> str:
-    """Of a file's content, read a piece at a time."""
+    """The SHA-256 of a file's content, in hexadecimal. The file is read in pieces."""
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):
@@ -150,10 +150,11 @@ def sha256_of(file: Path) -> str:
 
 
 def take_lock(file: IO[Any]) -> bool:
-    """Lock an open file if nobody else has; the system unlocks it when this process closes it or ends, in whatever way.
+    """Lock an open file. Returns False if another process has locked it.
 
-    It is a POSIX record lock: unlike flock's it belongs to this process alone, so processes that it started and that
-    outlive it do not keep the lock. It works over NFS. Windows has no such locks: there nobody is kept out.
+    The system removes the lock when this process closes the file or ends, however it ends. It is a POSIX record lock.
+    Unlike a lock of flock, it belongs to this process alone: processes that it started do not keep it. It works over
+    NFS. Windows has no such locks, so there nobody is kept out.
     """
     if sys.platform != "win32":
         try:
@@ -164,6 +165,6 @@ def take_lock(file: IO[Any]) -> bool:
 
 
 def cache_folder(name: str) -> Path:
-    """The folder called so of msta's in the user's cache folder."""
+    """The folder ``name`` for msta in the user's cache folder."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "msta" / name

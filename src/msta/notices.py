@@ -1,4 +1,4 @@
-"""Notices: what a user should know but need not act on. Each text is said once a process."""
+"""Notices: what a user should know but need not act on. Each text is logged once per process."""
 
 from __future__ import annotations
 

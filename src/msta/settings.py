@@ -28,7 +28,7 @@ TypedPath = Annotated[Path, AfterValidator(typed_path)]
 
 
 class Section(BaseModel):
-    """A group of settings; unknown names are errors."""
+    """A group of settings. An unknown name is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -36,24 +36,25 @@ class Section(BaseModel):
 class DataSettings(Section):
     """What is read, and how.
 
-    - layout: how the data lie on disk, a name of ``msta.data.layouts.LAYOUTS``; None for what they look like.
-    - names: "words": class names are read as words (swipe_left as "swipe left"); "given": as they are written.
-    - split_folders, fold, split_number, annotations, labels, train_list, val_list, test_list: where such a layout's
-      parts are, see ``msta.data.layouts.parts.Options``.
-    - shots: training clips per class; None for all.
-    - val_fraction, test_fraction: of the clips, where the data has no such split and no shots are set. With shots, a
-      val_fraction of 0 keeps all left-over clips for testing.
-    - seed: of the split, apart from the training's, so that several trainings can share one test set.
-    - frames, size: None for what the backbone was trained with.
-    - fit: how frames that are no squares become squares: crop, squash, or None for what the backbone was trained with.
-    - template: the prompt of the trainable text branch; a list of several, whose embeddings are averaged; or
-      "ensemble" for ours, see ``msta.descriptions.prompts``.
-    - on_error: what to do about a file that cannot be read.
-    - workers: decoding processes, of each training process. None: 1 on a CPU; on an accelerator the process's share of
-      the cores, less one.
-    - timeout: seconds a decoding process may take for a clip, which is then left out. Without workers: no limit.
+    - layout: a name of ``msta.data.layouts.LAYOUTS``; None: the layout that the folder looks like.
+    - names: "words" reads class names as words (swipe_left as "swipe left"); "given" keeps their spelling.
+    - split_folders, fold, split_number, annotations, labels, train_list, val_list, test_list: options of a layout, see
+      ``msta.data.layouts.parts.Options``.
+    - shots: training clips per class; None: all.
+    - val_fraction, test_fraction: shares of the clips, if the data has no such split and shots is None. With shots, a
+      val_fraction of 0 keeps all remaining clips for testing.
+    - seed: of the split. It is not the seed of training, so several trainings can share one test set.
+    - frames, size: None: those that the backbone was trained with.
+    - fit: how a frame becomes a square: "crop", "squash", or None for the way that the backbone was trained with.
+    - template: the prompt of the adapted text branch; a list of several, whose embeddings are averaged; or
+      "ensemble" for the list in ``msta.descriptions.prompts``.
+    - on_error: what happens if a file cannot be read.
+    - workers: decoding processes per training process. None: 1 on a CPU; on an accelerator, the process's share of the
+      cores minus one.
+    - timeout: seconds that a decoding process may take for a clip. A slower clip is left out. Without workers there is
+      no limit.
     - crop_area, jitter, greyscale, flip: see ``Augmentation``.
-    - flip_guard: whether the flip is off if a class is told by its side (left, clockwise, cw, L2R …), with a notice.
+    - flip_guard: turn the flip off, with a notice, if a class name says a side (left, clockwise, cw, L2R …).
     """
 
     path: Path
@@ -139,17 +140,18 @@ class DataSettings(Section):
 
 
 class DescriptionSettings(Section):
-    """The consistency term: the sentences, and how much they count.
+    """The consistency term: its sentences, and its weight.
 
-    - bank: a file of ``msta describe``; or, in its place,
-    - spatial, temporal: files in the authors' format.
-    - kinds: which of the two are used.
-    - alpha: the term's weight; 1 is the best of the paper's ablation.
-    - per_class: N, the first so many sentences of each kind and class are used; None: all.
-    - alpha_warmup: epochs in which it rises from 0, in a straight line.
-    - distance: between a class's embedding and its anchor, both of length 1: 1 - cosine (the paper), or the sum over
-      dimensions of absolute (l1) or squared (mse) differences. mse is twice the cosine's.
-    - average: of the sentences, for one anchor (the paper), or of the term, with an anchor per sentence.
+    - bank: a file that ``msta describe`` wrote.
+    - spatial, temporal: in place of a bank, files in the format of the paper's authors.
+    - kinds: which sentences are used, "spatial", "temporal" or "both".
+    - alpha: the weight of the term; 1 is the best of the paper's ablation.
+    - per_class: N of the paper: the number of sentences of each kind that are used per class; None: all.
+    - alpha_warmup: epochs in which the weight rises linearly from 0.
+    - distance: between the embedding of a class and its anchor, both of length 1: 1 - cosine (the paper), or the sum
+      over dimensions of absolute ("l1") or squared ("mse") differences. "mse" is twice the cosine distance.
+    - average: "anchors" averages the embeddings of the sentences to one anchor (the paper); "sentences" averages the
+      distances to one anchor per sentence.
     """
 
     bank: TypedPath | None = None
@@ -185,7 +187,7 @@ class DescriptionSettings(Section):
         return self.alpha * min(1.0, step / warmup) if warmup else self.alpha
 
     def summary(self, bank: DescriptionBank | None) -> dict[str, Any] | None:
-        """What the term is made of, for a run's metrics; None without sentences."""
+        """The settings and sentences of the term, for the metrics of a run; None without sentences."""
         if bank is None:
             return None
         how = {"alpha": self.alpha, "alpha_warmup": self.alpha_warmup, "distance": self.distance}
@@ -197,34 +199,36 @@ class TrainSettings(Section):
     """The optimisation.
 
     - batch_size: clips that a process reads and computes at a time.
-    - accumulate: such batches per step. A step has batch_size * accumulate * processes clips,
-    - global_batch: or, if this is set, exactly so many, however many processes there are: each takes its share, in
-      parts of batch_size. The same global batch gives the same run.
-    - auto_batch: when memory runs out, go on with half the batch_size and the same global batch.
-    - save_every: seconds between two saved states: what a kill may cost. Rarer where saving takes long. 0: every step.
-    - share_prompts: several processes read the class prompts together; None: where there are many.
-    - log_clips: the log tells which clips each step saw.
-    - trackers: of Accelerate: "wandb", "mlflow" …; TensorBoard is there if it is installed.
-    - prometheus: a file of figures for node_exporter's textfile collector.
+    - accumulate: batches per step. A step then has batch_size * accumulate * processes clips.
+    - global_batch: in place of accumulate, the number of clips per step. Each process takes its share of them, in parts
+      of batch_size. The same global batch gives the same run with any number of processes.
+    - auto_batch: if memory runs out, continue with half the batch_size and the same global batch.
+    - save_every: seconds between two saved states, which is what a kill may cost. If saving takes long, the run saves
+      less often. 0: after every step.
+    - share_prompts: each process encodes a part of the class prompts; None: if there are many.
+    - log_clips: write to the log which clips each step used.
+    - trackers: names that Accelerate knows, such as "wandb" and "mlflow". TensorBoard is used if it is installed.
+    - prometheus: a file to write figures to, for node_exporter's textfile collector.
     - eval_every: epochs between validations.
-    - watch_test: measure the test clips as often, for the log alone: nothing is chosen by it.
-    - keep_tokens: share of the patches that a training clip keeps, in all of its frames: cheaper, and approximate.
-    - checkpointing: compute the blocks above the prefix once more for the backward pass, instead of keeping what is in
-      them: less memory, the same gradients. ``msta info --plan`` tells how much memory is left.
-    - precision: fp32, or the products of the towers in bf16 or fp16, under autocast; "auto": bf16 on CUDA (fp16 on
-      cards without it), else fp32. The run's config.yaml has what it became.
+    - watch_test: also measure the test clips then. The figures go to the log, and nothing is chosen by them.
+    - keep_tokens: share of the patches that a training clip keeps, the same ones in all frames. Cheaper, approximate.
+    - checkpointing: keep no activations of the blocks above the prefix, and compute them again for the backward pass.
+      It needs less memory and gives the same gradients. ``msta info --plan`` says how much memory is left.
+    - precision: "fp32", or "bf16" or "fp16" for the matrix products of the towers (autocast). "auto": bf16 on CUDA
+      (fp16 on cards without bf16), else fp32. config.yaml in the run's folder says what was chosen.
     - compile: torch.compile of the frozen blocks of the video tower. Needs a C++ compiler.
-    - tf32: on a CUDA card, products and convolutions of fp32 numbers may round their factors to TF32's 10 bits: faster,
-      and no longer what fp32 gives.
-    - exact_reference: no shortcuts, which is slow: what the fast path is tested against.
-    - select: which checkpoint becomes the adapter: the best on the validation clips, the last, or, under its honest
-      name, "test-leak": the best on the test clips, as the authors chose; its figure is optimistic.
-    - patience: epochs without a better validation after which training ends; None: it never ends early.
-    - stop_after: epochs after which training ends, although the learning rate follows the schedule of ``epochs``.
+    - tf32: let a CUDA card round the factors of fp32 products and convolutions to TF32's 10 bits. Faster, but no longer
+      the result of fp32.
+    - exact_reference: take no shortcuts. Slow; the fast path is tested against it.
+    - select: which checkpoint becomes the adapter: "val", the best on the validation clips; "last"; or "test-leak", the
+      best on the test clips, as the authors chose. The figure of the latter is too optimistic.
+    - patience: training ends after so many epochs without a better validation; None: it does not end early.
+    - stop_after: training ends after so many epochs, but the learning rate follows the schedule of ``epochs``.
     - label_smoothing: share of every label that is spread evenly over all classes.
-    - balance: "classes": each class counts alike in the loss, however many training clips it has.
-    - refit: measure on held-out clips, then train the adapter on all clips, for as many epochs as were best.
-    - folds: measure by cross-validation in so many folds, then train the adapter on all clips; for few clips per class.
+    - balance: "classes" gives each class the same weight in the loss, whatever its number of training clips.
+    - refit: measure on held-out clips, then train the adapter on all clips, for the number of epochs that was best.
+    - folds: measure by cross-validation with so many folds, then train the adapter on all clips. For few clips per
+      class.
     """
 
     epochs: int = Field(30, ge=0)
@@ -279,20 +283,20 @@ class TrainSettings(Section):
 
     @property
     def on_all_clips(self) -> bool:
-        """Whether the adapter trains on all clips, and is measured by other trainings."""
+        """Whether the adapter trains on all clips, so that other trainings measure it."""
         return self.refit or self.folds is not None
 
     def step_clips(self, processes: int) -> int:
-        """Clips of a step, in all processes together."""
+        """Clips per step, of all processes together."""
         return self.global_batch or self.batch_size * self.accumulate * processes
 
 
 class CacheSettings(Section):
-    """The prefix cache: what the frozen blocks make of each clip, computed once and kept on disk.
+    """The prefix cache: the output of the frozen blocks for each clip, computed once and kept on disk.
 
-    - views: augmented views of every training clip, which later epochs meet again; 0: no cache.
-    - path: None for msta/prefix in the user's cache folder. Runs share it.
-    - max_gb: what the folder may hold, in 10^9 bytes.
+    - views: augmented views per training clip; later epochs use them again. 0: no cache.
+    - path: None: msta/prefix in the user's cache folder. Runs share it.
+    - max_gb: the most that the folder may hold, in 10^9 bytes.
     - dtype: of the numbers on disk.
     """
 
@@ -302,15 +306,14 @@ class CacheSettings(Section):
     dtype: Literal["fp16", "fp32"] = "fp16"
 
     def folder(self) -> Path:
-        """Where it is."""
+        """The folder of the cache."""
         return self.path or cache_folder("prefix")
 
 
 class EvalSettings(Section):
     """Test views per video: ``clips`` in time x ``crops`` in space.
 
-    - keep: what is kept of every validation and test clip in RUN/predictions: nothing, its predictions, or also its
-      embedding.
+    - keep: what RUN/predictions gets of every validation and test clip: nothing, the predictions, or the embedding too.
     """
 
     clips: int = Field(1, ge=1)
@@ -319,5 +322,5 @@ class EvalSettings(Section):
     keep: Literal["nothing", "predictions", "embeddings"] = "predictions"
 
     def views(self) -> Views:
-        """As the data loader wants them."""
+        """The views in the form that the data loader takes."""
         return Views(self.clips, self.crops)

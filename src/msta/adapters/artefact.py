@@ -1,7 +1,7 @@
-"""A trained adapter as a directory, written and read. Knows files, not models.
+"""A trained adapter as a directory, written and read. Nothing here knows about models.
 
 adapter_config.json         method, settings, and the backbone it belongs to
-adapter_model.safetensors   what trained
+adapter_model.safetensors   the trained weights
 classes.json                names, template, where the anchors came from
 metrics.json                what was measured, and the temperature fitted on the validation clips
 README.md                   a model card
@@ -39,7 +39,7 @@ def adapter_in(directory: str | os.PathLike[str]) -> Path:
 
 @dataclass(frozen=True)
 class Artefact:
-    """What the directory holds.
+    """The content of the directory.
 
     Attributes:
         method: name of the method.
@@ -48,7 +48,7 @@ class Artefact:
         backbone: "source", "fingerprint" and perhaps "base" of the frozen backbone.
         state: the trained tensors, by name, on the CPU.
         trained: number of trained parameters.
-        total: number of all parameters, the backbone's included.
+        total: number of all parameters, including the backbone's.
         task: classes and template; None if it was not trained for any.
         temperature: from the metrics; 1 if none was fitted.
     """
@@ -64,7 +64,7 @@ class Artefact:
     temperature: float = 1.0
 
     def write(self, directory: str | os.PathLike[str], metrics: dict[str, Any]) -> None:
-        """Write the directory aside and rename it: it is never seen half-written, and never overwrites another.
+        """Write the directory under another name and rename it: nobody sees it half-written, and it overwrites nothing.
 
         Raises:
             MSTAError: the directory exists with other contents.
@@ -90,7 +90,7 @@ class Artefact:
 
     @classmethod
     def read(cls, directory: str | os.PathLike[str]) -> Artefact:
-        """Read a directory, or that of a run.
+        """Read the directory of an adapter or a run.
 
         Raises:
             CheckpointError: there is no adapter, or it is damaged; the message names the file.

@@ -25,7 +25,7 @@ _LICENCES = {
 
 
 def model_card(artefact: Artefact, metrics: dict[str, Any], where: str = "THIS_DIRECTORY") -> str:
-    """README.md.
+    """The text of README.md.
 
     Args:
         artefact: the adapter.
@@ -60,7 +60,7 @@ def model_card(artefact: Artefact, metrics: dict[str, Any], where: str = "THIS_D
 
 
 def licence_of(source: str) -> str:
-    """The licence that a backbone's source is known to state."""
+    """The licence of a backbone, if its source is known to state one."""
     for start, licence in _LICENCES.items():
         if source == start or (start.endswith("/") and source.startswith(start) and HUB_ID.fullmatch(source)):
             return licence

@@ -45,20 +45,20 @@ def push_adapter(
     revision: str | None = None,
     token: str | None = None,
 ) -> str:
-    """Send an adapter's directory to the Hub, with a card that says how to use it from there.
+    """Send the directory of an adapter to the Hub, with a card that says how to use it from there.
 
     Args:
-        directory: what :meth:`AdaptedModel.save` wrote, or a run's.
-        repo_id: ``owner/name``; made if it does not exist.
-        private: whether it is made private.
+        directory: of an adapter or a run.
+        repo_id: ``owner/name``; it is made if it does not exist.
+        private: whether a new repository is private.
         revision: an existing branch; None: the main one.
-        token: None: the one ``hf auth login`` keeps, or HF_TOKEN.
+        token: None: that of ``hf auth login``, or HF_TOKEN.
 
     Returns:
-        The commit's address.
+        The address of the commit.
 
     Raises:
-        CheckpointError: no adapter.
+        CheckpointError: there is no adapter.
         MSTAError: the Hub refuses; the message has its reason.
     """
     from huggingface_hub import HfApi

@@ -1,6 +1,6 @@
-"""A zoo: adapters in a folder, or in a repository on the Hub, and zoo.json, a list of what they are.
+"""A zoo: adapters in a folder, or in a repository on the Hub, with a list of them, zoo.json.
 
-The list has each adapter's name, backbone, classes, figures, and the SHA-256 of its weights, to check copies by.
+The list has each adapter's name, backbone, classes and figures, and the SHA-256 of its weights, to check copies by.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def get(where: str, name: str, out: Path) -> Entry:
 
 
 def _folder(where: str, patterns: list[str]) -> Path:
-    """The zoo's folder: itself, or a copy of those files from the Hub."""
+    """The folder of the zoo: itself, or a copy of those files from the Hub."""
     if os.path.isdir(where) or not HUB_ID.fullmatch(where):
         return Path(where)
     from huggingface_hub import snapshot_download

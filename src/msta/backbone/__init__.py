@@ -1,1 +1,1 @@
-"""The frozen foundation model: towers, checkpoints, tokenizers. Knows nothing of adaptation."""
+"""The frozen foundation model: towers, checkpoints, tokenizers. Nothing here knows about adaptation."""

@@ -1,4 +1,4 @@
-"""Architectures as data: the numbers that define a dual encoder, and the five that have names."""
+"""Architectures as data: the numbers that define a dual encoder, and the architectures that have names."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ Fit = Literal["crop", "squash"]
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything needed to build a :class:`~msta.backbone.dual_encoder.DualEncoder` but the weights.
+    """Everything that a :class:`~msta.backbone.dual_encoder.DualEncoder` is built from, except its weights.
 
-    A new model is other values here and a table of tensor names in :mod:`msta.backbone.formats`, not other code. The
-    defaults are CLIP's. From ``class_token`` on:
+    A new model needs other values here and a table of tensor names in :mod:`msta.backbone.formats`, but no other code.
+    The defaults are CLIP's. From ``class_token`` on:
 
         class_token       a class token before the patches
         patch_bias        a bias in the patch embedding
         ln_pre            a layer norm before the first block
-        rotary            rows and columns also turn queries and keys (rotary positions), as in the Perception Encoder
-        pooling           how a frame is read after the last block: its class token; the mean of its patches, then the
-                          layer norm (CLIPA); the layer norm, then a query that attends to all tokens (SigLIP, PE)
-        pool_heads        heads of the attention pooling; 0 for the tower's own
+        rotary            rows and columns also rotate queries and keys (rotary positions), as in the Perception Encoder
+        pooling           what represents a frame after the last block: its class token; the mean of its patches, then
+                          the layer norm (CLIPA); the layer norm, then a query that attends to all tokens (SigLIP, PE)
+        pool_heads        heads of the attention pooling; 0: as many as the tower has
         video_projection  into the shared space: a matrix, a matrix and a bias (linear), none
-        causal            a token of a text sees itself and those before it, or all
-        text_pooling      where a text is read: at its end-of-text token, or at the last position, padding or not
+        causal            a token of a text attends to itself and those before it; otherwise to all
+        text_pooling      what represents a text: its end-of-text token, or the last position, padding or not
         text_projection   as video_projection
         logit_bias        the model was trained with a sigmoid per pair and has a bias for it (SigLIP)
 
-    ``frames`` is what the backbone was trained with: the stored temporal positions under joint attention, the
-    default number of frames to sample under frame-wise attention. ``eos_token_id``: see ``TextTower``. ``fit``: how it
-    was shown frames that are no squares: CLIP cropped, ViCLIP (its code is VINDLU's) squashed.
+    ``frames`` is the number in pretraining: the stored temporal positions with joint attention, the default number of
+    frames with frame-wise attention. ``eos_token_id``: see ``TextTower``. ``fit``: how frames became squares in
+    pretraining: CLIP cropped them, ViCLIP (its code is VINDLU's) squashed them.
     """
 
     attention: VideoAttention
@@ -87,20 +87,20 @@ class Architecture:
             raise ValueError("rotary positions are known for towers with a class token only")
 
     def unusual(self) -> dict[str, Any]:
-        """What is not as in CLIP, of the fields from ``class_token`` on: name -> value."""
+        """The fields from ``class_token`` on that differ from CLIP: name -> value."""
         later = fields(self)[[field.name for field in fields(self)].index("class_token") :]
         return {f.name: getattr(self, f.name) for f in later if getattr(self, f.name) != f.default}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """The fields as plain data, for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Architecture:
-        """The inverse of :meth:`to_dict`, also after a trip through JSON.
+        """The inverse of :meth:`to_dict`, also for data that was read from JSON.
 
         Raises:
-            TypeError: an unknown or missing field.
+            TypeError: a field is unknown or missing.
         """
         data = dict(data)
         for name in ("video", "text"):
@@ -115,15 +115,15 @@ SIGLIP: dict[str, Any] = {
     "pooling": "attention", "video_projection": "none", "causal": False, "text_pooling": "last",
     "text_projection": "linear", "logit_bias": True,
 }  # fmt: skip
-"""SigLIP and SigLIP 2 (Zhai et al., ICCV 2023; Tschannen et al. 2025), as far as they differ from CLIP."""
+"""SigLIP and SigLIP 2 (Zhai et al., ICCV 2023; Tschannen et al. 2025): the fields that differ from CLIP."""
 PERCEPTION_ENCODER: dict[str, Any] = {
     "pixel_mean": HALF, "pixel_std": HALF, "fit": "squash", "rotary": True, "pooling": "attention", "pool_heads": 8,
 }  # fmt: skip
-"""Perception Encoder, PE-Core (Bolya et al. 2025), as far as it differs from CLIP."""
+"""Perception Encoder, PE-Core (Bolya et al. 2025): the fields that differ from CLIP."""
 
 
 def _shape(width: int, layers: int, **other: Any) -> TowerShape:
-    """CLIP's proportions: heads of 64, an MLP four times as wide."""
+    """A tower with CLIP's proportions: heads of 64 channels, an MLP four times as wide as the tower."""
     return TowerShape(width, layers, heads=width // 64, mlp_width=4 * width, **other)
 
 

@@ -1,6 +1,6 @@
-"""softmax(q k' / sqrt(e)) v on a CPU. Shapes: b sequences, h heads, s tokens, e wide.
+"""softmax(q k' / sqrt(e)) v on a CPU. Shapes: b sequences, h heads, s tokens, e channels.
 
-torch's own kernel for CPUs is made for fp32. In bf16 the products written out are 1.2 (a ViCLIP clip of 1,569 tokens,
+torch's own kernel for CPUs is made for fp32. In bf16 separate products are 1.2 times (a ViCLIP clip of 1,569 tokens,
 forward and backward) to 7 times as fast (400 texts of 13 tokens): ``benchmarks/attention.py``.
 """
 
@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 SHORT = 256
-"""Tokens up to which the scores are kept for the backward pass."""
+"""Sequences with at most so many tokens keep their scores for the backward pass."""
 _QUERIES = 256
-"""Queries at once in longer sequences: their scores stay in the caches."""
+"""Queries at a time in longer sequences, so that their scores stay in the CPU's caches."""
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False) -> Tensor:
-    """``F.scaled_dot_product_attention`` of q, k, v [b, h, s, e] -> [b, h, s, e]; is_causal: none looks ahead."""
+    """``F.scaled_dot_product_attention`` of q, k, v [b, h, s, e] -> [b, h, s, e]. is_causal: no token looks ahead."""
     if q.device.type == "cpu" and q.dtype is torch.bfloat16:
         if q.shape[2] <= SHORT or is_causal:
             return _written_out(q, k, v, is_causal)
@@ -41,7 +41,7 @@ def _scaled(q: Tensor) -> Tensor:
 
 
 class _InParts(torch.autograd.Function):
-    """Some queries at a time, in both directions: nothing s x s is ever whole in memory."""
+    """Some queries at a time, in both directions, so that no s x s matrix is in memory as a whole."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Block and Tower: a pre-LN transformer that can stop at a block and go on from it.
+"""Block and Tower: a pre-LN transformer that can stop at a block and continue from it.
 
-Shapes: b sequences, s tokens, d width, h heads. What the tokens mean is the towers' business (video.py, text.py).
+Shapes: b sequences, s tokens, d width, h heads. The towers (video.py, text.py) decide what the tokens mean.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ _exact_reference = False
 
 @contextmanager
 def exact_reference_mode() -> Iterator[None]:
-    """Within it, blocks and adapters compute what the papers write, step by step: the reference for their shortcuts.
+    """Within it, blocks and adapters compute step by step what the papers write: the reference for their shortcuts.
 
-    It holds for all threads: each way gives the same but for rounding, and torch.compile can follow a plain variable.
+    It holds for all threads. Both ways give the same up to rounding, and torch.compile can follow a plain variable.
     """
     global _exact_reference
     before, _exact_reference = _exact_reference, True
@@ -67,19 +67,19 @@ def exact_reference_mode() -> Iterator[None]:
 
 
 def in_exact_reference_mode() -> bool:
-    """Whether a product must not take a factor or a sum along, which gives the same in fewer passes over memory."""
+    """Whether a matrix product may not absorb a factor or a sum, which gives the same in fewer passes over memory."""
     return _exact_reference
 
 
 @runtime_checkable
 class ParallelAdapter(Protocol):
-    """A block with an adapter beside it: the part that the adapter does not enter can be computed apart, and kept.
+    """A block with an adapter beside it. The part before the adapter's output is added can be computed apart, and kept.
 
     ``block(x, layout, frozen_output=block.frozen_part(x, layout))`` equals ``block(x, layout)``.
     """
 
     def frozen_part(self, x: Tensor, layout: VideoLayout | None) -> Tensor:
-        """Tokens [b, s, d] -> [b, s, d], the same in every step as long as nothing below trains."""
+        """Tokens [b, s, d] -> [b, s, d]. The result is the same in every step if nothing below trains."""
         ...
 
 
@@ -91,7 +91,7 @@ class FrameMixing(Protocol):
 
 
 def mixes_frames(block: nn.Module) -> bool:
-    """Whether a block mixes frames, in a tower that attends within each. A wrapped block that does not say it does."""
+    """Whether a block mixes frames, in a tower that attends within each. Wrapped blocks that do not say so may."""
     return block.mixes_frames if isinstance(block, FrameMixing) else type(block) is not Block
 
 
@@ -106,7 +106,7 @@ class QuickGELU(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention.
 
-    ``causal`` lets a token see itself and those before it. ``rotary`` [b, h, s, e] -> the same turns queries and keys.
+    With ``causal`` a token attends to itself and those before it. ``rotary`` rotates queries and keys [b, h, s, e].
     """
 
     def __init__(self, width: int, heads: int, causal: bool = False, rotary: nn.Module | None = None) -> None:
@@ -118,7 +118,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, query_index: Tensor | None = None) -> Tensor:
-        """x [b, s, d] -> [b, s, d]; with positions ``query_index`` [b], one query a sequence: [b, 1, d]."""
+        """x [b, s, d] -> [b, s, d]; with positions ``query_index`` [b], one query per sequence: [b, 1, d]."""
         if query_index is not None:
             return self._attend_from(x, query_index)
         b, s, d = x.shape
@@ -145,10 +145,10 @@ class Attention(nn.Module):
         return self.proj(y)[:, None]
 
     def attend_by_one_query(self, token: Tensor, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attention of one token [b, d] to those of x [b, s, d], without making their keys and values -> [b, d].
+        """Attention of one token [b, d] to those of x [b, s, d], without computing their keys and values -> [b, d].
 
-        q . (Wk x + bk) = (q Wk) . x + a number that is the same for every token and leaves a softmax as it is; and
-        sum_j p_j (Wv x_j + bv) = Wv (sum_j p_j x_j) + bv. Two products with d x d weights a token become two in all.
+        q . (Wk x + bk) = (q Wk) . x + a number that is the same for every token and so does not change a softmax; and
+        sum_j p_j (Wv x_j + bv) = Wv (sum_j p_j x_j) + bv. Two products with d x d weights per token become two in all.
         """
         b, _, d = x.shape
         _, to_k, to_v = self.qkv.weight.unflatten(0, (3, self.heads, -1))  # each [h, e, d]
@@ -167,12 +167,12 @@ def pick(x: Tensor, query_index: Tensor) -> Tensor:
 
 
 def _untouched(*layers: nn.Module) -> bool:
-    """Whether nobody has put something else in their place, as LoRA does."""
+    """Whether the layers are still plain ones: methods like LoRA replace them."""
     return all(type(layer) is nn.Linear for layer in layers)
 
 
 class MLP(nn.Module):
-    """Two linear layers with the tower's activation between them."""
+    """Two linear layers with the activation of the tower between them."""
 
     def __init__(self, width: int, hidden: int, activation: Activation) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ class MLP(nn.Module):
         return self.fc2(self.act(self.fc1(x)))
 
     def _quick(self, x: Tensor) -> Tensor:
-        """QuickGELU, its factors taken along by the matrix products: u = 1.702 (W1 x + b1), W2 silu(u) / 1.702 + b2.
+        """QuickGELU whose factors the matrix products absorb: u = 1.702 (W1 x + b1), W2 silu(u) / 1.702 + b2.
 
         Three passes over the widest activations become one, and one tensor is kept for the backward pass.
         """
@@ -215,10 +215,10 @@ class Block(nn.Module):
         self.mlp = MLP(shape.width, shape.mlp_width, shape.activation)
 
     def forward(self, x: Tensor, layout: VideoLayout | None = None, query_index: Tensor | None = None) -> Tensor:
-        """x [b, s, d] -> [b, s, d], or with positions ``query_index`` [b] their tokens alone: [b, 1, d].
+        """x [b, s, d] -> [b, s, d], or with positions ``query_index`` [b] only their tokens: [b, 1, d].
 
-        A plain block ignores ``layout``; wrappers that mix frames need it. ``query_index`` is for the last block: what
-        nobody looks at is not computed, but for keys and values, which the token that is read attends to.
+        A plain block ignores ``layout``; wrappers that mix frames need it. ``query_index`` is for the last block, which
+        then leaves out tokens that nobody uses, except for their keys and values.
         """
         y = self.attn(self.ln_1(x), query_index)
         x = (x if query_index is None else pick(x, query_index)) + y
@@ -226,7 +226,7 @@ class Block(nn.Module):
 
 
 class Tower(nn.Module):
-    """A stack of blocks. ``embed`` and ``pool``, before and after them, belong to the video and text towers."""
+    """A stack of blocks. The video and text towers add ``embed`` before and ``pool`` after them."""
 
     def __init__(self, shape: TowerShape, causal: bool = False, rotary: nn.Module | None = None) -> None:
         super().__init__()
@@ -265,17 +265,17 @@ class Tower(nn.Module):
         return x if query_index is None else self.blocks[-1](x, layout, query_index)
 
     def through(self, block: nn.Module, x: Tensor, layout: VideoLayout | None, **options: Tensor) -> Tensor:
-        """One block: tokens [b, s, d] -> [b, s, d].
+        """Run one block: tokens [b, s, d] -> [b, s, d].
 
-        With ``checkpointing``, only its input waits for the backward pass, which computes the block again: the same
-        gradients, for less memory and more time. The exact reference takes no such way.
+        With ``checkpointing``, only its input is kept for the backward pass, which computes the block again: the same
+        gradients with less memory and more time. The exact reference does not do this.
         """
         if self.checkpointing and torch.is_grad_enabled() and not in_exact_reference_mode():
             return checkpoint(block, x, layout, use_reentrant=False, **options)  # type: ignore[no-any-return, arg-type]
         return block(x, layout, **options)  # type: ignore[no-any-return]
 
     def view(self) -> Self:
-        """A tower with the same weights and a block list of its own: wrapping its blocks leaves this one as it is."""
+        """A tower with the same weights and its own list of blocks: wrapping its blocks does not change this tower."""
         twin = copy.copy(self)
         twin._modules = dict(self._modules)
         twin.blocks = nn.ModuleList(self.blocks)

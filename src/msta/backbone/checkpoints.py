@@ -35,9 +35,9 @@ _IGNORED = re.compile(
 
 
 TOY = "toy"
-"""Name of the embedded default: a small ViCLIP, pretrained on a synthetic world by ``msta pretrain``."""
+"""The name of the embedded default: a small ViCLIP, pretrained on a synthetic world by ``msta pretrain``."""
 TOY_FRAMES = "toy-frames"
-"""The same with attention within frames, as in CLIP: it does not know the order of the frames."""
+"""The same with attention within frames, as in CLIP, so that it does not know the order of the frames."""
 EMBEDDED = (TOY, TOY_FRAMES)
 _MOTIONS = "motions.txt"  # in the toy's folder: names of the motions that can be drawn, and of their classes
 
@@ -52,16 +52,17 @@ def load_backbone(name: str | os.PathLike[str], *, base: str | os.PathLike[str] 
             ``.bin``, ``.safetensors``: ViCLIP, OpenAI CLIP as state dict or TorchScript archive, open_clip, or
             fine-tuned in the manner of ViFi-CLIP); a Hub id (``owner/model``, ``hf-hub:owner/model``,
             ``owner/model/file.pth``); or ``random:`` and the name of an architecture (see :func:`random_backbone`).
-            What a file does not say can be said behind it, as in ``ViT.pt?activation=gelu&heads=16``: see
+            Facts that a file lacks can be added, as in ``ViT.pt?activation=gelu&heads=16``: see
             :data:`msta.backbone.formats.parts.OPTIONS`.
-        base: the backbone a fine-tuned file started from. ViFi-CLIP's files lack the token embedding, which it never
-            trains; it is then taken from here.
+        base: the backbone that a fine-tuned file started from. ViFi-CLIP's files lack the token embedding, which it
+            never trains; it is then taken from here.
 
     Raises:
-        CheckpointError: one line that names the file, the format it looked like, and what is missing, unexpected or not
-            to be known.
+        CheckpointError: one line that names the file, the format it looked like, and what is missing, unexpected or
+            unknown.
 
-    Nothing from a file is ever executed. Text is read at the highest token id (OpenAI, ViCLIP) or as the config says.
+    Nothing from a file is ever executed. A text is represented by its highest token id (OpenAI, ViCLIP) or as the
+    config says.
     """
     name = os.fspath(name)
     if name in EMBEDDED:
@@ -103,7 +104,7 @@ def load_backbone(name: str | os.PathLike[str], *, base: str | os.PathLike[str] 
 
 
 def tell_of_toy(backbone: DualEncoder, texts: Iterable[str]) -> None:
-    """Give a notice if the embedded backbone is asked about other things than the motions that it has seen."""
+    """Give a notice if the embedded backbone is asked about anything but the motions that it has seen."""
     if backbone.source in EMBEDDED:
         known = (resources.files("msta.backbone") / TOY / _MOTIONS).read_text(encoding="utf-8").splitlines()
         if not {text.casefold() for text in texts} <= {name.casefold() for name in known}:
@@ -114,14 +115,14 @@ def tell_of_toy(backbone: DualEncoder, texts: Iterable[str]) -> None:
 
 
 def _is_hub_id(name: str) -> bool:
-    """``owner/model``, or a file in it."""
+    """Whether it is ``owner/model``, or a file in such a repository."""
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return Path(name).suffix not in WEIGHTS
     return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+/[\w./-]+", name) is not None and Path(name).suffix in WEIGHTS
 
 
 def _download(hub_id: str) -> Path:
-    """A folder with a model's configs and weights, or its one file that is named."""
+    """A folder with the configs and weights of a model, or the one file that is named."""
     owner, model, *file = hub_id.split("/", 2)
     patterns = ["*.json", "*.safetensors", "merges.txt"]
     try:
@@ -136,15 +137,15 @@ def _download(hub_id: str) -> Path:
 
 
 def fetch(name: str) -> Path:
-    """Download the weights that a short name or a Hub id stands for, and check them against the Hub's hash.
+    """Download the weights of a short name or a Hub id, and check them against the Hub's hash.
 
-    A download that was cut off goes on where it stopped. What is here already is only checked.
+    A download that was cut off is continued. Files that exist already are only checked.
 
     Returns:
-        The folder, or the file, for :func:`load_backbone`. It lies in the cache of the Hub's client.
+        The folder, or the file, for :func:`load_backbone`, in the cache of the Hub's client.
 
     Raises:
-        CheckpointError: it cannot be had, or a file is damaged.
+        CheckpointError: it cannot be downloaded, or a file is damaged.
     """
     path = _download(PUBLISHED[name].hub if name in PUBLISHED else name.removeprefix("hf-hub:"))
     for file in [path] if path.is_file() else sorted(path.iterdir()):
@@ -155,7 +156,7 @@ def fetch(name: str) -> Path:
 
 
 def _kind(path: Path) -> tuple[str | None, dict[str, Any]]:
-    """What a directory's config.json says its model is, and the config; (None, {}) if it says nothing."""
+    """The kind of model and the config in a directory's config.json; (None, {}) if it says nothing."""
     config = read_json(path / "config.json", CheckpointError) if (path / "config.json").exists() else {}
     kind = config.get("format") or config.get("model_type")
     return (None if kind is None else str(kind)), config
@@ -204,7 +205,7 @@ def _from_file(path: Path, facts: Facts, base: DualEncoder | None) -> Parts:
 
 
 def _tokenizer(facts: Facts) -> Tokenizer | None:
-    """The one that the user names."""
+    """The tokenizer that the user names."""
     file = facts.said("tokenizer")
     if file is None:
         return None

@@ -1,4 +1,4 @@
-"""Where to compute, and in which precision, if nobody says."""
+"""The device and the precision to compute with, if the user does not say."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def best_device() -> torch.device:
-    """The device that the environment variable MSTA_DEVICE names ("cpu", "cuda:1" …).
+    """The device in the environment variable MSTA_DEVICE ("cpu", "cuda:1" …).
 
-    If it names none: the accelerator that torch finds (CUDA, Apple's MPS, XPU …), else the CPU.
+    If it is not set: the accelerator that torch finds (CUDA, Apple's MPS, XPU …), else the CPU.
 
     Raises:
-        ConfigError: torch knows no such device, or does not find it.
+        ConfigError: torch does not know such a device, or does not find it.
     """
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     name = os.environ.get("MSTA_DEVICE")
@@ -41,7 +41,7 @@ def accelerator_of(device: torch.device) -> torch.device | None:
 
 
 def precision_on(device: torch.device, wanted: Precision = "auto") -> Literal["fp32", "bf16", "fp16"]:
-    """The precision to compute in: the one that is wanted; if that is "auto", bf16 on CUDA, fp32 elsewhere.
+    """The precision to compute with: ``wanted``, or if that is "auto", bf16 on CUDA and fp32 elsewhere.
 
     CUDA cards without bf16 (before Ampere) compute in fp16.
     """
@@ -53,10 +53,10 @@ def precision_on(device: torch.device, wanted: Precision = "auto") -> Literal["f
 
 
 def inference_precision(device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
-    """:func:`precision_on` of what the environment variable MSTA_PRECISION says, if it does.
+    """:func:`precision_on` with the environment variable MSTA_PRECISION, if it is set.
 
     Raises:
-        ConfigError: it says something else.
+        ConfigError: it is not a precision.
     """
     name = os.environ.get("MSTA_PRECISION") or "auto"
     if name not in ("auto", *DTYPES):

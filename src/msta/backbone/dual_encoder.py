@@ -1,4 +1,4 @@
-"""DualEncoder: both towers, the temperature, the tokenizer and the pixel statistics; the frozen foundation model."""
+"""DualEncoder, the frozen foundation model: both towers, the temperature, the tokenizer and the pixel statistics."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class DualEncoder(nn.Module):
     Attributes:
         video: :class:`VideoTower`.
         text: :class:`TextTower`.
-        base: what a fine-tuned file was completed from, see :func:`load_backbone`.
-        origins: what no tensor shows (activation, heads …) -> its value and where it was taken from.
+        base: the model that completed a fine-tuned file, see :func:`load_backbone`.
+        origins: facts that no tensor shows (activation, heads …) -> value and source.
         precision: of :meth:`computing`: fp32, bf16 or fp16. The weights stay as they are.
         logit_scale: logarithm of the factor on cosine similarities (1 / temperature).
-        logit_bias: of a model trained with a sigmoid per pair. It is kept and saved; among classes, a softmax at the
-            scale chooses, in which a bias that all share changes nothing.
-        pixel_mean: [3], statistics that pixels in 0..1 are normalised with.
-        pixel_std: [3].
+        logit_bias: of a model trained with a sigmoid per pair. It is kept and saved, but a softmax chooses among
+            classes, and a bias that all classes share does not change it.
+        pixel_mean: [3], the mean of pixels in 0..1, for normalisation.
+        pixel_std: [3], the standard deviation.
 
     Example:
         >>> import msta
@@ -85,13 +85,13 @@ class DualEncoder(nn.Module):
             return suffix(self.text, text_prefix(self.text, token_ids))
 
     def computing(self) -> AbstractContextManager[Any]:
-        """Autocast to :attr:`precision`; nothing if that is fp32, so that a training's own autocast holds."""
+        """Autocast to :attr:`precision`; nothing if that is fp32, so that the autocast of a training stays in force."""
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.logit_scale.device.type, DTYPES[self.precision])
 
     def placed(self) -> DualEncoder:
-        """On the device and in the precision that the user chose, or that are best here.
+        """This backbone on the device and in the precision that the user chose, or else the best ones here.
 
         Raises:
             ConfigError: there is no such device or precision.
@@ -105,16 +105,16 @@ class DualEncoder(nn.Module):
         return self.tokenizer(texts, self.text.context_length)
 
     def view(self) -> DualEncoder:
-        """A dual encoder with the same weights whose blocks can be wrapped without touching this one."""
+        """A dual encoder with the same weights, whose blocks can be wrapped without changing this one."""
         twin = copy.copy(self)
         twin._modules = {**self._modules, "video": self.video.view(), "text": self.text.view()}
         return twin
 
     def fingerprint(self) -> str:
-        """64 hexadecimal digits that tell these weights, and what is computed with them, from others.
+        """64 hexadecimal digits that distinguish these weights, and what is computed with them, from others.
 
-        Up to 1,024 values of every tensor, evenly spread, go into it: any training moves nearly all values, and a
-        large backbone is read in milliseconds. So do the numbers that no tensor's shape shows.
+        They depend on up to 1,024 values of every tensor, evenly spread: any training changes nearly all values, and a
+        large backbone is read in milliseconds. They also depend on the numbers that no tensor's shape shows.
         """
         a = self.architecture
         unseen = [(shape.heads, shape.activation, shape.layer_norm_eps) for shape in (a.video, a.text)]
@@ -129,8 +129,8 @@ class DualEncoder(nn.Module):
     def save(self, directory: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
         """Write our own format: ``config.json``, ``model.safetensors`` and, if it has its own, ``tokenizer.json``.
 
-        ``dtype`` is what the weights are stored in; loading gives float32 again. ``config.json`` keeps the files'
-        SHA-256, by which loading notices damage.
+        ``dtype`` is that of the stored weights; loading gives float32 again. ``config.json`` has the files' SHA-256, by
+        which loading detects damage.
 
         Raises:
             MSTAError: the directory exists with other contents.
@@ -158,15 +158,15 @@ class DualEncoder(nn.Module):
 
 
 def random_backbone(name: str | Architecture, seed: int = 0) -> DualEncoder:
-    """A frozen dual encoder of the right shape with random weights, always the same for one seed.
+    """A frozen dual encoder of the right shape with random weights, which depend on the seed alone.
 
     Args:
         name: one of ARCHITECTURES ("viclip-b16", "viclip-l14", "clip-b32", "clip-b16", "clip-l14", "siglip-b16",
             "pe-core-b16"), or an :class:`Architecture`.
-        seed: of the weights. The global random state is left alone.
+        seed: of the weights. The global random state does not change.
 
     Raises:
-        CheckpointError: unknown name.
+        CheckpointError: the name is unknown.
     """
     if isinstance(name, str):
         if name not in ARCHITECTURES:
@@ -212,8 +212,9 @@ def _initialise(backbone: DualEncoder, generator: torch.Generator) -> None:
 
 
 class WithoutInitialising(TorchFunctionMode):
-    """Layers built within it keep whatever is in their memory: loading fills them. On the meta device, torch's own
-    initialisation imports its compiler, which takes a second.
+    """Layers made within it keep whatever is in their memory, because loading fills them.
+
+    On the meta device, torch's own initialisation would import its compiler, which takes a second.
     """
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -223,6 +224,6 @@ class WithoutInitialising(TorchFunctionMode):
 
 
 def freeze(module: DualEncoder) -> DualEncoder:
-    """No gradients, evaluation mode: how every backbone starts."""
+    """Set no gradients and evaluation mode, the state in which every backbone starts."""
     module.requires_grad_(False)
     return module.eval()

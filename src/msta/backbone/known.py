@@ -1,7 +1,7 @@
-"""Known models in OpenAI's tensor names, for files that come without a config.
+"""Known models with OpenAI's tensor names, for files that come without a config.
 
-Sizes and vocabulary tell a ViT-B/16 from others, but not OpenAI's from LAION's, whose activation is another one; the
-name of the file or of its folder may. Source: ``open_clip/pretrained.py`` and ``model_configs`` of open_clip 3.3.
+Sizes and vocabulary tell a ViT-B/16 from others, but not OpenAI's from LAION's, which has another activation. The name
+of the file or of its folder may. Source: ``open_clip/pretrained.py`` and ``model_configs`` of open_clip 3.3.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Traits:
-    """What one source knows of a model that no tensor shows; None for what it does not know.
+    """What one source knows about a model that no tensor shows; None for what it does not know.
 
     ``origin`` is the source, in words. ``heads``, ``activation`` and ``layer_norm_eps`` are of one tower or of both.
     """
@@ -55,7 +55,7 @@ _SIZES: dict[tuple[int, ...], tuple[str, int]] = {
 
 @dataclass(frozen=True)
 class _Maker:
-    """Models of several sizes, ``models``, with the same activation and statistics. ``pattern``: of a file's name."""
+    """Models of several sizes, ``models``, with the same activation and statistics. ``pattern`` matches file names."""
 
     name: str
     pattern: str
@@ -82,16 +82,16 @@ _MAKERS = (
 def identify(
     path: Path, sizes: dict[str, Any], activation: str | None = None, mean: Triple | None = None
 ) -> Traits | None:
-    """What is known of a model of these sizes; None if no known model has them.
+    """What is known about a model of these sizes; None if no known model has them.
 
     Args:
-        path: of the file; its name and its folder's may name the maker.
-        sizes: as :func:`msta.backbone.formats.parts.sizes` gives them.
-        activation: said by the user.
-        mean: said by the user.
+        path: the file; its name, or that of its folder, may name the maker.
+        sizes: from :func:`msta.backbone.formats.parts.sizes`.
+        activation: if the user gave it.
+        mean: if the user gave it.
 
     Raises:
-        CheckpointError: models of these sizes that compute different things.
+        CheckpointError: there are models of these sizes that compute different things.
     """
     video, text = sizes["video"], sizes["text"]
     key = (video["width"], video["layers"], sizes["patch_size"], sizes["image_size"], text["width"], text["layers"])
@@ -122,7 +122,7 @@ def _list_of(makers: Iterable[_Maker], activation: str) -> str:
 
 
 def _asked(makers: list[_Maker]) -> list[str]:
-    """The options that tell the makers apart."""
+    """The options that distinguish the makers."""
     asked: dict[str, None] = {}
     for maker in makers:
         shifted = any(other.activation == maker.activation and other.mean != maker.mean for other in makers)

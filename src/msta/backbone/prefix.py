@@ -1,10 +1,10 @@
-"""The fast way through a tower: the same numbers as ``tower(…)``, the plain one, which the tests compare it with.
+"""The fast path through a tower. It gives the same numbers as the plain ``tower(…)``, as the tests check.
 
 The blocks below the first trainable one are the prefix. It needs no autograd, and its output can be kept: for the class
-prompts, which are the same in every step, for a whole run; for clips, on disk. What is left in a step is the suffix,
-and of its last block only the tokens that are read, if they are not all. Texts are cut to the longest, if the tower is
-causal. On a CPU clips go one by one, so that
-what a block makes is still in the caches, and the C library's memory, when the next one reads it.
+prompts, which are the same in every step, for a whole run; for clips, on disk. A step then runs only the suffix, and
+computes of its last block only the tokens that are used, if they are not all. Texts are cut to the longest, if the
+tower is causal. On a CPU clips are computed one by one, so that the output of a block is still in the caches when the
+next one reads it.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _AFTER_THE_BLOCKS = ("ln_post.", "ln_final.", "proj", "attention_pooling.")
 
 @dataclass(frozen=True)
 class Tokens:
-    """Sequences half way through a tower.
+    """Sequences inside a tower, between two blocks.
 
     Attributes:
         x: [b, s, d], after the blocks below ``start``.
-        start: the block to go on with, from 0.
-        query_index: int64 [b], the position of each sequence that is read after the last block; None if all are.
+        start: the next block, from 0.
+        query_index: int64 [b], the position in each sequence that is used after the last block; None: all positions.
         layout: of a video; None for text.
-        frozen_output: [b, s, d], the frozen part of block ``start``, if it has one that its adapter does not enter.
+        frozen_output: [b, s, d], the frozen part of block ``start``, if its adapter stands beside it.
     """
 
     x: Tensor
@@ -43,7 +43,7 @@ class Tokens:
     frozen_output: Tensor | None = None
 
     def parts(self, sequences: int) -> Iterator[Tokens]:
-        """The same, so many sequences at a time."""
+        """These sequences in parts of so many."""
         frozen_outputs = repeat(None) if self.frozen_output is None else self.frozen_output.split(sequences)
         query_indices = repeat(None) if self.query_index is None else self.query_index.split(sequences)
         split = zip(self.x.split(sequences), query_indices, frozen_outputs, strict=False)
@@ -52,9 +52,9 @@ class Tokens:
 
 
 def prefix_length(tower: Tower) -> int | None:
-    """How many blocks lie below the first one that trains; None if something trains before the blocks.
+    """The number of blocks below the first one that trains; None if something before the blocks trains.
 
-    The last block never counts: of it, only the tokens that are read are computed, whether it trains or not.
+    The last block never counts: only the tokens that are used are computed there, whether it trains or not.
     """
     for name, parameter in tower.named_parameters():
         if parameter.requires_grad and not name.startswith(("blocks.", *_AFTER_THE_BLOCKS)):
@@ -69,7 +69,7 @@ def video_prefix(tower: VideoTower, video: Tensor, kept: Tensor | None = None) -
     Args:
         tower: its blocks may be wrapped.
         video: [B, T, 3, H, W], normalised.
-        kept: int64 [B, n], the patches to go on with, in all frames of a clip; None for all.
+        kept: int64 [B, n], the patches to use, in all frames of a clip; None: all.
     """
     tower.check(video)
     blocks = None if video.requires_grad and torch.is_grad_enabled() else prefix_length(tower)
@@ -85,7 +85,7 @@ def video_prefix(tower: VideoTower, video: Tensor, kept: Tensor | None = None) -
 
 
 def frozen_part(tower: Tower, blocks: int | None) -> Callable[[Tensor, VideoLayout | None], Tensor] | None:
-    """What of the first trainable block can be computed before it, unless it is the last, of which little is."""
+    """Computes the part of the first trainable block that comes before its adapter. None for the last block."""
     if blocks is None or blocks + 1 >= len(tower.blocks):
         return None
     block = tower.blocks[blocks]
@@ -93,17 +93,17 @@ def frozen_part(tower: Tower, blocks: int | None) -> Callable[[Tensor, VideoLayo
 
 
 def _autograd_unless(blocks: int | None) -> torch.set_grad_enabled:
-    """No gradients for a prefix of so many blocks; as the caller has it if there is none."""
+    """No gradients for a prefix of so many blocks; the caller's setting if there is no prefix."""
     return torch.set_grad_enabled(torch.is_grad_enabled() and blocks is None)
 
 
 def tensors_per_sequence(tower: Tower) -> int:
-    """How many tensors :func:`video_prefix` gives for each sequence: x, and perhaps frozen_output."""
+    """How many tensors :func:`video_prefix` gives per sequence: x, and perhaps frozen_output."""
     return 1 if frozen_part(tower, prefix_length(tower)) is None else 2
 
 
 def pack_tokens(tokens: Tokens, clips: int) -> Tensor:
-    """What :func:`video_prefix` gave, as one tensor: [clips, parts, sequences per clip, s, d]."""
+    """The output of :func:`video_prefix` as one tensor: [clips, parts, sequences per clip, s, d]."""
     parts = [tokens.x] if tokens.frozen_output is None else [tokens.x, tokens.frozen_output]
     return torch.stack([part.unflatten(0, (clips, -1)) for part in parts], dim=1)
 
@@ -118,7 +118,7 @@ def unpack_tokens(tower: VideoTower, kept: Tensor, frames: int) -> Tokens:
 def cut_to_longest(tower: TextTower, token_ids: Tensor) -> Tensor:
     """Ids [k, l] without the columns that are padding in every text, which a causal tower never sees.
 
-    To look at the ids is to wait for a GPU. Ids that are shorter than the context were cut before and stay so.
+    Looking at the ids waits for a GPU. Ids that are shorter than the context were cut before and stay so.
     """
     if not tower.causal or token_ids.shape[1] < tower.context_length:
         return token_ids
@@ -156,7 +156,7 @@ def _go_on(tower: Tower, tokens: Tokens) -> Tensor:
 
 
 def at_once(x: Tensor, layout: VideoLayout) -> int:
-    """Sequences [b, s, d] to compute together: whole clips, on a CPU some 2,048 tokens."""
+    """Sequences [b, s, d] to compute together: whole clips, on a CPU about 2,048 tokens."""
     if x.device.type != "cpu":
         return max(1, len(x))
     a_clip = 1 if layout.class_token == "shared" else layout.frames
@@ -167,12 +167,12 @@ def at_once(x: Tensor, layout: VideoLayout) -> int:
 
 
 def per_frame_blocks(tower: VideoTower) -> int | None:
-    """How many blocks from the first one on see each frame by itself; None if frames mix before the first.
+    """The number of blocks, from the first one on, that see each frame by itself; None if frames mix before the first.
 
-    Overlapping clips can share what these give. Frame-wise attention (CLIP) has such blocks: those below the first that
-    mixes frames, as MSTA's temporal up-projection does; all of them, where nothing mixes. Joint attention (ViCLIP, toy)
-    mixes frames in its first block, and adds a frame's place in the clip before that: overlapping clips share nothing
-    but their pixels.
+    Overlapping clips can share the output of these blocks. With frame-wise attention (CLIP) they are those below the
+    first block that mixes frames, as MSTA's temporal up-projection does, or all if none does. Joint attention (ViCLIP,
+    toy) mixes frames in its first block, and adds a frame's place in the clip before it, so overlapping clips share
+    nothing but their pixels.
     """
     if tower.attention != "frame-wise":
         return None
@@ -181,7 +181,7 @@ def per_frame_blocks(tower: VideoTower) -> int | None:
 
 
 def begin_alone(tower: VideoTower, frames: Tensor, blocks: int = 0) -> Tokens:
-    """Frames [f, 3, H, W], normalised, through the first ``blocks`` blocks, each a clip by itself -> [f, s, d]."""
+    """Frames [f, 3, H, W], normalised, through the first ``blocks`` blocks, each as its own clip -> [f, s, d]."""
     x, layout = tower.embed(frames[:, None])
     if blocks:
         x = torch.cat([tower.run(part, 0, blocks, layout=layout) for part in x.split(at_once(x, layout))])
@@ -189,8 +189,9 @@ def begin_alone(tower: VideoTower, frames: Tensor, blocks: int = 0) -> Tokens:
 
 
 def go_on_alone(tower: VideoTower, begun: Tokens, blocks: int) -> list[Tokens]:
-    """What :func:`begin_alone` gave, up to ``blocks``: for each frame x [1, s, d], or after the last block, if only the
-    class token is read, that token [1, 1, d].
+    """Continue the output of :func:`begin_alone` up to ``blocks``. For each frame: x [1, s, d].
+
+    After the last block, if only the class token is used, it is that token, [1, 1, d].
     """
     assert begun.layout is not None
     whole = blocks == len(tower.blocks) > begun.start
@@ -211,7 +212,7 @@ def _row(x: Tensor, i: int) -> Tensor:
 
 
 def read_together(tower: VideoTower, clips: Sequence[Sequence[Tokens]]) -> Tensor:
-    """B clips of T frames each, as :func:`go_on_alone` gave them -> embeddings [B, D]."""
+    """B clips of T frames each, from :func:`go_on_alone` -> embeddings [B, D]."""
     frames = [frame for clip in clips for frame in clip]
     x, first = torch.cat([frame.x for frame in frames]), frames[0]
     assert first.layout is not None

@@ -1,4 +1,4 @@
-"""Where trained weights are: short names for the repositories on the Hugging Face Hub that most people start from.
+"""Short names for the trained weights on the Hugging Face Hub that most people start from.
 
 Repositories, licences and the sizes of ViCLIP's files are from their pages. Other sizes are the parameters times four
 bytes. The arithmetic is counted on the architecture with random weights, for one clip of 8 frames of 224 px.
@@ -46,4 +46,4 @@ PUBLISHED = {
     ),
     "pe-core-b16": Published("timm/PE-Core-B-16", 1791, 281, "Apache 2.0", "single frames; a large text tower"),
 }
-"""Short name -> where it is; ``load_backbone`` takes the names."""
+"""Short name -> repository; ``load_backbone`` takes the names."""

@@ -1,9 +1,9 @@
-"""A file or folder of weights -> {name: tensor}, whatever wrote it, without executing anything that is in it.
+"""A file or folder of weights -> {name: tensor}, in any common format, without executing anything in it.
 
-Safetensors hold data alone. Pickles are read by torch with ``weights_only=True``; if one also holds objects (a config
-of yacs or OmegaConf beside the weights), by an unpickler to which every class but tensors' is inert. A TorchScript
-archive (how OpenAI publishes CLIP) is refused by torch in that mode, since ``torch.jit.load`` would compile the code it
-carries; we give torch the archive without that code, and the same unpickler.
+Safetensors hold data alone. Pickles are read by torch with ``weights_only=True``. If a pickle also holds objects (such
+as a config of yacs or OmegaConf beside the weights), an unpickler reads it to which all classes but those of tensors
+are inert. torch refuses a TorchScript archive (OpenAI's format for CLIP) in that mode, and ``torch.jit.load`` would
+compile the code in it. So torch gets the archive without its code, and the same unpickler.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _OPEN_CLIP_STEMS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All named tensors of a file, on the CPU, in the file's own precision.
+    """All named tensors of a file, on the CPU, in the precision of the file.
 
     Raises:
-        CheckpointError: unreadable, truncated, of no known format, or in need of code to be unpickled.
+        CheckpointError: the file cannot be read, is cut off, has an unknown format, or needs code to be unpickled.
     """
     try:
         with open(path, "rb") as file:
@@ -79,7 +79,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in what torch.load gave, which training scripts like to wrap: {"model": …, "epoch": …}."""
+    """The state dict in what torch.load returned. Training scripts like to wrap it: {"model": …, "epoch": …}."""
     for _ in range(3):
         if not isinstance(content, dict):
             break
@@ -99,7 +99,7 @@ def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def read_sharded(path: Path, open_clip: bool = False) -> dict[str, Tensor]:
-    """``model.safetensors``, or the shards its index names; the same for ``pytorch_model.bin``; open_clip's own first.
+    """Read ``model.safetensors`` or the shards in its index; or ``pytorch_model.bin``. A file of open_clip comes first.
 
     Raises:
         CheckpointError: there are none, or the index is damaged.
@@ -139,7 +139,7 @@ def only_weights(path: Path) -> Path:
 
 
 class _Inert:
-    """Stands for an object of any class: whatever it is made of, called with or filled with, it does nothing."""
+    """Stands for an object of any class. It does nothing, whatever it is made of, called with or filled with."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
@@ -148,17 +148,17 @@ class _Inert:
     def __setitem__(self, key: Any, value: Any) -> None: ...
 
     def append(self, item: Any) -> None:
-        """What a pickled list calls."""
+        """Called by a pickled list."""
 
     def extend(self, items: Any) -> None:
-        """What a pickled list calls."""
+        """Called by a pickled list."""
 
     def add(self, item: Any) -> None:
-        """What a pickled set calls."""
+        """Called by a pickled set."""
 
 
 class _Module:
-    """Stands for any scripted module: unpickling fills its ``__dict__`` with parameters and sub-modules."""
+    """Stands for any scripted module. Unpickling fills its ``__dict__`` with parameters and sub-modules."""
 
 
 _HARMLESS = {
@@ -168,7 +168,7 @@ _HARMLESS = {
 
 
 class _Pickle:
-    """The module that torch.load unpickles with: tensors come out as they are, objects of other classes inert."""
+    """The module that torch.load unpickles with. Tensors stay as they are, objects of other classes become inert."""
 
     __name__ = "inert"
 
@@ -192,15 +192,15 @@ class _Pickle:
         self.Unpickler = Unpickler
 
     def load(self, file: Any, **options: Any) -> Any:
-        """As pickle.load; torch calls it for files of the old format."""
+        """Like pickle.load. torch calls it for files in the old format."""
         return self.Unpickler(file, **options).load()
 
 
 def _beside_objects(path: Path) -> dict[str, Tensor]:
-    """The weights of a pickle that also holds objects of classes that only code could make.
+    """The weights in a pickle that also holds objects of other classes.
 
     Raises:
-        CheckpointError: there are no weights in it that can be told from them.
+        CheckpointError: the weights cannot be told from the objects.
     """
     inert = _Pickle()
     content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=inert)

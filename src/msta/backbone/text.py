@@ -1,4 +1,4 @@
-"""TextTower: a transformer over token ids that is read at one token; CLIP's is causal and read at the end of text."""
+"""TextTower: a transformer over token ids, one token of which becomes the embedding; in CLIP the end-of-text token."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from msta.backbone.blocks import Tower, pick
 class TextTower(Tower):
     """A transformer over token ids, built as ``architecture`` says.
 
-    ``eos_token_id`` there is where a text that is pooled at its "end" is read: at the first of these ids, or, if None,
-    at the highest id in the text (OpenAI and ViCLIP, whose end of text is the last entry of the vocabulary).
+    With the pooling "end", the token at the first of ``eos_token_id`` becomes the embedding; or, if that is None, the
+    token with the highest id in the text (OpenAI and ViCLIP, whose end-of-text token is the last in the vocabulary).
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -35,10 +35,10 @@ class TextTower(Tower):
         return self.pool(self.run(self.embed(token_ids)), token_ids)
 
     def check(self, token_ids: Tensor) -> None:
-        """Refuse what is no token ids.
+        """Refuse input that is not token ids.
 
         Raises:
-            TypeError: no tensor of whole numbers.
+            TypeError: not a tensor of whole numbers.
             ValueError: not [k, l], or longer than the context.
         """
         if not isinstance(token_ids, Tensor) or token_ids.is_floating_point():
@@ -50,8 +50,10 @@ class TextTower(Tower):
             )
 
     def embed(self, token_ids: Tensor) -> Tensor:
-        """token_ids [k, l] -> [k, l, d]. If the tower is causal, any l up to the context length gives the same: padding
-        is never seen. Otherwise padding counts, and l must be what it was trained with: the context length.
+        """token_ids [k, l] -> [k, l, d].
+
+        If the tower is causal, any l up to the context length gives the same result, because padding is never seen.
+        Otherwise padding counts, and l must be the context length, as in pretraining.
 
         Raises:
             TypeError, ValueError: see :meth:`check`.
@@ -64,7 +66,7 @@ class TextTower(Tower):
         return self.project(pick(x, self.end_of_text(token_ids)))
 
     def end_of_text(self, token_ids: Tensor) -> Tensor:
-        """Where each text is read: int64 [k]."""
+        """The position of the token that becomes the embedding of each text: int64 [k]."""
         if self.pooling == "last":
             return torch.full_like(token_ids[:, 0], token_ids.shape[1] - 1)
         if self.eos_token_id is None:
@@ -72,6 +74,6 @@ class TextTower(Tower):
         return (token_ids == self.eos_token_id).int().argmax(dim=-1)
 
     def project(self, x: Tensor) -> Tensor:
-        """The tokens that are read, [k, 1, d] -> [k, embed_dim]."""
+        """The tokens at those positions [k, 1, d] -> [k, embed_dim]."""
         embedding = self.ln_final(x[:, 0]) @ self.proj
         return embedding + self.proj_bias if hasattr(self, "proj_bias") else embedding

@@ -1,7 +1,7 @@
-"""Text to token ids: one small interface over CLIP's own BPE and Hugging Face tokenizer files.
+"""Text to token ids: one small interface for CLIP's own BPE and Hugging Face's tokenizer files.
 
-A text is cleaned as the model's own tokenizer cleans it, encoded, put between a start and an end token (if the model
-has them) and padded to the tower's context length.
+A text is cleaned as the model's own tokenizer does, encoded, put between a start and an end token (if the model has
+them) and padded to the context length of the tower.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from msta.notices import notice
 
 CLIP_VOCAB_SIZE = 49408
 _TRAINED_VOCABULARY = 8192
-"""Tokens from which on a vocabulary is one that somebody trained with; smaller ones are of models made for tests."""
+"""Vocabularies of this size or more belong to trained models; smaller ones to models made for tests."""
 
 Clean = Literal["none", "clip", "whitespace", "lower", "canonicalize", "siglip"]
 
 
 @dataclass(frozen=True)
 class TextRules:
-    """What surrounds the ids of a text. ``start`` and ``end`` are ids, None for no such token; ``pad`` fills up.
+    """What surrounds the ids of a text. ``start`` and ``end`` are ids, or None without such a token; ``pad`` fills up.
 
     ``clean``, before encoding:
 
         none          nothing
         clip          OpenAI's: ftfy, HTML entities, white space, lower case
-        whitespace    open_clip's default for other tokenizers: the same, in the case it comes in
+        whitespace    open_clip's default for other tokenizers: the same, without lower case
         lower         lower case alone (SigLIP 2 in transformers)
         canonicalize  open_clip's for SigLIP: as clip, "_" to a space, and no punctuation
         siglip        transformers' for SigLIP: lower case, no punctuation, white space
@@ -58,8 +58,8 @@ class Tokenizer:
     Args:
         encode: one cleaned text -> its ids, without start and end.
         rules: what is done before and after.
-        source: "clip", "folded", "unknown", or the tokenizer file's content as JSON; what :meth:`DualEncoder.save`
-            keeps.
+        source: "clip", "folded", "unknown", or the content of the tokenizer file as JSON, which
+            :meth:`DualEncoder.save` writes.
     """
 
     def __init__(self, encode: Callable[[str], list[int]], rules: TextRules, source: str) -> None:
@@ -68,7 +68,7 @@ class Tokenizer:
         self.source = source
 
     def __call__(self, texts: Sequence[str], context_length: int) -> Tensor:
-        """K texts -> int64 [K, context_length], padded; a longer text loses its last words, never its end token.
+        """K texts -> int64 [K, context_length], padded. A longer text loses its last words, but never its end token.
 
         Raises:
             TypeError: a single string instead of a list.
@@ -86,7 +86,7 @@ class Tokenizer:
         return ids
 
     def length(self, text: str) -> int:
-        """Tokens of a text, start and end included, however long it is."""
+        """The number of tokens in a text of any length, with start and end."""
         return len(self._bracketed(text))
 
     def _bracketed(self, text: str) -> list[int]:
@@ -111,7 +111,7 @@ def _cleaned(text: str, how: Clean) -> str:
 
 @functools.cache
 def _clip_encode() -> Callable[[str], list[int]]:
-    """CLIP's BPE from the package instant-clip-tokenizer, or from the Hub where it has no wheel (Python >= 3.13)."""
+    """CLIP's BPE from the package instant-clip-tokenizer, or from the Hub if it has no wheel (Python >= 3.13)."""
     try:
         import instant_clip_tokenizer
     except ImportError:
@@ -128,10 +128,10 @@ def _clip_encode() -> Callable[[str], list[int]]:
 
 
 def clip_tokenizer(vocab_size: int = CLIP_VOCAB_SIZE) -> Tokenizer:
-    """CLIP's BPE; the two special tokens are the last of the vocabulary.
+    """CLIP's BPE. The two special tokens are the last ones of the vocabulary.
 
-    A model of another size has a vocabulary we do not have: ids are then folded into it, distinct words mostly staying
-    distinct. That is enough for random weights and tiny test models and means nothing to trained weights.
+    A model of another size has a vocabulary that we do not have. Ids are then folded into it; most distinct words stay
+    distinct. That is enough for random weights and tiny test models, and means nothing to trained weights.
     """
     rules = TextRules(vocab_size - 2, vocab_size - 1, clean="clip")
     if vocab_size == CLIP_VOCAB_SIZE:
@@ -140,10 +140,10 @@ def clip_tokenizer(vocab_size: int = CLIP_VOCAB_SIZE) -> Tokenizer:
 
 
 def tokenizer_without_file(vocab_size: int) -> Tokenizer:
-    """For weights that come without a tokenizer: CLIP's, if the vocabulary is CLIP's.
+    """For weights that come without a tokenizer: CLIP's tokenizer, if the vocabulary is CLIP's.
 
     Raises:
-        CheckpointError: it is another one, of a size that somebody trained with.
+        CheckpointError: the vocabulary is another one, and large enough for a trained model.
     """
     if vocab_size != CLIP_VOCAB_SIZE and vocab_size >= _TRAINED_VOCABULARY:
         raise CheckpointError(
@@ -174,7 +174,7 @@ def _encode_hf(tokenizer: HFTokenizer, text: str) -> list[int]:
 
 
 def tokenizer_from_json(content: str, rules: TextRules | None = None) -> Tokenizer:
-    """A Hugging Face ``tokenizer.json``. ``rules`` None: start and end are found under the names CLIP gives them."""
+    """A Hugging Face ``tokenizer.json``. If ``rules`` is None, start and end have the names that CLIP gives them."""
     hf = HFTokenizer.from_str(content)
     if rules is None:
         start, end = hf.token_to_id("<|startoftext|>"), hf.token_to_id("<|endoftext|>")
@@ -185,10 +185,10 @@ def tokenizer_from_json(content: str, rules: TextRules | None = None) -> Tokeniz
 
 
 def read_tokenizer(file: Path) -> HFTokenizer:
-    """A ``tokenizer.json``, parsed; a large vocabulary takes a second.
+    """Parse a ``tokenizer.json``. A large vocabulary takes a second.
 
     Raises:
-        CheckpointError: not there, or damaged.
+        CheckpointError: the file does not exist, or is damaged.
     """
     try:
         return HFTokenizer.from_str(file.read_text(encoding="utf-8"))
@@ -201,13 +201,13 @@ def read_tokenizer(file: Path) -> HFTokenizer:
 def foreign_tokenizer(
     file: Path, hf: HFTokenizer, clean: Clean, names: tuple[str | None, str | None, str]
 ) -> Tokenizer:
-    """The tokenizer of a model that is not CLIP.
+    """The tokenizer of a model that is not a CLIP.
 
     Args:
-        file: its tokenizer.json; the ``tokenizer_config.json`` beside it, if there is one, names the padding token.
-        hf: what :func:`read_tokenizer` made of it.
+        file: its tokenizer.json. If there is a ``tokenizer_config.json`` beside it, it names the padding token.
+        hf: the result of :func:`read_tokenizer`.
         clean: what the model's own tokenizer does to a text first.
-        names: start, end and padding token. Start and end as the file itself adds them go before.
+        names: of the start, end and padding tokens. If the file itself adds a start and an end, they are used instead.
 
     Raises:
         CheckpointError: it pads on the left, or lacks those tokens.
@@ -235,7 +235,7 @@ def _with_rules(hf: HFTokenizer, rules: TextRules) -> Tokenizer:
 
 
 def _added_tokens(hf: HFTokenizer) -> tuple[int | None, int | None] | None:
-    """Start and end token that the file itself puts around a text; None if it puts none."""
+    """The start and end tokens that the file itself puts around a text; None if it adds none."""
     whole = hf.encode("a")
     special = [i for i, is_special in zip(whole.ids, whole.special_tokens_mask, strict=True) if is_special]
     if not special:
@@ -248,7 +248,7 @@ def tokenizer_from_directory(directory: Path, vocab_size: int) -> Tokenizer:
     """The tokenizer of a Hugging Face CLIP directory: ``tokenizer.json``, else ``vocab.json`` and ``merges.txt``.
 
     Raises:
-        CheckpointError: neither is there, and the vocabulary is not CLIP's.
+        CheckpointError: there is neither, and the vocabulary is not CLIP's.
     """
     if (directory / "tokenizer.json").is_file():
         return tokenizer_from_json((directory / "tokenizer.json").read_text(encoding="utf-8"))

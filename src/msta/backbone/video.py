@@ -1,7 +1,7 @@
-"""VideoTower: patches and positions in, one embedding a clip out.
+"""VideoTower: patches and positions -> one embedding per clip.
 
-CLIP, SigLIP and the Perception Encoder read every frame by itself ("frame-wise") and the frames' embeddings are
-averaged. ViCLIP lets all patches of all frames attend to each other ("joint"), with one class token for the clip.
+CLIP, SigLIP and the Perception Encoder encode every frame by itself ("frame-wise"), and the embeddings of the frames
+are averaged. In ViCLIP all patches of all frames attend to each other ("joint"), with one class token per clip.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from msta.notices import notice
 
 
 class VideoTower(Tower):
-    """ViT over frames, built as ``architecture`` says. ``image_size`` there is the side, in pixels, that the stored
-    positions stand for; for other sizes they are interpolated.
+    """ViT over frames, built as ``architecture`` says.
+
+    The stored positions are for frames of ``image_size`` pixels; for other sizes they are interpolated.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -50,10 +51,10 @@ class VideoTower(Tower):
 
     @staticmethod
     def check(video: Tensor) -> None:
-        """Refuse what is no video.
+        """Refuse input that is not video.
 
         Raises:
-            TypeError: no tensor of floats.
+            TypeError: not a tensor of floats.
             ValueError: not [b, t, 3, H, W], or no frames.
         """
         if not isinstance(video, Tensor) or not video.is_floating_point():
@@ -69,7 +70,7 @@ class VideoTower(Tower):
         """Tokens before the first block, and their layout.
 
         Raises:
-            TypeError, ValueError: see :meth:`check`; or H, W are no multiples of the patch size.
+            TypeError, ValueError: see :meth:`check`; or H or W is not a multiple of the patch size.
         """
         self.check(video)
         b, t, _, height, width = video.shape
@@ -89,7 +90,7 @@ class VideoTower(Tower):
         return x if self.ln_pre is None else self.ln_pre(x), self.layout(t, x.shape[1])
 
     def layout(self, frames: int, tokens: int) -> VideoLayout:
-        """The layout of sequences of so many tokens, of clips of so many frames."""
+        """The layout of sequences of so many tokens, for clips of so many frames."""
         if self.attention == "joint":
             return VideoLayout(frames, (tokens - 1) // frames, "shared")
         if self.class_embedding is None:
@@ -97,12 +98,13 @@ class VideoTower(Tower):
         return VideoLayout(frames, tokens - 1, "per_frame")
 
     def query_index(self, x: Tensor) -> Tensor | None:
-        """The positions [b] of the only tokens of x [b, s, d] that :meth:`pool` reads; None if it reads them all."""
+        """The positions [b] of the only tokens of x [b, s, d] that :meth:`pool` uses; None if it uses them all."""
         return torch.zeros(x.shape[0], dtype=torch.int64, device=x.device) if self.pooling == "class" else None
 
     def pool(self, x: Tensor, layout: VideoLayout) -> Tensor:
-        """Tokens after the last block [b, s, d] (or those at :meth:`query_index`) -> [clips, embed_dim], the mean over
-        frames if each is a sequence of its own.
+        """Tokens after the last block [b, s, d] (or those at :meth:`query_index`) -> [clips, embed_dim].
+
+        If each frame is its own sequence, this is the mean over frames.
         """
         if self.pooling == "class":
             y = self.ln_post(x[:, 0])
@@ -117,7 +119,7 @@ class VideoTower(Tower):
         return y if layout.class_token == "shared" else y.unflatten(0, (-1, layout.frames)).mean(1)
 
     def _spatial_positions(self, rows: int, columns: int) -> Tensor:
-        """[1 + rows*columns, d], without a class token [rows*columns, d]; bicubic if the grid is not the stored one."""
+        """[1 + rows*columns, d], or [rows*columns, d] without a class token; bicubic if the stored grid is another."""
         stored = self.positional_embedding
         if (rows, columns) == (self.grid, self.grid):
             return stored
@@ -139,9 +141,9 @@ def at_frames(stored: Tensor, frames: int) -> Tensor:
 
 
 class AttentionPooling(nn.Module):
-    """One learned query reads all tokens (Lee et al. 2019, "set transformer"; SigLIP, PE).
+    """One learned query attends to all tokens (Lee et al. 2019, "set transformer"; SigLIP, PE).
 
-    y = attention(query, x, x); y + MLP(LayerNorm(y)). ``heads`` 0: as many as the tower's blocks have.
+    y = attention(query, x, x); y + MLP(LayerNorm(y)). ``heads`` 0: as many as the blocks of the tower have.
     """
 
     def __init__(self, shape: TowerShape, heads: int = 0) -> None:
@@ -171,12 +173,11 @@ class AttentionPooling(nn.Module):
 
 
 class Rotary(nn.Module):
-    """Positions that turn queries and keys (Su et al. 2021, RoFormer), in two dimensions, as in PE-Core.
+    """Positions that rotate queries and keys (Su et al. 2021, RoFormer), in two dimensions, as in PE-Core.
 
-    Pairs of channels are turned by angles that grow with the patch's column (first half) and row (second half).
-
-    Columns and rows count from 1 and, on a grid of another side than the one trained with, are scaled to that. The
-    class token, first in each sequence, is not turned. Source: ``RotaryEmbeddingCat`` of timm with the arguments of
+    Pairs of channels are rotated by angles that grow with the patch's column (first half) and row (second half).
+    Columns and rows count from 1. On a grid of another size than in pretraining, they are scaled to that size. The
+    class token, first in each sequence, is not rotated. Source: ``RotaryEmbeddingCat`` of timm with the arguments of
     ``vit_pe_core_base_patch16_224``.
     """
 
@@ -187,10 +188,10 @@ class Rotary(nn.Module):
         self.head_width, self.grid = head_width, grid
 
     def forward(self, x: Tensor) -> Tensor:
-        """Queries or keys [b, h, 1 + n, e] -> the same, turned.
+        """Queries or keys [b, h, 1 + n, e] -> the same, rotated.
 
         Raises:
-            ValueError: the n patches make no square.
+            ValueError: the n patches do not form a square.
         """
         side = math.isqrt(x.shape[2] - 1)
         if side * side != x.shape[2] - 1:

@@ -1,6 +1,6 @@
-"""Augmentation of training clips: what is drawn for one, and its application, to one clip or to many, on any device.
+"""Augmentation of training clips: what is drawn for a clip, and how it is applied, to one clip or many, on any device.
 
-The draws and the arithmetic are kornia's. Drawing needs no pixels, so a process that decodes a clip can draw and cut,
+The draws and the arithmetic are kornia's. Drawing needs no pixels. So a process that decodes a clip can draw and crop,
 and leave the arithmetic to the device.
 """
 
@@ -24,9 +24,9 @@ class Drawn:
     Attributes:
         box: left, top, right and bottom of the crop, in pixels of the decoded frames; right and bottom are excluded.
         factors: of brightness, contrast, saturation and hue.
-        order: in which these four are applied, by number; empty without jitter.
+        order: the numbers of these four in the order in which they are applied; empty without jitter.
         greyscale: whether the clip loses its colours.
-        flip: whether left and right change places.
+        flip: whether left and right are swapped.
     """
 
     box: tuple[int, int, int, int]
@@ -38,11 +38,11 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to a training clip, the same for all of its frames.
+    """The augmentation of a training clip, the same for all of its frames.
 
-    ``crop_area``: share of the frame that a random resized crop keeps, from..to. ``jitter``, ``greyscale`` and
-    ``flip`` are probabilities; the jitter's strengths (brightness 0.4, contrast 0.4, saturation 0.2, hue 0.1) are those
-    of the pipeline the authors started from.
+    ``crop_area`` is the range of the share of a frame that a random resized crop keeps. ``jitter``, ``greyscale`` and
+    ``flip`` are probabilities. The strengths of the jitter (brightness 0.4, contrast 0.4, saturation 0.2, hue 0.1) are
+    those of the pipeline that the authors started from.
     """
 
     crop_area: tuple[float, float] = (0.5, 1.0)
@@ -51,7 +51,7 @@ class Augmentation:
     flip: float = 0.5
 
     def draw(self, seed: int, height: int, width: int) -> Drawn:
-        """For frames of so many pixels; a function of its arguments, which leaves torch's generator as it was."""
+        """Draw for frames of this size. The result depends on the arguments alone; torch's generator is not changed."""
         state = torch.random.get_rng_state()
         torch.default_generator.manual_seed(seed)
         crop, jitter, greyscale, flip = (step.forward_parameters((1, 3, height, width)) for step in _steps(self))
@@ -68,8 +68,8 @@ def augment(clips: Sequence[Tensor], drawn: Sequence[Drawn], size: int) -> Tenso
     """Apply what was drawn.
 
     Args:
-        clips: float [T, 3, h, w] in 0..1 each, cut along their boxes.
-        drawn: for each of them.
+        clips: for each clip float [T, 3, h, w] in 0..1, cropped to its box.
+        drawn: for each clip.
         size: height and width of the result, in pixels.
 
     Returns:
@@ -90,7 +90,7 @@ def augment(clips: Sequence[Tensor], drawn: Sequence[Drawn], size: int) -> Tenso
 
 
 def _together(clips: list[Tensor], chosen: Sequence[int], change: Any) -> None:
-    """Replace the chosen clips by what ``change`` makes of all of their frames at once."""
+    """Apply ``change`` to all frames of the chosen clips at once."""
     if chosen:
         frames = len(clips[0])
         changed = change(torch.cat([clips[i] for i in chosen])).split(frames)
@@ -116,7 +116,7 @@ def _grey(frames: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=4)
 def _steps(augmentation: Augmentation) -> tuple[Any, ...]:
-    """kornia's steps, for their draws. The size of the result changes none of them."""
+    """The steps of kornia that draw. The size of the result does not matter to them."""
     import kornia.augmentation as K
 
     same = {"same_on_batch": True}
@@ -129,7 +129,7 @@ def _steps(augmentation: Augmentation) -> tuple[Any, ...]:
 
 
 def _adjustments() -> tuple[Any, ...]:
-    """Frames [N, 3, H, W] and factors [N] -> frames, in the order of :attr:`Drawn.factors`, as kornia's jitter does."""
+    """Frames [N, 3, H, W] and factors [N] -> frames, in the order of :attr:`Drawn.factors`, as in kornia's jitter."""
     from kornia import enhance
 
     return (

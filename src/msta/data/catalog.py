@@ -19,7 +19,7 @@ from msta.errors import DataError
 SPLITS = ("train", "val", "test")
 
 Span = tuple[float | None, float | None]
-"""(start, end) in seconds from a video's first frame; None: its beginning, its end."""
+"""(start, end) in seconds from the first frame of a video; None: the beginning, the end."""
 
 WHOLE: Span = (None, None)
 
@@ -55,8 +55,8 @@ class Clip:
 class Catalog:
     """A data set: class names as text, and clips.
 
-    ``missing`` names the clips that the data's lists have but its folder does not. If ``spelled``, the user chose the
-    spelling of the class names, and it is kept.
+    ``missing`` names the clips that the annotations list but the folder does not have. If ``spelled``, the user chose
+    the spelling of the class names, and it is kept.
     """
 
     source: str
@@ -67,7 +67,7 @@ class Catalog:
 
     @property
     def has_splits(self) -> bool:
-        """Whether the data came with splits of its own."""
+        """Whether the data has splits of its own."""
         return any(clip.split for clip in self.clips)
 
     def counts(self, split: str | None = None) -> list[int]:
@@ -80,7 +80,7 @@ def require_files(catalog: Catalog, sample: int = 32) -> None:
     """Refuse a catalog whose files have moved. If only some files are missing, reading reports each of them.
 
     Raises:
-        DataError: of ``sample`` clips from all over the catalog, no file exists.
+        DataError: none of ``sample`` clips, taken from all over the catalog, has its file.
     """
     clips = catalog.clips
     chosen = clips[:: max(1, len(clips) // sample)]
@@ -92,7 +92,7 @@ def require_files(catalog: Catalog, sample: int = 32) -> None:
 
 
 def write_catalog(path: Path, classes: Sequence[str], clips: Sequence[Clip]) -> None:
-    """Write what :func:`msta.data.reading.read_catalog` reads: a CSV of absolute paths, and ``classes.csv``."""
+    """Write a CSV of absolute paths and ``classes.csv``, which :func:`msta.data.reading.read_catalog` reads."""
     columns = ["path", "label", "split"]
     rows: Iterable[list[object]] = ([absolute(c.path), c.label, c.split or ""] for c in clips)
     if any(clip.span != WHOLE for clip in clips):
@@ -103,13 +103,13 @@ def write_catalog(path: Path, classes: Sequence[str], clips: Sequence[Clip]) -> 
 
 
 def write_classes(file: Path, names: Mapping[Any, str]) -> None:
-    """A ``classes.csv``: id -> name. The column is called ``spelling`` if reading a name as words would change it."""
+    """Write ``classes.csv``: id -> name. The column is ``spelling`` if reading a name as words would change it."""
     header = "name" if all(name == class_words(name) for name in names.values()) else "spelling"
     write_rows(file, [("id", header), *names.items()])
 
 
 def fingerprint(classes: Sequence[str], clips: Iterable[Clip]) -> str:
-    """Identifies a list of clips: a SHA-256 of names, paths, labels, splits and time ranges."""
+    """A SHA-256 of names, paths, labels, splits and time ranges, which identifies a list of clips."""
     digest = hashlib.sha256(json.dumps(list(classes)).encode())
     for clip in clips:
         digest.update(repr((absolute(clip.path), clip.label, clip.split, clip.span)).encode(errors="backslashreplace"))
@@ -119,10 +119,10 @@ def fingerprint(classes: Sequence[str], clips: Iterable[Clip]) -> str:
 def write_parquet_rows(
     file: Path, columns: Mapping[str, str], rows: Iterable[Sequence[Any]], metadata: dict[bytes, bytes] | None = None
 ) -> None:
-    """Write rows to a Parquet file, some at a time; ``columns``: name -> Arrow's name of its type.
+    """Write rows to a Parquet file, some at a time. ``columns``: name -> Arrow's name for its type.
 
     Raises:
-        UnicodeEncodeError: a text is no UTF-8.
+        UnicodeEncodeError: a text is not UTF-8.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

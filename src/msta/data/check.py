@@ -1,7 +1,6 @@
-"""``msta data check``: what a data set holds, and what in it will make a bad classifier.
+"""``msta data check``: the contents of a data set, and what in it will make a bad classifier.
 
-:func:`quick_warnings` opens no video: ``msta train`` and the app give them by themselves. :func:`check` looks into
-every file.
+:func:`quick_warnings` opens no video; ``msta train`` and the app call it by themselves. :func:`check` opens every file.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from msta.errors import few, in_short
 from msta.notices import notice
 
 IMBALANCE, ODD_LENGTH = 3, 4
-"""From which ratio on classes are unequal; how often the usual length a clip may have, or be shorter."""
+"""Classes are unequal from this ratio on; a clip is odd from this multiple or fraction of the usual length on."""
 _SAYS_NOTHING = re.compile(
     r"([a-z]|class|label|untitled.*|new folder.*|(class|label|category|action|gesture|type|clip|video) ?([a-z]|\d+))",
     re.I,
@@ -44,7 +43,7 @@ _GRID, _FRAMES, _ALIKE = 16, 4, 0.1
 
 @dataclass(frozen=True)
 class Warning:
-    """Something to act on: what it is about, a sentence that says what to do, and the clips, if it is about some."""
+    """Something to correct: its subject, a sentence that says what to do, and the clips that it is about, if any."""
 
     about: str  # names, balance, shots, duplicates, near-duplicates, unreadable, lengths, sides
     text: str
@@ -53,12 +52,13 @@ class Warning:
 
 @dataclass(frozen=True)
 class Checked:
-    """What a data set holds.
+    """The contents of a data set.
 
     Attributes:
         classes: one row per class: "class", "clips", "train", "val", "test", "unreadable", "seconds", "shortest",
-            "longest", "sizes" and "rates" (counts by "128x128" and "25"; of the readable clips).
-        warnings: what to act on.
+            "longest", "sizes" and "rates" (counts of sizes like "128x128" and of frame rates like "25"; of the readable
+            clips).
+        warnings: what to correct.
     """
 
     classes: list[dict[str, Any]]
@@ -74,13 +74,13 @@ def check(
     timeout: float = 60.0,
     console: Console | None = None,
 ) -> Checked:
-    """Look into every clip.
+    """Open every clip.
 
     Args:
         catalog: the data set.
         shots: training clips per class that will be asked for.
-        flip: whether training mirrors clips.
-        workers: processes; None: as many as there are processors.
+        flip: whether training flips clips.
+        workers: processes; None: one per processor.
         timeout: seconds that a clip may take.
         console: where progress is shown; None: nowhere.
 
@@ -101,13 +101,13 @@ def check(
 
 
 def quick_warnings(catalog: Catalog, shots: int | None = None, *, most: int = _MOST_FILES) -> list[Warning]:
-    """What can be said without opening a video. Files of one size are compared, unless there are more than ``most``."""
+    """Warnings that need no video to be opened. Files of equal size are compared if there are at most ``most``."""
     warnings = [*_names(catalog), *_balance(catalog), *_too_few(catalog, shots)]
     return warnings + (list(_duplicates(catalog)) if len(catalog.clips) <= most else [])
 
 
 def tell_quickly(catalog: Catalog) -> None:
-    """Give a notice of each of :func:`quick_warnings`, except what reading and splitting the data say anyway."""
+    """Give a notice of each of :func:`quick_warnings`, except those that reading and splitting the data give."""
     for warning in quick_warnings(catalog):
         if warning.about != "shots" and not (warning.about == "names" and all(map(is_number, catalog.classes))):
             notice(f"{catalog.source}: {warning.text}")
@@ -143,13 +143,13 @@ def _too_few(catalog: Catalog, shots: int | None) -> Iterator[Warning]:
 
 
 def _training_counts(catalog: Catalog) -> dict[str, int]:
-    """Clips per class that may be trained on: those of no split count."""
+    """Clips per class that training may use: those of the split "train" and those without a split."""
     counter = Counter(clip.label for clip in catalog.clips if clip.split in (None, "train"))
     return {name: counter[label] for label, name in enumerate(catalog.classes)}
 
 
 def _duplicates(catalog: Catalog) -> Iterator[Warning]:
-    """The same content under several names, or one clip in two classes. Files of one size are compared by SHA-256."""
+    """The same content under several names, or one clip in two classes. Files of equal size are compared by SHA-256."""
     files: dict[str, list[Clip]] = defaultdict(list)
     by_size: dict[int, list[str]] = defaultdict(list)
     for clip in catalog.clips:
@@ -177,7 +177,7 @@ def _sides(catalog: Catalog) -> Iterator[Warning]:
 
 
 def _alike(catalog: Catalog, groups: Iterable[Sequence[Clip]], about: str, what: str) -> Iterator[Warning]:
-    """One warning for each of the ways in which clips that are alike do harm."""
+    """One warning for each kind of harm that similar clips do."""
     kinds: dict[str, list[Sequence[Clip]]] = defaultdict(list)
     for group in groups:
         splits = {clip.split or "train" for clip in group}
@@ -199,7 +199,7 @@ def _alike(catalog: Catalog, groups: Iterable[Sequence[Clip]], about: str, what:
 
 
 def _look(clip: Clip) -> dict[str, Any]:
-    """In a process: what a clip is, and its hash, uint8 [bytes]; or the reason why it cannot be read."""
+    """In a process: a clip's facts and its hash, uint8 [bytes]; or the reason why it cannot be read."""
     try:
         info = probe(clip.path)
         _, seconds = part_of(clip.path, info.duration, clip.span)
@@ -215,7 +215,7 @@ def _times(frames: int) -> Callable[[float], NDArray[np.float64]]:
 
 
 def difference_hash(frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Where each of the frames, uint8 [T, n, n, 3], gets brighter from left to right: bool [T * n * (n - 1)].
+    """For each of the frames, uint8 [T, n, n, 3], where it gets brighter from left to right: bool [T * n * (n - 1)].
 
     Size, compression and brightness hardly change it (dHash, N. Krawetz, 2013).
     """
@@ -240,7 +240,7 @@ def _near_duplicates(catalog: Catalog, found: dict[Clip, dict[str, Any]]) -> Ite
 
 
 def _known(one: Clip, other: Clip) -> bool:
-    """Whether two clips are parts of one file, or files with the same content, of which there is a warning already."""
+    """Whether another warning covers two clips already: they are parts of one file, or files with the same content."""
     try:
         return absolute(one.path) == absolute(other.path) or (
             size_of(one.path) == size_of(other.path) and content_hash(one.path) == content_hash(other.path)

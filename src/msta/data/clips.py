@@ -1,4 +1,4 @@
-"""Catalog rows -> batches of clips: frame sampling, and what is left to do after decoding, here or on a device.
+"""Catalog rows -> batches of clips: frame sampling, and the work after decoding, here or on a device.
 
 Everything random is a function of (seed, epoch, clip) and does not depend on the number of workers. So a run can be
 repeated, and an interrupted run continues as if it had not been interrupted.
@@ -45,15 +45,15 @@ def crops(frames: NDArray[np.uint8], size: int, count: int) -> NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class ClipFormat:
-    """The form in which a backbone takes clips.
+    """The clips that a backbone takes.
 
     Attributes:
         frames: T, the number of frames.
         size: height and width in pixels.
         mean: mean of pixels in 0..1, per channel; used with ``std`` to normalise.
         std: standard deviation of pixels, per channel.
-        fit: how a frame that is not square becomes square: "crop" keeps its proportions and cuts off its ends
-            (CLIP), "squash" keeps all of it (ViCLIP).
+        fit: how a frame becomes a square: "crop" keeps the proportions and cuts off the ends (CLIP), "squash" keeps the
+            whole frame (ViCLIP).
     """
 
     frames: int
@@ -77,7 +77,7 @@ class ClipFormat:
 class Views:
     """Test views: ``clips`` in time x ``crops`` (1 or 3) in space; probabilities are averaged over them.
 
-    Three crops are cut from the whole frame whatever the format's ``fit``.
+    Three crops are cut from the whole frame, whatever ``fit`` of the format says.
     """
 
     clips: int = 1
@@ -88,7 +88,7 @@ ONE_VIEW = Views()
 
 
 def read_views(path: str, form: ClipFormat, views: Views, span: Span = WHOLE) -> Tensor:
-    """A video, or a time range of it, for testing: float [views, T, 3, size, size], normalised.
+    """Read a video, or a time range of it, for testing: float [views, T, 3, size, size], normalised.
 
     Raises:
         DecodeError: the file cannot be read.
@@ -135,12 +135,12 @@ def to_float(frames: NDArray[np.uint8] | Tensor) -> Tensor:
 
 
 def finished(frames: Sequence[Tensor], drawn: Sequence[Drawn | None], form: ClipFormat) -> Tensor:
-    """What is left to do after decoding, where the frames are: augment, normalise.
+    """The work after decoding, on the device that has the frames: augment and normalise.
 
     Args:
         frames: uint8, for each clip its crop [T, h, w, 3], or its test views [views, T, size, size, 3].
         drawn: the augmentation of each clip; None for test views.
-        form: the form in which the backbone takes clips.
+        form: the format of the backbone.
 
     Returns:
         Float [B, views, T, 3, size, size]; a training clip has one view.
@@ -156,17 +156,17 @@ class ClipDataset(Dataset[dict[str, Any]]):
 
     Args:
         clips: the clips.
-        form: the form in which the backbone takes them.
+        form: the format of the backbone.
         augmentation: for training; None gives test views.
         views: test views.
         seed: of the order and the augmentation.
-        repeat: augmented views per clip; epoch e shows view e mod ``repeat``. None: a new one every epoch.
-        keep: (n, N): a training clip comes with n of its N patches, drawn at random, to go on with. None: with all.
-        finish_on: the device that finishes the clips, see :func:`finished`: a sample has uint8 "frames" and what was
-            "drawn" for it. None: they are finished where they are decoded, and a sample has a "video".
+        repeat: augmented views per clip; epoch e shows view e mod ``repeat``. None: a new view in every epoch.
+        keep: (n, N): only n of the N patches of a training clip, drawn at random, are encoded. None: all.
+        finish_on: the device that does :func:`finished`: a sample has uint8 "frames" and what was "drawn" for it. None:
+            the decoding process does it, and a sample has a "video".
 
     Attributes:
-        given_up: clips that are not tried again, number -> reason (the decoder hung or died).
+        given_up: number of a clip that is not tried again -> reason (the decoder hung or died).
     """
 
     def __init__(
@@ -217,18 +217,18 @@ class ClipDataset(Dataset[dict[str, Any]]):
 
     @property
     def clip_bytes(self) -> int:
-        """The most bytes of a clip's "frames"; a crop is at most a third longer in one direction than the other."""
+        """The most bytes of a clip's "frames". A crop is at most a third longer in one direction than in the other."""
         form, views = self.form, self.views.clips * self.views.crops
         one = form.size**2 * views if self.augmentation is None else form.margin * (4 * form.margin // 3 + 2)
         return 3 * form.frames * one
 
     @functools.cached_property
     def shards(self) -> NDArray[np.int64] | None:
-        """[len(self)], the number of the shard each clip lies in; None if they are files."""
+        """[len(self)], the number of each clip's shard; None if the clips are files."""
         return shard_numbers([clip.path for clip in self.clips])
 
     def draw(self, key: Key) -> int:
-        """The seed of an augmented view."""
+        """The seed for an augmented view."""
         epoch, index = key
         view = epoch if self.repeat is None else epoch % self.repeat
         return int(np.random.SeedSequence((self.seed, view, index)).generate_state(1)[0])
@@ -243,8 +243,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Samples -> {"video": [B, views, T, 3, H, W], "label": [B], "index": [B], "failures": [(clip, why)], …}.
 
-    Also "kept" [B, n], the patches to go on with, and "tokens" in place of "video" if they come from the prefix cache.
-    An entry that no sample has is None. Arrays are NumPy's.
+    Also "kept" [B, n], the patches to encode, and "tokens" in place of "video" if they come from the prefix cache.
+    Entries that no sample has are None. Arrays are NumPy's.
     """
     read = [s for s in samples if "failure" not in s]
     return {
@@ -260,7 +260,7 @@ def _stack(parts: Sequence[Any]) -> np.ndarray | None:
 
 
 def collate_on(samples: Sequence[dict[str, Any]], form: ClipFormat, device: torch.device) -> dict[str, Any]:
-    """Like :func:`collate`, of samples that a device finishes; the "video" is a tensor there."""
+    """Like :func:`collate`, for samples that a device finishes; their "video" is a tensor on that device."""
     batch = collate(samples)
     read = [s for s in samples if "failure" not in s]
     if read:
@@ -270,7 +270,7 @@ def collate_on(samples: Sequence[dict[str, Any]], form: ClipFormat, device: torc
 
 
 def on_device(batch: dict[str, Any], name: str, device: torch.device) -> Tensor | None:
-    """A batch's "video", "tokens" or "kept"; None if it has none, for instance if no file could be read."""
+    """The "video", "tokens" or "kept" of a batch; None if it has none, for instance because no file could be read."""
     return None if batch[name] is None else torch.as_tensor(batch[name]).to(device, non_blocking=True)
 
 
@@ -286,7 +286,7 @@ def make_loader(
 def steady(
     dataset: ClipDataset, batches: Iterable[list[Key]], batch_size: int, workers: int, **options: Any
 ) -> SteadyLoader:
-    """These batches, of ``batch_size`` clips at most; see :class:`msta.data.loading.SteadyLoader` for the options."""
+    """A loader of these batches, of at most ``batch_size`` clips; for the options see :class:`SteadyLoader`."""
     device = dataset.finish_on
     if device is None:
         return SteadyLoader(dataset, batches, collate, workers, **options)
@@ -296,7 +296,7 @@ def steady(
 
 
 class Outage(str):
-    """Why a clip could not be read, if the server is to blame. Such a clip is not left out: the fault may pass."""
+    """A clip could not be read because of its server. Such a clip is not left out, because the server may recover."""
 
     __slots__ = ()
 
@@ -304,7 +304,7 @@ class Outage(str):
 class Failures:
     """Clips that could not be read, by name. Each is reported once when it occurs, and all are listed at the end.
 
-    A server that does not answer is always an error; when it answers again, the run can be resumed.
+    If a server does not answer, that is always an error. When it answers again, the run can be resumed.
 
     Args:
         on_error: "skip" goes on without the file, "fail" raises a :class:`DataError`.
@@ -315,7 +315,7 @@ class Failures:
         self.reasons: dict[str, str] = {}
 
     def add(self, failures: Iterable[tuple[str, str]]) -> None:
-        """Take note of a batch's failures."""
+        """Note the failures of a batch."""
         for path, reason in failures:
             if path not in self.reasons:
                 self.reasons[path] = reason

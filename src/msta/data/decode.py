@@ -25,12 +25,12 @@ from msta.data.video_file import LATEST, SAME_TIME, BadIndex, DecodeError, Frame
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What a video file states about itself.
+    """What the header of a video file states.
 
-    ``duration`` is in seconds, from the first frame's appearance to the end of the last: sound does not count.
+    ``duration`` is in seconds, from the start of the first frame to the end of the last; sound does not count.
     ``frames`` is the number of frames that the header states (unchecked), or None; ``fps`` is the average, or None.
-    ``width`` and ``height`` are pixels as displayed, after sample aspect ratio and rotation; ``rotation`` is 0, 90, 180
-    or 270 degrees counter-clockwise, from the stored picture to the displayed one.
+    ``width`` and ``height`` are in pixels as displayed, after sample aspect ratio and rotation; ``rotation`` is 0, 90,
+    180 or 270 degrees counter-clockwise, from the stored picture to the displayed one.
     """
 
     path: str
@@ -75,8 +75,8 @@ def read_frames(
             seconds to such times. Earlier times give the first frame, times past the end the last.
         short_side: the shorter displayed side in pixels; the aspect ratio is kept. None: the size as displayed.
         squash: make both sides ``short_side`` long instead.
-        within: (start, end) in seconds, the part of the video to take for all of it: times count from its start, and
-            ``choose`` is called with its length, at most up to the video's end. None: the beginning, the end.
+        within: (start, end) in seconds: treat this part of the video as the whole. Times count from its start, and
+            ``choose`` is called with its length, up to the video's end at most. None: the beginning, the end.
 
     Returns:
         uint8 [T, H, W, 3], RGB, contiguous; rotation and sample aspect ratio are applied.
@@ -146,7 +146,7 @@ def all_frames(
 def _displayed(
     frames: FramePass, shown: VideoFrame, following: VideoFrame | None, begin: int, end: int, short_side: int | None
 ) -> Iterator[tuple[float, float, NDArray[np.uint8]]]:
-    """From ``begin`` to ``end`` [ticks]: ``shown`` is on display until ``following``, which ``frames`` gave last."""
+    """From ``begin`` to ``end`` [ticks]: ``shown`` is on display until ``following``, the last frame of ``frames``."""
     tick, since = frames.video.tick, begin
     renderer = frames.video.renderer(shown, short_side, even=True)
     while since < end:
@@ -163,7 +163,7 @@ def _displayed(
 
 @dataclass(frozen=True)
 class Shown:
-    """A frame while it is on display: from ``start`` to ``end``, in seconds after the first frame's appearance.
+    """A frame while it is on display: from ``start`` to ``end``, in seconds after the start of the first frame.
 
     ``picture`` makes uint8 [H, W, 3], RGB, upright, of the size that was asked for, as :func:`read_frames` does.
     """
@@ -173,7 +173,7 @@ class Shown:
     picture: Callable[[], NDArray[np.uint8]]
 
     def outlasts(self, time: float) -> bool:
-        """Whether ``time`` [s] is before the end of its display."""
+        """Whether the frame is still on display at ``time`` [s]."""
         return time + SAME_TIME < self.end
 
 
@@ -242,7 +242,7 @@ def part_of(path: str, duration: float, within: tuple[float | None, float | None
 
 
 def _read(frames: FramePass, times: NDArray[np.float64], short_side: int | None, squash: bool) -> NDArray[np.uint8]:
-    """Hold each frame while it is on display; render it if a wanted time falls before the next one's."""
+    """Hold each frame while it is on display, and render it if a wanted time comes before the next frame."""
     order = np.argsort(times, kind="stable")
     ticks = np.floor((times[order] + SAME_TIME) / frames.video.tick).clip(0, LATEST)
     wanted = [frames.origin + int(t) for t in ticks]
@@ -265,7 +265,7 @@ def _read(frames: FramePass, times: NDArray[np.float64], short_side: int | None,
 
 
 def _check_complete(frames: FramePass, last: VideoFrame, latest: float) -> None:
-    """Refuse to show the last frame of a video that was cut off in place of those that are missing."""
+    """Refuse to repeat the last frame of a video that was cut off in place of the missing ones."""
     video = frames.video
     end = (frames.now - frames.origin + (last.duration or video.frame_ticks)) * video.tick
     stated = video.stated_seconds() or 0.0

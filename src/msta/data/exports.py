@@ -1,4 +1,4 @@
-"""What labelling tools export -> rows of a table: Label Studio's JSON, CVAT's XML, and JSON records of any tool."""
+"""Exports of labelling tools -> rows of a table: Label Studio's JSON, CVAT's XML, and JSON records of any tool."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Row = tuple[int, list[str]]
 _CLIP = ["path", "label", "start", "end"]
 _SAY = "write a table of path,label,start,end with times in seconds"
 _OF_FRAMES = {"Datumaro": {"items", "categories"}, "COCO": {"images", "annotations"}}
-"""Forms -> the keys that tell them."""
+"""Forms -> the keys that identify them."""
 _MARKED = re.compile(r"(?:.*/)?data/(?:upload/(?:\d+/)?(?:[0-9a-f]{8}-)?|local-files/\?d=)(.+)")
 
 
 def table_rows(path: Path) -> Iterator[Row]:
-    """(number of the line or record, cells) of a table's rows, the header's first if it has one.
+    """(number of the line or record, cells) of a table's rows; the header comes first if there is one.
 
     Raises:
-        DataError: a form that is not understood; the line says which export to take.
+        DataError: the form is not known; the message says which export to use.
     """
     suffix = path.suffix.lower()
     if suffix in (".json", ".jsonl", ".ndjson"):
@@ -36,7 +36,7 @@ def table_rows(path: Path) -> Iterator[Row]:
 
 
 def file_of(name: str) -> str:
-    """A path as a table has it, without what Label Studio puts before the names of files."""
+    """The path in a table without the prefix that Label Studio puts before file names."""
     found = _MARKED.fullmatch(name)
     return found[1] if found else name
 
@@ -45,7 +45,7 @@ def file_of(name: str) -> str:
 
 
 def _records(path: Path) -> Iterator[Row]:
-    """A list of objects, or one per line: Label Studio's tasks, or rows of a table whose columns the keys are.
+    """The records in a list or in lines of objects: Label Studio's tasks, or rows whose keys are the columns.
 
     Or an object: of records by file (Kinetics' by YouTube id), of labels by file, or of lists of files by label.
     """
@@ -82,7 +82,7 @@ def _load(path: Path) -> list[dict[str, Any]]:
 
 
 def _by_key(content: dict[str, Any]) -> Any:
-    """The records of an object, as far as it says which file has which label."""
+    """The records in an object, if it says which file has which label."""
     values = list(content.values())
     if len(values) == 1 and isinstance(values[0], list) and all(isinstance(one, dict) for one in values[0]):
         return values[0]  # {"clips": [{…}, …]}
@@ -96,7 +96,7 @@ def _by_key(content: dict[str, Any]) -> Any:
 
 
 def _flat(name: str, record: dict[str, Any]) -> dict[str, Any]:
-    """A record under the name of its file. Kinetics' has its label and time range one level below."""
+    """A record with the name of its file. In Kinetics' files the label and the time range are one level below."""
     inner = record.get("annotations")
     if not isinstance(inner, dict):
         return {"path": name, **record}
@@ -110,7 +110,7 @@ def _is_file(name: str) -> bool:
 
 
 def _task(where: str, task: dict[str, Any]) -> Iterator[list[str]]:
-    """The clips of a task of Label Studio: the whole video by its choice, or its labelled ranges in seconds."""
+    """The clips in a task of Label Studio: the whole video with its choice, or labelled ranges in seconds."""
     results = [
         result for one in task["annotations"] if not one.get("was_cancelled") for result in one.get("result", ())
     ]
@@ -151,9 +151,9 @@ def _cell(value: Any) -> str:
 
 
 def _cvat(path: Path) -> Iterator[Row]:
-    """'CVAT for video 1.1': a clip is what a track, or a tag of frames that follow each other, is seen in.
+    """'CVAT for video 1.1': a clip is the range of a track, or of a tag on consecutive frames.
 
-    Frames become seconds by the file's frame rate, which is looked up beside the table.
+    Frames become seconds with the frame rate of the video, which is looked for beside the table.
     """
     try:
         root = ET.parse(path).getroot()

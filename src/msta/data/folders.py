@@ -1,4 +1,4 @@
-"""Folders of videos: every command walks them in the same way, and says what is left out."""
+"""Folders of videos: every command walks through them in the same way, and says what is left out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SYSTEM_FOLDERS = frozenset(
     "__macosx __pycache__ @eadir @recycle @recently-snapshot #recycle #snapshot $recycle.bin recycler found.000 "  # noqa: SIM905
     "lost+found lost.dir".split()
 ) | {"system volume information"}
-"""Folders that systems and servers put among a user's, in lower case."""
+"""Folders, in lower case, that systems and servers create among those of a user."""
 
 
 def is_system_folder(name: str) -> bool:
@@ -23,7 +23,7 @@ def is_system_folder(name: str) -> bool:
 
 
 def is_video(name: str) -> bool:
-    """Whether the extension is a video's; hidden files do not count."""
+    """Whether the extension is that of a video, and the file is not hidden."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_EXTENSIONS
 
 
@@ -46,7 +46,7 @@ class Walk:
         return [entry.name for entry in found if entry.path not in self.circles]
 
     def files(self, folder: str | os.PathLike[str] | None = None) -> Iterator[str]:
-        """The files below the root, or below another folder: those of a folder sorted, and before its sub-folders'."""
+        """The files below the root or another folder. Those of a folder are sorted and come before its sub-folders."""
         start = os.fspath(folder or self.root)
         folders, links, seen = [start], list[str](), set[str]()
         while folders or links:
@@ -104,9 +104,9 @@ class Walk:
 
 
 def videos_in(folder: str | os.PathLike[str]) -> list[str]:
-    """The videos in a folder and its sub-folders, sorted, and the sub-folders that may not be read.
+    """The videos in a folder and its sub-folders, sorted, and then the sub-folders that may not be read.
 
-    Whoever reads those as videos meets the error.
+    If such a sub-folder is read as a video, that gives the error.
     """
     closed: list[str] = []
     walk = Walk(folder, lambda error: closed.append(str(Path(error.filename))))

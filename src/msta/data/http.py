@@ -1,4 +1,4 @@
-"""Ranges of files over HTTP, from servers that drop, delay and truncate: nothing is lost in silence, nothing hangs.
+"""Read ranges of files over HTTP, from servers that drop, delay and truncate. Nothing is lost silently or hangs.
 
 An answer that breaks off is continued where it stopped. A request is given up if several attempts in a row bring no
 byte, or if it takes too long in total.
@@ -24,14 +24,16 @@ class Unreachable(OSError):
 
 
 class Damaged(OSError):
-    """Bytes are missing, or differ from those that were written."""
+    """Bytes are missing, or differ from what was written."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait, in seconds: for a connection or the next byte (``stall``), for a request with all its attempts
-    (``total``, less than a data loader's ``data.timeout``, which would blame the clip); how many ``attempts`` in a row
-    may bring nothing; the ``pause`` after the first, doubled each time.
+    """How long to wait, in seconds.
+
+    ``stall`` is for a connection or the next byte. ``total`` is for a request with all its attempts; it is less than
+    ``data.timeout`` of a data loader, which would blame the clip. So many ``attempts`` in a row may bring nothing, and
+    ``pause`` is the wait after the first, which doubles each time.
     """
 
     stall: float = 20.0
@@ -46,15 +48,15 @@ _FOR_EVER = {401: "not authorised", 403: "forbidden", 404: "not found", 410: "go
 
 
 class _Again(Exception):
-    """An attempt failed in a way that the next may not."""
+    """An attempt failed, but the next one may succeed."""
 
 
 def fetch(url: str, start: int = 0, size: int | None = None) -> bytes:
-    """A URL's content from byte ``start`` on: ``size`` bytes, or all that follow.
+    """The content of a URL from byte ``start`` on: ``size`` bytes, or all that follow.
 
     Raises:
         Unreachable: the server did not give it in time.
-        Damaged: the file ends before the part does.
+        Damaged: the file ends too early.
         OSError: the file does not exist, or access is denied.
         DataError: the server does not support ranges.
     """
@@ -79,7 +81,7 @@ def fetch(url: str, start: int = 0, size: int | None = None) -> bytes:
 
 
 def _attempt(url: str, start: int, end: int | None, deadline: float) -> Iterator[bytes]:
-    """The blocks from ``start`` to ``end``, or to the file's end, as far as this answer brings them."""
+    """The blocks from ``start`` to ``end``, or to the end of the file, as far as this answer goes."""
     headers = {"Range": f"bytes={start}-{'' if end is None else end - 1}"} if start or end is not None else {}
     headers["Accept-Encoding"] = "identity"  # a range of something compressed would be another one
     with _answer(url, headers) as answer:
@@ -99,10 +101,10 @@ def _attempt(url: str, start: int, end: int | None, deadline: float) -> Iterator
 
 
 def _check(url: str, answer: Any, start: int, *, ranged: bool) -> int | None:
-    """The file's whole size, as far as the answer's head says it.
+    """The size of the whole file, if the headers of the answer say it.
 
     Raises:
-        _Again, Damaged, OSError, DataError: it is no answer to the question.
+        _Again, Damaged, OSError, DataError: the answer is not what was asked for.
     """
     if answer.status in _FOR_EVER:
         raise FileNotFoundError(f"{url}: {_FOR_EVER[answer.status]} (HTTP {answer.status})")
@@ -127,7 +129,7 @@ def _check(url: str, answer: Any, start: int, *, ranged: bool) -> int | None:
 
 @contextmanager
 def _answer(url: str, headers: dict[str, str]) -> Iterator[Any]:
-    """The server's answer; whatever goes wrong underway is an :class:`_Again`."""
+    """The server's answer. Every failure on the way is an :class:`_Again`."""
     place = urlsplit(url)
     proxy = None if urllib.request.proxy_bypass(place.hostname or "") else urllib.request.getproxies().get(place.scheme)
     pool, urllib3 = _pool(os.getpid(), proxy)
@@ -152,7 +154,7 @@ def _answer(url: str, headers: dict[str, str]) -> Iterator[Any]:
 
 @functools.lru_cache(maxsize=1)
 def _pool(process: int, proxy: str | None) -> tuple[Any, Any]:
-    """Connections kept open, of this process alone: a fork must not share them."""
+    """Open connections of this process alone: a forked process must not share them."""
     try:
         import urllib3
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""``msta data index``: a catalog with each clip's duration and frames, so that no folder has to be searched again."""
+"""``msta data index``: a catalog with the duration and frames of each clip, so that no folder is searched again."""
 
 from __future__ import annotations
 
@@ -42,21 +42,22 @@ def index(
     """Open every file once, and write a table that :func:`read_catalog` reads.
 
     A Parquet file, or a CSV with a ``classes.csv`` beside it. Columns: path (absolute), class, split, start, end,
-    duration [s], frames; the last two are the clip's own, from the file's header, and empty if the file cannot be
-    opened. Clips that the data's lists have but its folder does not are written to NAME.missing.txt, beside it.
+    duration [s], frames. The last two are those of the clip, from the header of the file, and empty if the file cannot
+    be opened. Clips that the annotations list but the folder does not have are written to NAME.missing.txt, beside it.
 
     Args:
         catalog: what to write.
-        out: a name that ends in .parquet or .csv, and is not there yet.
-        without: a table with the columns path, start, end, whose clips are left out: a verification's ``broken.csv``.
-        workers: files opened at a time; None: the processors there are.
+        out: a new file whose name ends in .parquet or .csv.
+        without: a table with the columns path, start, end, whose clips are left out, such as a verification's
+            ``broken.csv``.
+        workers: files opened at a time; None: one per processor.
         console: where progress is shown; None: nowhere.
 
     Returns:
         "clips", "files", "classes", "missing", "seconds" (of video), and "unreadable", path -> reason.
 
     Raises:
-        DataError, ConfigError, MSTAError: what cannot be read or written, in one line.
+        DataError, ConfigError, MSTAError: something cannot be read or written; the message is one line.
     """
     if out.suffix.lower() not in (".parquet", ".pq", ".csv"):
         raise ConfigError(f"--out: {out} ends in neither .parquet nor .csv")

@@ -1,12 +1,12 @@
 """Batches in order, whatever happens to the processes that decode them.
 
-A decoder that hangs in C cannot be interrupted, only ended with its process. So each decoding process says, in memory
-that outlives it, which clip it is at and since when; the main process ends it when that takes too long, and starts
-another one for its batches, without the clip. A process that is killed is replaced too; a clip that two of them died
-on is left out. Each has a pipe of its own: in a queue that all write to, as torch's loader has it, half a message of a
-dead one would be waited for without end. Clips that an accelerator finishes travel in a ring of shared memory instead
-(:mod:`msta.data.ring`): the main process says which slots a batch may use, and a slot is used again when its clip was
-copied to the device, or when the process that might write to it is gone.
+A decoder that hangs in C code can only be ended with its process. So each decoding process writes to shared memory
+which clip it decodes and since when. If that takes too long, the main process ends it and starts another one for its
+batches, without the clip. A process that was killed is replaced too. A clip during which two processes died is left
+out. Each process has its own pipe: in a queue that all share, as in torch's loader, the rest of a dead process's
+message would be waited for without end. Clips that an accelerator finishes travel in a ring of shared memory instead
+(:mod:`msta.data.ring`). The main process says which slots a batch may use. A slot is used again when its clip was
+copied to the device, or when the process that might write to it has ended.
 """
 
 from __future__ import annotations
@@ -36,29 +36,29 @@ from msta.errors import MSTAError
 from msta.notices import notice
 
 _TRIES = 5
-"""Deaths of decoding processes in a row, without a batch in between, after which it is no accident."""
+"""So many deaths of decoding processes in a row, without a batch between them, are not an accident."""
 _AHEAD = 2
-"""Batches that a process has to do, or that a thread reads ahead."""
+"""Batches that a process is given at a time, or that a thread reads ahead."""
 
 
 class StepSampler:
-    """One process's clips of an epoch, in batches: every step's clips are dealt out to the processes like cards.
+    """The clips of one process in an epoch, in batches. The clips of a step are dealt out to the processes like cards.
 
-    Which clips a step has depends on (seed, epoch) and ``step_clips`` alone, not on how many processes share them nor
-    in how large parts they are read.
+    Which clips a step has depends on (seed, epoch) and ``step_clips`` alone, and not on the number of processes or the
+    size of their batches.
 
     Args:
         count: clips of the data set.
         seed: of the order.
-        step_clips: clips of a step, in all processes together.
-        batch_size: clips of a batch; no batch has clips of two steps.
-        process: this one.
+        step_clips: clips per step, of all processes together.
+        batch_size: clips per batch; no batch has clips of two steps.
+        process: the number of this process.
         processes: how many there are.
         shards: see :func:`msta.data.order.epoch_order`.
 
     Attributes:
-        epoch: whose order.
-        skip: clips at its start that were seen already, in all processes together.
+        epoch: decides the order.
+        skip: clips at the start of the epoch that were used already, by all processes together.
         batch_size: may change between epochs.
     """
 
@@ -91,7 +91,7 @@ Samples = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class _Job:
-    """A batch to decode: of which pass, its number in it, and the slots that its clips may use."""
+    """A batch to decode: its pass, its number in the pass, and the slots that its clips may use."""
 
     of_pass: int
     number: int
@@ -101,7 +101,7 @@ class _Job:
 
 @dataclass
 class _Worker:
-    """A decoding process: its pipe, what it has to do, and the clip it is at (number + 1; 0: none) since when."""
+    """A decoding process: its pipe, its jobs, and the clip that it decodes (number + 1; 0: none) since when."""
 
     process: BaseProcess
     pipe: Connection
@@ -122,14 +122,14 @@ class SteadyLoader:
 
     Args:
         dataset: takes keys (epoch, clip), has ``clips``, and leaves out those in ``given_up``.
-        batches: lists of keys; read anew for every pass.
+        batches: lists of keys; iterated anew in every pass.
         collate: samples -> a batch, in this process.
         workers: decoding processes, kept from pass to pass; 0: decode here, where nothing can be interrupted.
-        ring: (clips, bytes, device): "frames" of samples come in slots of so many bytes, for batches of so many clips,
-            and ``collate`` copies them to the device. A clip that finds no slot comes through the pipe. None: all do.
-        ahead: without workers, a thread reads the next batches meanwhile. That suits what is read, not decoded.
-        timeout: seconds a clip may take in a decoding process; None: for ever.
-        stopped: asked after every batch; a pass ends early when it says so.
+        ring: (clips, bytes, device): the "frames" of samples come in slots of so many bytes, for batches of so many
+            clips, and ``collate`` copies them to the device. A clip without a slot, or all if None, use the pipe.
+        ahead: without workers, a thread reads the next batches meanwhile. It helps if clips are read, not decoded.
+        timeout: seconds that a clip may take in a decoding process; None: no limit.
+        stopped: called after every batch; a pass ends early if it returns True.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class SteadyLoader:
         self.close()
 
     def close(self) -> None:
-        """End the decoding processes; another pass would start new ones."""
+        """End the decoding processes. The next pass would start new ones."""
         if self._owner != os.getpid():  # a copy, in a process that was forked from the owner's: not its own workers
             return
         for worker in self._workers:  # pipes close themselves, perhaps before this: closing them here could hit another
@@ -239,7 +239,7 @@ class SteadyLoader:
             self._ring.put_back(job.slots)
 
     def _receive(self) -> Iterator[tuple[_Job, Samples]]:
-        """Batches of this pass that are done, when there are some; replaces processes that died or take too long."""
+        """Wait for finished batches of this pass, and replace processes that died or take too long."""
         patience = None if self._timeout is None else min(1.0, self._timeout / 4)
         ready = wait([worker.pipe for worker in self._workers], patience)
         for worker in list(self._workers):
@@ -261,7 +261,7 @@ class SteadyLoader:
                 self._replace(worker, f"not decoded within {self._timeout:g} s")
 
     def _replace(self, worker: _Worker, why: str | None) -> None:
-        """Let another process do what this one had to, without the clip if it took too long or was in work twice."""
+        """Give the jobs of a process to a new one, without the clip if it took too long or two processes died on it."""
         worker.end()
         clip = int(worker.desk[0]) - 1
         if clip >= 0 and (why or clip == self._suspect):
@@ -297,7 +297,7 @@ class SteadyLoader:
 
 
 def _serve(pipe: Connection, dataset: Any, desk: Any, ring: tuple[Any, int] | None) -> None:
-    """In a decoding process: keys -> samples, until the main process is gone."""
+    """In a decoding process: keys -> samples, until the main process ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the loop must be able to save its state
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)

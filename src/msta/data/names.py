@@ -1,4 +1,4 @@
-"""Names of classes: from any spelling to the words that a text tower reads. And of the field's data sets."""
+"""Class names: from any spelling to the words that a text tower reads. Also names of the field's data sets."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _SIDES = re.compile(
 def class_words(name: str) -> str:
     """A name as words: ``swipe_left`` -> "swipe left", ``ApplyEyeMakeup`` -> "Apply Eye Makeup".
 
-    Hyphens join words of a name without spaces (``draw-a-circle``) and stay in one with spaces ("high-five a friend").
-    Accents that stand apart, as in archives made on a Mac, are joined (Unicode NFC).
+    A hyphen separates words if the name has no spaces (``draw-a-circle``), and stays if it has ("high-five a friend").
+    Accents that are separate characters, as in archives made on a Mac, are joined to their letters (Unicode NFC).
     """
     name = unicodedata.normalize("NFC", name)
     joined = r"[_\s]+" if re.search(r"\S\s+\S", name) else r"[_\-\s]+"
@@ -32,7 +32,7 @@ def read_as_words(names: Iterable[str], source: str, remedy: str = "") -> tuple[
 
     Args:
         names: as they are written.
-        source: of the names, for the notice.
+        source: where the names are from, for the notice.
         remedy: how to keep the spelling, for the notice.
     """
     written = tuple(names)
@@ -44,12 +44,12 @@ def read_as_words(names: Iterable[str], source: str, remedy: str = "") -> tuple[
 
 
 def told_by_side(names: Iterable[str]) -> list[str]:
-    """The names that would be wrong for a mirrored video: left, right, clockwise, cw, ccw, L2R, l/r and the like."""
+    """The names that would be wrong for a flipped video: left, right, clockwise, cw, ccw, L2R, l/r and the like."""
     return [name for name in names if _SIDES.search(class_words(name).lower())]
 
 
 def is_number(name: str) -> bool:
-    """Whether a name is a number, as 3, 03, -1 or 0.0."""
+    """Whether a name is a number, such as 3, 03, -1 or 0.0."""
     try:
         return math.isfinite(float(name)) and not re.search(r"[a-zA-Z_]", name)
     except ValueError:
@@ -74,9 +74,9 @@ _ALIASES = {
 
 
 def canonical(name: str) -> str:
-    """One name for each of the field's data sets, whatever the spelling in a folder or a table.
+    """One name for each of the field's data sets, however a folder or a table spells it.
 
-    ``"UCF-101"`` -> ``"ucf101"``, ``"K400"`` -> ``"kinetics400"``; else letters and digits, in lower case.
+    ``"UCF-101"`` -> ``"ucf101"``, ``"K400"`` -> ``"kinetics400"``; else the letters and digits, in lower case.
     """
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
     return _ALIASES.get(plain, plain)

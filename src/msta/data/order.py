@@ -1,4 +1,4 @@
-"""The order of an epoch: a function of (seed, epoch). Of shards, those read at about the same time are neighbours."""
+"""The order of clips in an epoch: a function of (seed, epoch). Clips of a shard stay near each other."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from msta.data.storage import is_member
 
 WINDOW = 8192
-"""Clips that are shuffled among each other, whole shards side by side."""
+"""Clips that are shuffled among each other."""
 
 
 def epoch_order(count: int, seed: int, epoch: int, shards: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-    """[count], clips' numbers: shuffled, or :func:`by_shard` where ``shards`` [count] says in which each lies."""
+    """Numbers of clips [count]: shuffled, or by :func:`by_shard` if ``shards`` [count] has the shard of each."""
     generator = np.random.default_rng((seed, epoch))
     if shards is not None:
         return by_shard(shards, generator)
@@ -24,15 +24,15 @@ def epoch_order(count: int, seed: int, epoch: int, shards: NDArray[np.int64] | N
 
 
 def by_shard(shards: NDArray[np.int64], generator: np.random.Generator, window: int = WINDOW) -> NDArray[np.int64]:
-    """Every clip once: the shards in random order, then, in the row of clips they make, each ``window`` shuffled.
+    """Shuffle the shards, put their clips in a row, and shuffle each ``window`` of that row.
 
     Args:
         shards: [N], the number of each clip's shard, from 0.
-        generator: decides.
-        window: what is read at about the same time: a few shards, which a disk's or a server's cache holds.
+        generator: of the shuffling.
+        window: clips that are read at about the same time: a few shards, which the cache of a disk or server holds.
 
     Returns:
-        [N], clips' numbers.
+        [N], numbers of clips.
     """
     rank = generator.permutation(int(shards.max(initial=-1)) + 1)
     row = np.argsort(rank[shards], kind="stable")
@@ -41,7 +41,7 @@ def by_shard(shards: NDArray[np.int64], generator: np.random.Generator, window: 
 
 
 def shard_numbers(paths: Sequence[str]) -> NDArray[np.int64] | None:
-    """[N], which shard each path names; None if they are not all members of shards."""
+    """[N], the number of each path's shard; None if not all paths are members of shards."""
     if not all(map(is_member, paths)) or not paths:
         return None
     numbers: dict[str, int] = {}

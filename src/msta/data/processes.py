@@ -1,4 +1,4 @@
-"""Long work over many files: how many processes decode, a check before they start, and a progress bar."""
+"""Long work on many files: the number of decoding processes, a check before they start, and a progress bar."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ T = TypeVar("T")
 
 
 def decoders(device: torch.device, wanted: int | None = None, processes: int = 1) -> int:
-    """Decoding processes for one of so many processes on this machine that compute on such a device.
+    """The number of decoding processes for one of several computing processes on this machine.
 
-    As many as are ``wanted``; if nobody says: on a CPU 1, since computing needs the rest, else its share of the cores,
-    less one for itself.
+    It is ``wanted``, unless that is None: then 1 on a CPU, because computing needs the rest, and on an accelerator the
+    process's share of the cores minus one.
     """
     if wanted is not None:
         return wanted
@@ -38,7 +38,7 @@ def check_main_guard(method: str | None = None) -> None:
     """Refuse to start processes that would run the user's script again from its first line.
 
     Args:
-        method: how they are started; None: as the system does by default. A forked process does not read the script.
+        method: the start method; None: the system's default. A forked process does not run the script.
 
     Raises:
         MSTAError: the script has no ``if __name__ == "__main__":``.
@@ -60,5 +60,5 @@ def check_main_guard(method: str | None = None) -> None:
 
 
 def with_bar(items: Iterable[T], doing: str, total: int, console: Console | None) -> Iterable[T]:
-    """The items, while a progress bar on ``console`` counts them; None: without one."""
+    """The items, counted by a progress bar on ``console``; None: no bar."""
     return track(items, doing, total, console=console or Console(quiet=True), transient=True)

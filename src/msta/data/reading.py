@@ -1,4 +1,4 @@
-"""Reading a data set, whatever its layout, and refusing what cannot be right."""
+"""Read a data set in any layout, and refuse what cannot be right."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def read_catalog(
 
     Args:
         path: a folder with one sub-folder per class, itself or inside ``train/``, ``val/``, ``test/``; a CSV or Parquet
-            file with the columns path, label (or class) and, if there are any, split, start, end (paths relative to
-            it); shards that ``msta data shard`` wrote, also by URL; the folder of a known data set; or a list of "path
-            label". A ``classes.csv`` with ``id,name`` beside
-            the classes says how they are called and in which order: an id is a folder's name, or a label.
-        layout: a name of :data:`msta.data.layouts.LAYOUTS`. None: what the folder or file looks like.
-        names: "words": class names as the text tower reads best (see :func:`class_words`), unless ``labels`` spells
-            them; "given": as they are written.
-        options: fields of :class:`msta.data.layouts.parts.Options`, as far as the layout takes them.
+            file with the columns path, label (or class) and optionally split, start, end (paths relative to it); shards
+            that ``msta data shard`` wrote, also by URL; the folder of a known data set; or a list of "path label". A
+            ``classes.csv`` with ``id,name`` beside the classes gives their names and order: an id is the name of a
+            folder, or a label.
+        layout: a name of :data:`msta.data.layouts.LAYOUTS`. None: the layout that the folder or file looks like.
+        names: "words": class names as words, which the text tower reads best (see :func:`class_words`), unless
+            ``labels`` spells them; "given": as they are written.
+        options: fields of :class:`msta.data.layouts.parts.Options` that the layout takes.
 
     Raises:
         DataError: one line that names the file, folder, line or class at fault.
-        ConfigError: no such layout, or an option it does not take.
+        ConfigError: there is no such layout, or it does not take an option.
     """
     path = Path(path).expanduser()
     try:
@@ -83,7 +83,7 @@ def _check(catalog: Catalog) -> None:
 
 
 def _sharing_a_file(clips: Sequence[Clip]) -> dict[str, list[Clip]]:
-    """The clips of each file that several have. Hashes find them: a million paths would take twice the memory."""
+    """The clips of each file that has several clips. Hashes find them: a million paths would take twice the memory."""
     hashes = np.fromiter((hash(absolute(clip.path)) for clip in clips), np.int64, len(clips))
     order = np.argsort(hashes, kind="stable")
     alike = hashes[order[1:]] == hashes[order[:-1]]
@@ -96,7 +96,7 @@ def _sharing_a_file(clips: Sequence[Clip]) -> dict[str, list[Clip]]:
 
 
 def _check_apart(source: str, path: str, clips: Sequence[Clip]) -> None:
-    """Of one file no part may come twice, nor be in two splits."""
+    """No part of a file may occur twice, or be in two splits."""
     ends: dict[str, float] = {}  # split -> how far its clips reach
     before = ""
     for clip in sorted(clips, key=lambda c: (c.start or 0.0, math.inf if c.end is None else c.end)):

@@ -1,4 +1,4 @@
-"""How decoded frames become pictures: resized, upright, RGB."""
+"""Turn decoded frames into pictures: resized, upright, RGB."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 
 class Renderer:
-    """Decoded frames -> uint8 [H, W, 3] as displayed; size and orientation are the first frame's for all.
+    """Decoded frames -> uint8 [H, W, 3] as displayed. All get the size and orientation of the first frame.
 
-    ``aspect`` is the width of a stored pixel over its height. ``even`` makes both sides so, and never longer than
+    ``aspect`` is the width of a stored pixel over its height. ``even`` makes both sides even, and never longer than
     they are stored.
     """
 
@@ -35,14 +35,14 @@ class Renderer:
         self.reformatter = VideoReformatter()  # one for all: its tables are costly
 
     def render(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """Resize and convert in one step, then turn."""
+        """Resize and convert in one step, then rotate."""
         rgb = self.reformatter.reformat(frame, *self.size, "rgb24", interpolation="BICUBIC", threads=1)
         turned: NDArray[np.uint8] = np.rot90(rgb.to_ndarray(), self.quarter_turns)
         return np.ascontiguousarray(turned[:, ::-1] if self.mirrored else turned)  # torch takes no negative strides
 
 
 def _orientation(frame: VideoFrame) -> tuple[int, bool]:
-    """Quarter turns counter-clockwise, and whether to mirror left and right after them, that show a frame upright."""
+    """The quarter turns counter-clockwise, and whether a flip of left and right follows, that make a frame upright."""
     try:
         matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV before 19 stumbles over side data of kinds it does not know

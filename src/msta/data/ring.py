@@ -1,4 +1,4 @@
-"""Memory that the decoding processes write clips to and the main process copies them from, a clip per slot."""
+"""Shared memory that the decoding processes write clips to and the main process copies them from, a clip per slot."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from msta.notices import notice
 class Ring:
     """Slots of shared memory.
 
-    Python takes the memory from /dev/shm if there is room, else from a file in the folder for temporary files, so small
-    containers have it too. Where the device is a CUDA card, it is pinned, so that copies to the card need not wait.
+    Python takes the memory from /dev/shm if there is room, else from a file in the folder for temporary files, so it
+    works in small containers too. For a CUDA device it is pinned, so that copies to the device are asynchronous.
 
     Args:
-        slots: how many.
-        size: bytes of each.
-        device: that the clips are copied to.
+        slots: their number.
+        size: bytes per slot.
+        device: the device that clips are copied to.
 
     Attributes:
-        memory: all slots; the one thing that the decoding processes need.
-        size: see above.
+        memory: all slots; decoding processes need nothing else.
+        size: bytes per slot.
     """
 
     def __init__(self, slots: int, size: int, device: torch.device) -> None:
@@ -41,7 +41,7 @@ class Ring:
         self._pinned = device.type == "cuda" and _pin(self.memory)
 
     def take(self, count: int) -> list[int]:
-        """So many slots, or fewer if there are no more."""
+        """So many slots, or fewer if there are not enough."""
         while len(self._free) < count and self._leaving:
             copied, slots = self._leaving.popleft()
             copied.synchronize()
@@ -49,7 +49,7 @@ class Ring:
         return [self._free.popleft() for _ in range(min(count, len(self._free)))]
 
     def put_back(self, slots: Sequence[int]) -> None:
-        """They are used again as soon as the copies are made that the device was asked for until now."""
+        """Slots to use again as soon as the device has made the copies that it was asked for until now."""
         if self._device.type == "cpu":
             self._free.extend(slots)
         elif slots:
@@ -58,7 +58,7 @@ class Ring:
             self._leaving.append((copied, list(slots)))
 
     def read(self, slot: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """What is in a slot, not copied."""
+        """The content of a slot, not copied."""
         return _view(self.memory, slot * self.size, shape)
 
     def close(self) -> None:
@@ -70,7 +70,7 @@ class Ring:
 
 
 def write(memory: Any, size: int, slot: int, clip: NDArray[np.uint8]) -> bool:
-    """In a decoding process: put a clip into a slot of ``size`` bytes; False if it does not fit."""
+    """In a decoding process: put a clip into a slot of ``size`` bytes. Returns False if it does not fit."""
     if clip.nbytes > size:
         return False
     _view(memory, slot * size, clip.shape)[...] = clip

@@ -1,4 +1,4 @@
-"""Splits: which clips train, validate and test. Seeded, stratified, and nested in the number of shots."""
+"""Splits: the clips to train, validate and test on. Seeded, stratified, and nested in the number of shots."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from msta.files import new_directory
 from msta.notices import notice
 
 FEW = 10
-"""With fewer clips per class none can be spared: cross-validation is advised, see :func:`make_folds`."""
+"""With fewer clips per class, cross-validation is advised, see :func:`make_folds`, because none can be spared."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Split:
     test: tuple[Clip, ...]
 
     def all(self) -> tuple[Clip, ...]:
-        """Every clip, each with the name of its split."""
+        """Every clip, with the name of its split."""
         return tuple(
             clip if clip.split == name else replace(clip, split=name)
             for name in ("train", "val", "test")
@@ -37,15 +37,15 @@ class Split:
 def make_split(catalog: Catalog, *, shots: int | None, val_fraction: float, test_fraction: float, seed: int) -> Split:
     """Divide a catalog class by class.
 
-    Splits that the data brings are kept: ``val`` or ``test`` that it lacks are taken from its training clips. With
-    ``shots`` K every class trains on K clips, the same first K of a seeded order, so that the 2-shot set lies inside
-    the 4-shot set; of the clips left over a third validates and the rest tests. If the data has a test set, up to K of
-    the left-over clips per class validate. Without ``shots`` the fractions decide. No clip validates if
-    ``val_fraction`` is 0. Time ranges of one video never lie on both sides of a division made here: those that would
-    are left out of the validation or test clips, with a notice.
+    Splits of the data are kept; if it lacks ``val`` or ``test``, they are taken from its training clips. With ``shots``
+    K every class trains on K clips: the first K of a seeded order, so the 2-shot set lies inside the 4-shot set. Of the
+    remaining clips a third validates and the rest tests. If the data has a test set, up to K of the remaining clips per
+    class validate. Without ``shots`` the fractions decide. No clip validates if ``val_fraction`` is 0. Time ranges of
+    one video never lie on both sides of a division made here: those that would are left out of the validation or test
+    clips, with a notice.
 
     Raises:
-        DataError: fewer than two classes, a class with fewer than K clips, or nothing left to test on.
+        DataError: there are fewer than two classes, a class has fewer than K clips, or no clip is left to test on.
     """
     if len(catalog.classes) < 2:
         raise DataError(f"{catalog.source}: only one class, {catalog.classes[0]!r}; a classifier needs two or more")
@@ -87,15 +87,15 @@ def make_split(catalog: Catalog, *, shots: int | None, val_fraction: float, test
 
 
 def every_clip(catalog: Catalog) -> Split:
-    """All clips train."""
+    """A split in which all clips train."""
     return Split(tuple(replace(clip, split="train") for clip in catalog.clips), (), ())
 
 
 def make_folds(catalog: Catalog, folds: int, seed: int) -> list[Split]:
     """Divide a catalog for cross-validation: every clip tests once, and trains in all other folds.
 
-    A seeded order of each class's videos is dealt out like cards, so that each fold has about the same share of each
-    class. Time ranges of one video stay together. Splits that the data brings do not matter.
+    The videos of each class are dealt out like cards in a seeded order, so each fold has about the same share of each
+    class. Time ranges of one video stay together. Splits of the data do not matter.
 
     Raises:
         DataError: a class would have no training clip in some fold, or there are fewer videos than folds.
@@ -140,7 +140,7 @@ def write_split(
         Counts of "classes", "train", "val" and "test" clips.
 
     Raises:
-        DataError, ConfigError, MSTAError: see :func:`make_split`; no such half; ``out`` exists.
+        DataError, ConfigError, MSTAError: see :func:`make_split`; there is no such half; ``out`` exists.
     """
     halves: dict[str, Sequence[int]] = {"all": range(len(catalog.classes))}
     if classes != "all":
@@ -156,7 +156,7 @@ def write_split(
 
 
 def _shuffled(clips: Sequence[Clip], seed: str) -> list[Clip]:
-    """In a seeded order, the time ranges of one video together."""
+    """The clips in a seeded order. Time ranges of one video stay together."""
     videos: dict[str, list[Clip]] = defaultdict(list)
     for clip in clips:
         videos[clip.path].append(clip)
@@ -166,7 +166,7 @@ def _shuffled(clips: Sequence[Clip], seed: str) -> list[Clip]:
 
 
 def _keep_videos_apart(source: str, parts: dict[str, list[Clip]]) -> None:
-    """Leave out of later parts the ranges of videos that an earlier part has: training, then test, then validation."""
+    """Leave out ranges of videos that an earlier part has. The order is training, test, validation."""
     taken = {clip.path for clip in parts["train"]}
     for part in ("test", "val"):
         kept = [clip for clip in parts[part] if clip.path not in taken]
@@ -184,7 +184,7 @@ def _divide(
     has_val: bool,
     has_test: bool,
 ) -> tuple[Sequence[Clip], Sequence[Clip], Sequence[Clip]]:
-    """One class's shuffled clips -> train, val, test; the latter two empty where the data has its own."""
+    """The shuffled clips of one class -> train, val, test; val and test are empty if the data has its own."""
     if shots is None:
         val = 0 if has_val else _share(len(pool), val_fraction)
         test = 0 if has_test else max(1, _share(len(pool), test_fraction))
@@ -198,7 +198,7 @@ def _divide(
 
 
 def _share(count: int, fraction: float) -> int:
-    """A fraction of the clips: at least one of three or more (unless the fraction is 0), never half."""
+    """A fraction of the clips: less than half, and at least one of three or more clips unless the fraction is 0."""
     return min(max(1, round(count * fraction)), (count - 1) // 2) if fraction else 0
 
 
@@ -206,7 +206,7 @@ def _share(count: int, fraction: float) -> int:
 
 
 def restrict(catalog: Catalog, labels: Sequence[int]) -> Catalog:
-    """Only these classes, renumbered in this order, and their clips, in the catalog's order.
+    """These classes alone, renumbered in this order, and their clips, in the order of the catalog.
 
     Raises:
         DataError: a label occurs twice, or the catalog does not have it.
@@ -222,13 +222,13 @@ def base_novel(classes: Sequence[str], counts: Sequence[int] | None = None) -> t
     """Labels of the base half of the classes, ceil(n / 2) of them, and of the novel half.
 
     Args:
-        classes: names, in catalog order. Base is their first half, as in CoOp (Zhou et al. 2022).
-        counts: training clips per class. Given, base is the half with more of them, as in ViFi-CLIP (Rasheed et al.
-            2023), and both halves are ordered by them, the rarest first. So are the halves of HMDB-51 and UCF-101 that
-            the authors use; those of Kinetics-400 and SSv2 come with lists of their own.
+        classes: names, in the order of the catalog. Base is their first half, as in CoOp (Zhou et al. 2022).
+        counts: training clips per class. If given, base is the half with more of them, as in ViFi-CLIP (Rasheed et al.
+            2023), and both halves are ordered by them, the rarest first. The authors' halves of HMDB-51 and UCF-101 are
+            like this; those of Kinetics-400 and SSv2 come with their own lists.
 
     Raises:
-        DataError: fewer than two classes, or not a count for each.
+        DataError: there are fewer than two classes, or not as many counts as classes.
     """
     if len(classes) < 2:
         raise DataError(f"base and novel halves: expected two or more classes, got {len(classes)}")
@@ -249,9 +249,9 @@ def unseen(classes: Sequence[str], known: Sequence[str]) -> tuple[int, ...]:
 
 
 def class_sets(labels: Sequence[int], size: int, sets: int, seed: int) -> tuple[tuple[int, ...], ...]:
-    """Random sets of ``size`` labels, each in order: Kinetics-600's zero-shot test takes 160 of the unseen, thrice.
+    """Random sets of ``size`` labels, each sorted. Kinetics-600's zero-shot test has three sets of 160 unseen classes.
 
-    The published three (Chen and Huang 2021) are lists: read their CSVs as ``data.labels``.
+    The three published sets (Chen and Huang 2021) are lists: give their CSVs as ``data.labels``.
 
     Raises:
         DataError: there are too few classes.

@@ -1,7 +1,7 @@
-"""Where bytes are: in a file, a member of a shard, or at a URL. A clip's path is enough for any process to read it.
+"""Read bytes from a file, a member of a shard, or a URL. The path of a clip is all that a process needs to read it.
 
-A member of a shard is called ``SHARD::NAME#OFFSET+SIZE+DIGEST``: which tar file, what it is called there, where its
-bytes are, and the first 16 hexadecimal digits of their SHA-256. Reading compares it.
+A member of a shard is called ``SHARD::NAME#OFFSET+SIZE+DIGEST``: the tar file, the name in it, the place of its bytes,
+and the first 16 hexadecimal digits of their SHA-256, which reading compares.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def as_url(path: str | os.PathLike[str]) -> str | None:
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
-    """``path`` from anywhere: URLs stay as they are."""
+    """The absolute form of ``path``; URLs stay as they are."""
     if isinstance(path, str) and path.startswith("/") and "//" not in path and "/." not in path and path[-1] != "/":
         return path  # as most of a million are
     return as_url(path) or os.path.abspath(path)
 
 
 def beside(folder: str | os.PathLike[str], name: str) -> str:
-    """What ``name`` means in a file of ``folder``: an absolute path or a URL stays as it is."""
+    """The path that ``name`` means in a file of ``folder``: an absolute path or a URL stays as it is."""
     if name.startswith("/"):
         return name
     url = as_url(folder)
@@ -48,7 +48,7 @@ def beside(folder: str | os.PathLike[str], name: str) -> str:
 
 
 def shown(path: str) -> str:
-    """``path`` as a message names it: a member without its place and digest."""
+    """``path`` as a message shows it: a member without its place and digest."""
     return path.rpartition("#")[0] if is_member(path) else path
 
 
@@ -88,11 +88,11 @@ def digest_of(content: bytes) -> str:
 
 
 def read_member(member: Member) -> bytes:
-    """A member's bytes. A remote one that comes damaged is asked for twice more.
+    """The bytes of a member. If a remote one arrives damaged, it is read up to twice more.
 
     Raises:
-        Damaged: they are not those that were written.
-        Unreachable, OSError: they cannot be had.
+        Damaged: the bytes are not those that were written.
+        Unreachable, OSError: they cannot be read.
     """
     for _ in range(3 if as_url(member.shard) else 1):
         content = read_bytes(member.shard, member.offset, member.size)
@@ -105,19 +105,19 @@ def read_member(member: Member) -> bytes:
 
 
 def exists(path: str) -> bool:
-    """Whether there is such a file, or a member's shard. Of a URL it is not known before it is read."""
+    """Whether there is such a file, or the shard of a member. For a URL this is only known when it is read."""
     member = member_of(path)
     where = member.shard if member else path
     return as_url(where) is not None or os.path.exists(where)
 
 
 def real(path: str) -> str:
-    """The file that a path leads to, through links; of a member, its path."""
+    """The file behind a path after all links; for a member, its path."""
     return path if is_member(path) else os.path.realpath(path)
 
 
 def size_of(path: str) -> int:
-    """In bytes, of a file or a member.
+    """Bytes of a file or member.
 
     Raises:
         OSError: there is no such file.
@@ -127,7 +127,7 @@ def size_of(path: str) -> int:
 
 
 def content_hash(path: str) -> str:
-    """What tells a video's bytes from all others: of a member, what its path says, so that it need not be read.
+    """A hash of a video's bytes. For a member it is taken from the path, so that nothing is read.
 
     Raises:
         OSError: there is no such file.
@@ -139,11 +139,11 @@ def content_hash(path: str) -> str:
 
 
 def read_bytes(where: str, start: int = 0, size: int | None = None) -> bytes:
-    """``size`` bytes of a file or URL, from ``start`` on; None: all that follow.
+    """``size`` bytes of a file or URL from ``start`` on; None: all that follow.
 
     Raises:
-        Damaged: there are fewer.
-        Unreachable, OSError: they cannot be had.
+        Damaged: there are fewer bytes.
+        Unreachable, OSError: they cannot be read.
     """
     url = as_url(where)
     if url is None:
@@ -160,7 +160,7 @@ def read_bytes(where: str, start: int = 0, size: int | None = None) -> bytes:
 
 
 def _read_filesystem(url: str, start: int, end: int | None) -> bytes:
-    """From s3://, gs:// and whatever else fsspec knows. Its backends have time-outs of their own."""
+    """Read from s3://, gs:// and others that fsspec knows. Its backends have time-outs of their own."""
     for attempt in range(3):
         system, path = filesystem(url)
         try:
@@ -174,10 +174,10 @@ def _read_filesystem(url: str, start: int, end: int | None) -> bytes:
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """fsspec's file system for a URL, and the path in it.
+    """The file system of fsspec for a URL, and the path in it.
 
     Raises:
-        ConfigError: its backend for that kind of URL is not installed.
+        ConfigError: the backend for such URLs is not installed.
     """
     import fsspec  # takes a tenth of a second
 

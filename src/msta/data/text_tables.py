@@ -1,4 +1,4 @@
-"""Tables as text files, in the forms that people have: separators, encodings, headers."""
+"""Tables in text files, with the separators, encodings and headers that people use."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """(line number, cells) of every row that is not blank.
 
-    The separator is the comma, semicolon or tab that the first line has most of. The encoding is UTF-8, UTF-16 if the
-    file says so, or Windows' cp1252, with a notice. Paths that are no text in either keep their bytes.
+    The separator is the comma, semicolon or tab, whichever is most frequent in the first line. The encoding is UTF-8,
+    UTF-16 if the file begins with its mark, or Windows' cp1252, with a notice. Paths that are valid in none of them
+    keep their bytes.
 
     Raises:
-        DataError: no text, or a row that is no CSV.
+        DataError: the file is not text, or a row is not CSV.
     """
     with open_text(path) as file:
         head = file.readline()
@@ -42,7 +43,7 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def open_text(path: Path) -> IO[str]:
-    """A text file, in the encoding that it has.
+    """Open a text file in its encoding.
 
     Raises:
         DataError: it is binary.
@@ -55,7 +56,7 @@ def open_text(path: Path) -> IO[str]:
 
 @functools.lru_cache(64)
 def _encoding(path: Path, changed: int, size: int) -> tuple[str, str]:
-    """The encoding of a file, and what to do about bytes that do not fit. Tables are read twice, but looked at once."""
+    """The encoding of a file, and how to treat bytes that do not fit. Tables are read twice but examined once."""
     with open(path, "rb") as file:
         head = file.read(_HEAD)
     if head.startswith(_UTF16):
@@ -82,7 +83,7 @@ def _is_utf8(path: Path) -> bool:
 
 
 def _names_files(path: Path) -> bool:
-    """Whether some first cell, taken as bytes, is the name of a file beside the table, or of one anywhere."""
+    """Whether a first cell, taken as bytes, is the name of a file: beside the table, or anywhere."""
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         for line in file:
             cell = next(csv.reader([line.strip()]), [""])[0] if not line.isascii() else ""
@@ -93,14 +94,14 @@ def _names_files(path: Path) -> bool:
 
 
 def as_columns(header: Sequence[str], known: Mapping[str, tuple[str, ...]]) -> dict[int, str] | None:
-    """Which of the ``known`` columns each cell of a header names: position -> column.
+    """The ``known`` column that each cell of a header names: position -> column.
 
     Args:
         header: the first row.
-        known: column -> the names it goes by, in lower case, the best first.
+        known: column -> its possible names, in lower case, the best first.
 
     Returns:
-        None if no cell of the row names a column. Of several names for one column the best counts.
+        None if no cell of the row names a column. If several name one column, the best name counts.
     """
     cells = [cell.strip().lower().replace(" ", "_").replace("-", "_") for cell in header]
     found: dict[int, str] = {}
@@ -112,7 +113,7 @@ def as_columns(header: Sequence[str], known: Mapping[str, tuple[str, ...]]) -> d
 
 
 def tell_columns(path: Path, header: Sequence[str], columns: dict[int, str]) -> None:
-    """Say what each column was taken for, unless it goes without saying, and which are ignored."""
+    """Give a notice of what each column was taken for, unless that is obvious, and of the columns that are ignored."""
     taken = [
         f"{header[i].strip()} as {column}"
         for i, column in columns.items()

@@ -1,4 +1,4 @@
-"""When, within a video, the frames of a clip are taken."""
+"""The times of a clip's frames within a video."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def segment_times(duration: float, frames: int, position: float | np.ndarray = 0
     Args:
         duration: of the video, in seconds.
         frames: T.
-        position: where in its segment each time lies, 0..1: 0.5 is the centre (testing), an array of T random numbers
-            is training.
+        position: the place of each time in its segment, 0..1: 0.5 is the centre (testing); training uses an array of T
+            random numbers.
     """
     return (np.arange(frames) + position) * (duration / frames)
 

@@ -39,29 +39,29 @@ def verify(
     timeout: float = 300.0,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Decode all of a data set's files, and write a table of the clips that are broken, and why.
+    """Decode all files of a data set, and write a table of the broken clips with the reasons.
 
-    ``out/files.jsonl`` gets one line per file as soon as it is done; a second call with the same ``out`` goes on from
-    there, and decodes again only what has changed since (size or time), or timed out when given less time.
+    ``out/files.jsonl`` gets one line per file as soon as it is done. A second call with the same ``out`` continues from
+    there. It decodes a file again only if the file has changed (size or time), or timed out with less time.
     ``out/broken.csv`` has the columns path, start, end, class, split, problem, reason. Problems: "unreadable",
     "damaged" (parts of it cannot be decoded; training shows the frame before), "timeout", "crash" (of the decoder),
-    "range" (the clip begins after its video ends).
+    "range" (the clip begins after the end of its video).
 
     Args:
-        catalog: what to verify. A file is decoded once however many clips are parts of it.
+        catalog: what to verify. A file is decoded once even if many clips are parts of it.
         out: a folder; new, or that of an earlier verification.
-        workers: processes; None: as many as there are processors.
-        timeout: seconds a file may take.
+        workers: processes; None: one per processor.
+        timeout: seconds that a file may take.
         console: where progress is shown; None: nowhere.
 
     Returns:
-        "files", "clips", "frames", "seconds" (of video), "decoded" (files, this time), and "broken": a list of the
-        table's rows, as dictionaries.
+        "files", "clips", "frames", "seconds" (of video), "decoded" (files, in this call), and "broken": the rows of the
+        table as dictionaries.
 
     Raises:
-        Interrupted: by Ctrl-C; what is done is kept.
+        Interrupted: by Ctrl-C; finished files are kept.
         DataError: the files have moved.
-        MSTAError: ``out`` is there and holds something else.
+        MSTAError: ``out`` exists and holds something else.
     """
     require_files(catalog)
     if not (out / JOURNAL).exists():
@@ -103,7 +103,7 @@ def verify(
 
 
 def _read_journal(file: Path) -> dict[str, dict[str, Any]]:
-    """Path -> its last line; a line that a kill cut short is left out."""
+    """Path -> its last line. A line that a kill cut off is left out."""
     lines: dict[str, dict[str, Any]] = {}
     text = file.read_text(encoding="utf-8") if file.exists() else ""
     for line in text.splitlines():
@@ -117,7 +117,7 @@ def _read_journal(file: Path) -> dict[str, dict[str, Any]]:
 
 
 def _identity(path: str) -> dict[str, int | None]:
-    """What changes when a file does."""
+    """Values that change if a file changes."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -132,7 +132,7 @@ def _still_holds(line: dict[str, Any], timeout: float) -> bool:
 
 
 def _problems(clip: Clip, line: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """At most one."""
+    """The problems of a clip, at most one."""
     if "problem" in line:
         yield line["problem"], line["reason"]
     elif (clip.start or 0.0) >= line["duration"]:
@@ -155,7 +155,7 @@ def _decode(path: str) -> dict[str, Any]:
 
 @dataclass
 class _Worker:
-    """A process that does what it is sent, and until when the job it has now may take."""
+    """A process that does the jobs that it is sent, and the time by which its present job must be done."""
 
     process: BaseProcess
     pipe: Connection
@@ -178,7 +178,7 @@ Job = TypeVar("Job")
 def in_processes(
     jobs: Iterable[Job], workers: int, timeout: float, work: Callable[[Job], dict[str, Any]]
 ) -> Iterator[tuple[Job, dict[str, Any]]]:
-    """(job, ``work(job)``), as they come. A process that takes too long is killed, one that dies is replaced."""
+    """(job, ``work(job)``), in the order in which they finish. Slow processes are killed, and dead ones replaced."""
     check_main_guard("spawn")
     waiting = iter(jobs)
     busy: list[_Worker] = []
@@ -222,7 +222,7 @@ def _receive(worker: _Worker) -> dict[str, Any]:
 
 
 def _start(work: Callable[[Job], dict[str, Any]], job: Job, timeout: float) -> _Worker:
-    """A fresh process, with its first job."""
+    """A new process with its first job."""
     # Processes come of a server that has imported what they need: cheap, and free of this process' threads and locks.
     if "forkserver" in multiprocessing.get_all_start_methods():
         server: Any = multiprocessing.get_context("forkserver")

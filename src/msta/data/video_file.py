@@ -45,7 +45,7 @@ METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.
 
 
 class DecodeError(MSTAError):
-    """A file that cannot be read as a video: its ``path`` and the ``reason``. As a string, one line."""
+    """A file cannot be read as a video: its ``path`` and the ``reason``. As a string it is one line."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)  # both, so that it can be pickled out of a data loader's worker
@@ -57,15 +57,15 @@ class DecodeError(MSTAError):
 
 
 class OutOfReach(DecodeError):
-    """A video whose server does not answer: nothing is known against the video."""
+    """The server of a video does not answer. The video itself may be fine."""
 
 
 class BadIndex(Exception):
-    """A seek did not lead where the file's index said: this file must be read from its beginning."""
+    """A seek did not lead to where the index of the file says, so the file must be read from its beginning."""
 
 
 class Video:
-    """An open file's video stream and its clock."""
+    """The video stream of an open file, and its clock."""
 
     def __init__(self, path: str, container: InputContainer, stream: VideoStream) -> None:
         self.path, self.container, self.stream = path, container, stream
@@ -79,10 +79,10 @@ class Video:
         self.aspect = float(stream.sample_aspect_ratio or 1)
 
     def renderer(self, first: VideoFrame, short_side: int | None, squash: bool = False, even: bool = False) -> Renderer:
-        """Of this video's frames, whose shape is the first one's.
+        """A renderer for the frames of this video, whose shape is that of the first one.
 
         Raises:
-            DecodeError: a shape so odd that a small file would fill the memory with its frames.
+            DecodeError: the shape is so odd that frames of a small file would fill the memory.
         """
         width, height = first.width * self.aspect, float(first.height)
         if max(width, height) > _ODDEST * min(width, height):
@@ -91,7 +91,7 @@ class Video:
         return Renderer(first, self.aspect, short_side, squash, even)
 
     def packets(self) -> Iterator[Packet[VideoStream]]:
-        """The stream's packets from here on, in the file's order; damage to the container ends them."""
+        """The packets of the stream from here on, in the order of the file. Damage to the container ends them."""
         while True:
             try:
                 yield from (packet for packet in self.container.demux(self.stream) if packet.size)
@@ -102,7 +102,7 @@ class Video:
                 pass  # PyAV stumbles over a packet of a stream that was not there at the beginning; after it, go on
 
     def stated_seconds(self) -> float | None:
-        """The stream's duration by the file's header; None where FFmpeg would only guess, from the bit rate say."""
+        """The duration that the header states; None if FFmpeg would only guess it, for instance from the bit rate."""
         stream, container = self.stream, self.container
         if self.format == "avi":
             return stream.frames * self.tick or None  # stream.duration is a guess if the file is cut
@@ -122,7 +122,7 @@ class Video:
 
 
 def measured_seconds(path: str) -> float:
-    """A video stream's duration by the times in all its packets; nothing is decoded."""
+    """The duration of a video stream according to the times in all its packets; nothing is decoded."""
     with opened(path) as video:
         count, before, start, end, time, leaps = 0, 0.0, math.inf, -math.inf, -math.inf, Leaps(video)
         for packet in video.packets():
@@ -140,7 +140,7 @@ def measured_seconds(path: str) -> float:
 
 
 class Leaps:
-    """Where a stream's times start again, as those of recordings that were joined do."""
+    """The places where the times of a stream start again, as in recordings that were joined."""
 
     def __init__(self, video: Video) -> None:
         self.video = video
@@ -148,8 +148,9 @@ class Leaps:
         self.back, self.ahead = 8 * video.frame_ticks, round(_LEAP / video.tick)
 
     def at(self, packet: Packet[VideoStream]) -> bool:
-        """Whether they do so at this packet; to be asked about each, in the file's order. Pictures may be out of order,
-        decoding times are not.
+        """Whether the times start again at this packet. Call it for each packet, in the order of the file.
+
+        Presentation times may be out of order, decoding times are not.
         """
         time, latest = packet.dts, self.latest
         if time is None or self.video.raw:
@@ -165,11 +166,11 @@ class Leaps:
 
 
 class FramePass:
-    """The frames of a video just opened, in display order, each with its time in ticks.
+    """The frames of a newly opened video, in display order, each with its time in ticks.
 
-    A jump may change nothing but the work done. So it is only made while every frame has brought its own
-    presentation time (in AVI with B-frames and in raw streams time is a count, which a jump would lose), and must
-    land on the key frame that the file promised; else BadIndex is raised.
+    A jump may only save work and must not change the result. So it is made only while every frame has had its own
+    presentation time. (In AVI with B-frames and in raw streams time is a count, which a jump would lose.) It must land
+    on the key frame that the index says, else BadIndex is raised.
     """
 
     def __init__(self, video: Video, seeking: bool) -> None:
@@ -215,7 +216,7 @@ class FramePass:
                 self.damaged += 1  # the frame before it stays on display
 
     def jump(self, target: int) -> None:
-        """Go on from the last key frame at or before ``target`` [ticks], unless that has been read already."""
+        """Continue from the last key frame at or before ``target`` [ticks], unless that was read already."""
         stream, index = self.video.stream, self.video.stream.index_entries
         entry = index.search_timestamp(target - self.lead) if self.can_jump else -1
         # A seek costs as much as some four frames: where every frame is a key frame, reading on is cheaper.
@@ -244,7 +245,7 @@ class FramePass:
             self.lead = max(self.lead, key.pts - key.dts)
 
     def _tell_time(self, frame: VideoFrame) -> bool:
-        """Set ``now`` to the frame's time; False: a frame to leave out."""
+        """Set ``now`` to the time of the frame. Returns False for a frame that is left out."""
         time = None if self.video.raw or frame.pts is None else frame.pts + self.shift
         if self.size not in (None, (frame.width, frame.height)):
             was, now = (f"{width} x {height}" for width, height in (self.size, (frame.width, frame.height)))
@@ -275,7 +276,7 @@ class FramePass:
 
 @contextmanager
 def opened(path: str) -> Iterator[Video]:
-    """The video in a file. Any error of FFmpeg or the system in the block becomes a DecodeError."""
+    """Open the video in a file. Any error of FFmpeg or the system in the block becomes a DecodeError."""
     try:
         with _open_file(path) as file, _open_container(path, file) as container:
             container.flags &= ~_GEN_PTS  # a time FFmpeg makes up is worse than none
@@ -289,7 +290,7 @@ def opened(path: str) -> Iterator[Video]:
 
 
 def _open_file(path: str) -> BinaryIO:
-    """Open a regular file with something in it; or a shard's member, whose bytes are read and compared first."""
+    """Open a regular file that is not empty; or a member of a shard, whose bytes are read and compared first."""
     if (content := member_bytes(path)) is not None:
         return io.BytesIO(content)
     try:
@@ -312,10 +313,10 @@ def _open_file(path: str) -> BinaryIO:
 
 
 def member_bytes(path: str) -> bytes | None:
-    """What a path that names a shard's member stands for, compared with its digest; None for other paths.
+    """The bytes of the member that a path names, compared with its digest; None for other paths.
 
     Raises:
-        DecodeError: it cannot be had, or is damaged; OutOfReach if the server is to blame.
+        DecodeError: the member cannot be read, or is damaged; OutOfReach if the server is the reason.
     """
     member = member_of(path)
     try:
@@ -327,7 +328,7 @@ def member_bytes(path: str) -> bytes | None:
 
 
 def _open_container(path: str, file: BinaryIO) -> InputContainer:
-    """Let FFmpeg find out what the file is."""
+    """Open a file in the format that FFmpeg detects."""
     try:
         # The whitelist keeps a playlist dressed up as a video from opening other files or the network.
         return av.open(file, container_options={"protocol_whitelist": "none"}, **METADATA)
@@ -340,7 +341,7 @@ def _open_container(path: str, file: BinaryIO) -> InputContainer:
 
 
 def video_stream(path: str, container: InputContainer) -> VideoStream:
-    """FFmpeg's choice among the video streams, the default one; cover pictures and still previews do not count."""
+    """FFmpeg's choice among the video streams. Cover pictures and still previews do not count."""
     stills = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
     videos = [s for s in container.streams.video if not s.disposition & stills]
     chosen = container.streams.best("video") if len(videos) > 1 else None

@@ -1,1 +1,1 @@
-"""Per-class spatial and temporal sentences, and the anchors the frozen text tower makes of them."""
+"""Spatial and temporal sentences per class, and the anchors that the frozen text tower makes of them."""

@@ -23,7 +23,7 @@ from msta.notices import notice
 Average = Literal["anchors", "sentences"]
 Distance = Literal["cosine", "l1", "mse"]
 WORTH_KEEPING = 5.0
-"""Seconds of computing from which on embeddings are kept on disk."""
+"""Embeddings that take more seconds than this are kept on disk."""
 
 
 def anchors(
@@ -36,16 +36,17 @@ def anchors(
     exact_reference: bool = False,
     cache: Path | None = None,
 ) -> Tensor:
-    """One anchor per class: the mean of its sentences' normalised embeddings, normalised again. [K, D], float32.
+    """One anchor per class, [K, D], float32: the normalised mean of the normalised embeddings of its sentences.
 
     Args:
-        backbone: the frozen one, without adapters.
-        sentences: by class name.
+        backbone: frozen, without adapters.
+        sentences: class name -> sentences.
         classes: names, in the order of the anchors.
         batch: sentences encoded at a time.
-        average: "sentences" for an anchor per sentence instead: [K, most sentences, D], zero where a class has fewer.
-        exact_reference: every sentence padded to the context length, in the order given.
-        cache: a folder for embeddings that took long; None: no cache.
+        average: "sentences" returns an anchor per sentence instead: [K, N, D], N the largest number of sentences, with
+            zeros for classes that have fewer.
+        exact_reference: pad every sentence to the context length, and encode them in the order given.
+        cache: a folder for embeddings that took long to compute; None: no cache.
     """
     flat = [sentence for name in classes for sentence in sentences[name]]
     each = embed(backbone, flat, batch, exact_reference=exact_reference, cache=cache)
@@ -82,11 +83,11 @@ def embed(
     exact_reference: bool = False,
     cache: Path | None = None,
 ) -> Tensor:
-    """Normalised embeddings of texts, float32 [M, D].
+    """Normalised embeddings of M texts, float32 [M, D].
 
-    Each text is read once, however often it occurs. Texts of the same length are read together, so that short ones are
-    not padded to the longest. If this takes longer than WORTH_KEEPING, the expected time is announced, and the result
-    is kept in ``cache`` for the next run of the same backbone with the same texts.
+    A text that occurs several times is encoded once. Texts of the same length are encoded together, so that short ones
+    are not padded to the longest. If this takes longer than WORTH_KEEPING, the expected time is announced, and the
+    result is kept in ``cache`` for the next run with the same backbone and texts.
     """
     every = backbone.tokenize(texts)
     device = backbone.logit_scale.device
@@ -122,14 +123,14 @@ def _embed(backbone: DualEncoder, ids: Tensor, batch: int, file: Path | None) ->
 
 
 def _batches(tokens: Tensor, batch: int, device: torch.device) -> Iterator[Tensor]:
-    """Which texts to read together, int64 each: of a length, and on a CPU few enough for its caches."""
+    """Numbers of the texts to encode together, int64: texts of one length, and on a CPU few enough for its caches."""
     for part in tokens.argsort(stable=True).split(batch):
         few = batch if device.type != "cpu" else max(1, 2048 // int(tokens[part].max()))
         yield from part.split(few)
 
 
 def _name(backbone: DualEncoder, ids: Tensor) -> str:
-    """Of the weights, and of what they read: the tokens, in whatever order the sentences came."""
+    """A hash of the weights and of the tokens, in any order of the sentences."""
     digest = hashlib.sha256(backbone.fingerprint().encode())
     digest.update(np.ascontiguousarray(ids.numpy()).tobytes())
     return digest.hexdigest()

@@ -1,6 +1,6 @@
-"""A language model's answers: parsed strictly, then checked sentence by sentence.
+"""Answers of a language model: parsed strictly, then checked sentence by sentence.
 
-An answer is data. Nothing in it is followed, and a sentence that reads as an instruction or a refusal is not kept.
+An answer is data. No instruction in it is followed, and a sentence that is an instruction or a refusal is not kept.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _SMALL = {"a", "an", "the", "of", "to", "in", "on", "with", "and", "or", "someth
 
 
 class Unusable(Exception):
-    """An answer that cannot be used; the message says why, in our words."""
+    """An answer that cannot be used. The message says why, in our own words."""
 
 
 def read_body(text: str) -> dict[str, Any]:
     """The JSON object that a server sent.
 
     Raises:
-        Unusable: it sent none.
+        Unusable: the server sent something else.
     """
     try:
         body = json.loads(text)
@@ -54,7 +54,7 @@ def content_of(body: dict[str, Any]) -> Any:
     """The text of the answer in a chat completion.
 
     Raises:
-        Unusable: there is none, or it was cut.
+        Unusable: there is no text, or it was cut off.
     """
     choices = body.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
@@ -71,12 +71,12 @@ def content_of(body: dict[str, Any]) -> Any:
 
 
 def parse(content: Any, name: str) -> dict[Kind, list[str]]:
-    """The text of an answer -> sentences of each kind, unchecked.
+    """The text of an answer -> unchecked sentences of each kind.
 
-    Accepted: one JSON object, bare, in one code fence, or after the thoughts that some local models print.
+    The text must be one JSON object: alone, in one code fence, or after the thoughts that some local models print.
 
     Raises:
-        Unusable: empty, refused, or anything else.
+        Unusable: the text is empty, a refusal, or anything else.
     """
     if not isinstance(content, str) or not content.strip():
         raise Unusable("it was empty")
@@ -100,12 +100,12 @@ def choose(
     """The first ``wanted`` sentences that can be kept, and what is wrong with the others.
 
     Args:
-        sentences: as they came.
+        sentences: as the model wrote them.
         wanted: how many are needed.
         name: their class.
-        taken: sentences of the class there are already.
+        taken: sentences that the class has already.
         others: all class names.
-        secret: what must not be in a sentence.
+        secret: text that no sentence may contain.
     """
     seen = {same_text(sentence) for sentence in taken}
     kept: list[str] = []
@@ -128,7 +128,7 @@ def choose(
 
 
 def fault_of(sentence: Any, name: str, others: Sequence[str] = (), secret: str = "") -> str | None:
-    """Why a sentence cannot be kept, in our words; None if it can."""
+    """Why a sentence cannot be kept, in our own words; None if it can."""
     if not isinstance(sentence, str):
         return "a sentence was no text"
     if not sentence.strip() or not any(c.isalnum() for c in sentence):
@@ -151,14 +151,14 @@ def fault_of(sentence: Any, name: str, others: Sequence[str] = (), secret: str =
 
 
 def _mentions(text: str, name: str) -> bool:
-    """Whether a word of the class name is in the text, in whatever form."""
+    """Whether a word of the class name is in the text, in any inflection."""
     said = key(text).split()
     telling = [w for w in key(name).split() if w not in _SMALL] or key(name).split()
     return any(word.startswith(w[: max(3, len(w) - 3)]) for w in telling for word in said)
 
 
 def _leak(sentence: str, name: str, others: Sequence[str]) -> str | None:
-    """Another class that is named, by two words or more: single ones ("run", "sit") describe other actions too."""
+    """Another class that the sentence names with two words or more. Single words ("run") describe other actions too."""
     said, own = f" {key(sentence)} ", f" {key(name)} "
     for other in others:
         phrase = f" {key(other)} "
@@ -168,6 +168,6 @@ def _leak(sentence: str, name: str, others: Sequence[str]) -> str | None:
 
 
 def _is_latin(text: str) -> bool:
-    """Whether at least half of its letters are, as the text towers know them."""
+    """Whether at least half of the letters are Latin: the text towers know no others."""
     letters = [c for c in text if c.isalpha()]
     return 2 * sum(unicodedata.name(c, "").startswith("LATIN") for c in letters) >= len(letters)

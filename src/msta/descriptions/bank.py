@@ -1,8 +1,8 @@
-"""DescriptionBank: for every class, sentences on what is seen (spatial) and on what happens (temporal), in one file.
+"""DescriptionBank: sentences per class about what is seen (spatial) and what happens (temporal), in one file.
 
-The frozen text tower reads them, and their embeddings are the anchors that the consistency term holds the adapted text
-tower to, see :mod:`msta.descriptions.anchors`. The file is JSON with one sentence per line. The authors' format, two
-files from class index to sentences, is read and written as well.
+The frozen text tower encodes them. Their embeddings are the anchors that the consistency term pulls the adapted text
+embeddings to, see :mod:`msta.descriptions.anchors`. The file is JSON with one sentence per line. The format of the
+paper's authors, two files from class index to sentences, can be read and written too.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ Sentences = dict[str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Described:
-    """The sentences of one class, and where they come from.
+    """The sentences of one class, and their origin.
 
     Attributes:
-        spatial: on what is seen.
-        temporal: on what happens, in order.
-        model: who wrote them: a language model's name or "template"; None if unknown.
-        prompt: version of our prompts that asked for them; None for other prompts.
-        date: when they were written, as 2025-12-31.
-        edited: whether somebody has changed them by hand since.
+        spatial: sentences about what is seen.
+        temporal: sentences about what happens, in order.
+        model: the author: the name of a language model, or "template"; None if unknown.
+        prompt: the version of our prompt that asked for them; None for other prompts.
+        date: when they were written, such as 2025-12-31.
+        edited: whether somebody has edited them by hand since.
     """
 
     spatial: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class Described:
         return self.spatial if kind == "spatial" else self.temporal
 
     def part(self, kinds: Collection[Kind] = KINDS, count: int | None = None) -> Described:
-        """With the first ``count`` sentences (None: all) of these kinds, and none of others."""
+        """A copy with the first ``count`` sentences (None: all) of these kinds, and without the other kinds."""
         spatial, temporal = (self.of(kind)[:count] if kind in kinds else () for kind in KINDS)
         return replace(self, spatial=spatial, temporal=temporal)
 
@@ -65,29 +65,29 @@ class DescriptionBank:
     """Classes by name, in order.
 
     Attributes:
-        source: the file, or files, it came from.
-        classes: may have no sentences of a kind, or of either, as long as nobody asks for them.
+        source: the file or files that it came from.
+        classes: name -> sentences. A class may lack sentences of a kind, or of both, as long as nobody asks for them.
     """
 
     source: str
     classes: Mapping[str, Described] = field(default_factory=dict)
 
     def find(self, name: str) -> Described | None:
-        """A class by its name; case, ``_``, ``-`` and ``CamelCase`` make no difference unless they tell two apart."""
+        """A class by its name. Case, ``_``, ``-`` and ``CamelCase`` only matter if classes differ in nothing else."""
         return self.classes.get(self.called(name))
 
     def called(self, name: str) -> str:
-        """The name under which the bank has a class, or would have it."""
+        """The name that the bank has for a class, or would have."""
         if name in self.classes:
             return name
         same = [other for other in self.classes if key(other) == key(name)]
         return same[0] if len(same) == 1 else name
 
     def subset(self, classes: Sequence[str]) -> DescriptionBank:
-        """These classes alone, under these names and in this order.
+        """A bank of these classes alone, under these names and in this order.
 
         Raises:
-            DataError: one that the bank lacks.
+            DataError: the bank lacks one of them.
         """
         found = {name: self.find(name) for name in classes}
         missing = [name for name, each in found.items() if each is None]
@@ -109,10 +109,10 @@ class DescriptionBank:
         return ((name, kind, text) for name, each in self.classes.items() for kind in KINDS for text in each.of(kind))
 
     def complete(self, kinds: Iterable[Kind]) -> DescriptionBank:
-        """This bank, if each of its classes has a sentence of each of the kinds.
+        """This bank, if each of its classes has a sentence of each of these kinds.
 
         Raises:
-            DataError: a class lacks some.
+            DataError: a class lacks sentences.
         """
         for kind in kinds:
             lacking = [name for name, each in self.classes.items() if not each.of(kind)]
@@ -128,7 +128,7 @@ class DescriptionBank:
         return replace(self, classes={name: each.part(count=count) for name, each in self.classes.items()})
 
     def counts(self, kind: Kind) -> str | None:
-        """How the numbers of sentences differ between classes, in words; None if they do not."""
+        """In words, how the numbers of sentences differ between classes; None if they do not differ."""
         numbers = {name: len(each.of(kind)) for name, each in self.classes.items()}
         if len(set(numbers.values())) <= 1:
             return None
@@ -137,19 +137,19 @@ class DescriptionBank:
         return f"{usual} sentences per class, but {', '.join(odd[:3])}{' …' if len(odd) > 3 else ''}"
 
     def put(self, name: str, described: Described) -> DescriptionBank:
-        """This bank with a class added or replaced."""
+        """A copy of this bank with a class added or replaced."""
         return replace(self, classes={**self.classes, name: described})
 
     def with_places(self, classes: Iterable[str]) -> DescriptionBank:
-        """This bank with an empty entry for each class that it lacks, in their order."""
+        """A copy of this bank with an empty entry for each of these classes that it lacks."""
         lacking = {name: Described() for name in classes if self.find(name) is None}
         return replace(self, classes={**self.classes, **lacking})
 
     def save(self, path: Path) -> None:
-        """Write the file whole or not at all.
+        """Write the bank to a file at once.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         classes = {name: asdict(each) for name, each in self.classes.items()}
         text = json.dumps({"format": FORMAT, "classes": classes}, indent=2, ensure_ascii=False)
@@ -160,7 +160,7 @@ class DescriptionBank:
         """Read a bank.
 
         Raises:
-            DataError: unreadable, another format, or damaged; the message names the file and the class.
+            DataError: the file cannot be read, has another format, or is damaged. The message names file and class.
         """
         content = read_json(path, DataError, unique=True)
         if content.get("format") != FORMAT or not isinstance(content.get("classes"), dict):
@@ -176,16 +176,16 @@ class DescriptionBank:
     def read_official(cls, spatial: Path | None, temporal: Path | None, classes: Sequence[str]) -> DescriptionBank:
         """Read one or two files in the authors' format: a JSON object, class index (or name) -> list of sentences.
 
-        Classes may have different numbers of sentences (in the authors' K400 file one has a single sentence, the
-        others eight): this is accepted, with a notice.
+        Classes may have different numbers of sentences: there is a notice, but no error. (In the authors' K400 file one
+        class has a single sentence, the others have eight.)
 
         Args:
-            spatial: file of sentences on what is seen, or None.
-            temporal: file of sentences on what happens, or None.
+            spatial: file of sentences about what is seen, or None.
+            temporal: file of sentences about what happens, or None.
             classes: names in the order of the indices.
 
         Raises:
-            DataError: unreadable, not that format, or a class without sentences.
+            DataError: a file cannot be read or has another format, or a class has no sentences.
         """
         kinds = [{} if path is None else _read_official(path, classes) for path in (spatial, temporal)]
         source = ", ".join(str(p) for p in (spatial, temporal) if p is not None)
@@ -201,10 +201,10 @@ class DescriptionBank:
         Args:
             path: the file.
             kind: of the sentences.
-            classes: whose position is the index.
+            classes: names; the position of a class is its index.
 
         Raises:
-            DataError: a class that the bank lacks, or one without such sentences.
+            DataError: the bank lacks a class, or its sentences of this kind.
         """
         chosen = self.subset(classes).complete((kind,))
         write_json(path, {str(i): list(each.of(kind)) for i, each in enumerate(chosen.classes.values())})
@@ -222,16 +222,16 @@ def load_descriptions(
 
     Args:
         spatial: see :meth:`DescriptionBank.read_official`.
-        temporal: likewise.
-        classes: names, in the order of the authors' indices; a bank is asked for them by name.
-        bank: a bank instead of such files; it may have more classes.
+        temporal: see :meth:`DescriptionBank.read_official`.
+        classes: names, in the order of the authors' indices. In a bank they are found by name.
+        bank: a bank in place of such files; it may have more classes.
         kinds: the kinds to load.
 
     Returns:
         None if no file is given.
 
     Raises:
-        DataError: files that cannot be read or do not fit the classes.
+        DataError: a file cannot be read, or does not fit the classes.
     """
     if bank is not None:
         found = DescriptionBank.load(bank).subset(classes)
@@ -250,7 +250,9 @@ def load_descriptions(
 
 @functools.lru_cache(1 << 16)
 def key(name: str) -> str:
-    """A key for all spellings of a class name: "swipe_left" or "Swipe Left", "ApplyEyeMakeup" or "apply eye makeup"."""
+    """A key that all spellings of a class name share, such as "swipe_left" and "Swipe Left", or "ApplyMakeup" and
+    "apply makeup".
+    """
     name = unicodedata.normalize("NFC", name)  # a mark that stands by itself is no part of a word
     words = re.sub(r"[\W_]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)).strip()
     return (words or name).casefold()
@@ -262,7 +264,7 @@ def same_text(sentence: str) -> str:
 
 
 def today() -> str:
-    """Today's date, in the form that a bank has it."""
+    """Today's date, as it is written in a bank."""
     return date.today().isoformat()
 
 

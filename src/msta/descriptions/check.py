@@ -1,4 +1,4 @@
-"""How a text tower reads a bank: which sentences it misreads, and how near anchors are to their classes."""
+"""Check a bank with a text tower: the sentences that it misreads, and how near anchors are to their classes."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from msta.descriptions.anchors import embed
 from msta.descriptions.bank import KINDS, DescriptionBank, Kind, same_text
 
 CLEARLY = 0.05
-"""If an anchor's cosine to another class's prompt is higher by this much, a training gives a notice."""
+"""A training gives a notice if the cosine of an anchor to another class's prompt is higher by this much."""
 
 
 @dataclass(frozen=True)
 class Bad:
-    """A sentence to look at.
+    """A sentence that needs attention.
 
     Attributes:
         name: its class.
         kind: spatial or temporal.
-        sentence: as it is in the bank.
+        sentence: its text.
         why: in words.
-        by: how bad: its cosine to another class minus that to its own; 0 if nothing was compared.
+        by: its cosine to another class minus its cosine to its own class; 0 if nothing was compared.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Bad:
 
 @dataclass(frozen=True)
 class Distances:
-    """The cosines of one kind's anchors to the classes' prompts.
+    """The cosines between the anchors of one kind and the prompts of the classes.
 
     Attributes:
         kind: spatial or temporal.
@@ -54,7 +54,7 @@ class Distances:
         return self.cosines.diagonal()
 
     def nearest(self) -> tuple[Tensor, Tensor]:
-        """The nearest other prompt of each anchor: cosine [K], class int64 [K]. With one class: -1 and that class."""
+        """For each anchor the nearest other class: cosine [K], class int64 [K]. With one class: -1, and that class."""
         return _nearest_other(self.cosines)
 
 
@@ -65,9 +65,9 @@ class Check:
     Attributes:
         classes: names.
         bad: sentences, the worst first.
-        distances: of each kind the bank has.
-        irregular: how the numbers of sentences differ between classes, in words.
-        sentences: how many were read.
+        distances: of each kind that the bank has.
+        irregular: in words, how the numbers of sentences differ between classes.
+        sentences: the number of sentences that were checked.
     """
 
     classes: tuple[str, ...]
@@ -83,11 +83,11 @@ def check(
     """Compare every sentence with the prompts of all classes.
 
     Args:
-        bank: with at least one sentence of one kind for each class.
-        backbone: the frozen one.
+        bank: each class has a sentence of at least one kind.
+        backbone: frozen.
         prompts: one per class, in the bank's order.
         batch: sentences encoded at a time.
-        cache: a folder for embeddings that took long, where a training then finds them; None: no cache.
+        cache: a folder for embeddings that took long to compute, which a training will use; None: no cache.
 
     Raises:
         DataError: some classes have sentences of a kind and others do not.
@@ -111,7 +111,7 @@ def check(
 
 
 def mismatched(anchors: Sequence[Tensor], home: Tensor) -> dict[int, int]:
-    """Class -> another class whose prompt one of its anchors lies clearly nearer to than to its own.
+    """Class -> another class, if an anchor of the former is clearly nearer to the prompt of the latter than to its own.
 
     Args:
         anchors: of each kind, see :func:`msta.descriptions.anchors.anchors`.
@@ -129,7 +129,7 @@ def mismatched(anchors: Sequence[Tensor], home: Tensor) -> dict[int, int]:
 
 
 def _nearest_other(cosines: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines [K, K] of what belongs to each class to each class -> the highest but its own [K], and whose [K]."""
+    """Cosines [K, K] to each class -> the highest cosine to another class [K], and that class [K]."""
     others = cosines.clone()
     others.fill_diagonal_(-1.0)
     best = others.max(dim=1)
@@ -137,7 +137,7 @@ def _nearest_other(cosines: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _astray(kind: Kind, classes: Sequence[str], per_class: Sequence[Sequence[str]], cosines: Tensor) -> list[Bad]:
-    """Sentences that are nearer to another class's prompt than to their own: cosines [sentences, K]."""
+    """Sentences that are nearer to the prompt of another class than to that of their own: cosines [sentences, K]."""
     found = []
     every = [(label, sentence) for label, sentences in enumerate(per_class) for sentence in sentences]
     for (label, sentence), row in zip(every, cosines.tolist(), strict=True):
@@ -149,7 +149,7 @@ def _astray(kind: Kind, classes: Sequence[str], per_class: Sequence[Sequence[str
 
 
 def _twice(bank: DescriptionBank) -> list[Bad]:
-    """Sentences that are there before, in this class or another."""
+    """Sentences that occur before, in the same class or another."""
     where: dict[str, str] = {}
     found = []
     for name, kind, sentence in bank.every():
@@ -160,7 +160,7 @@ def _twice(bank: DescriptionBank) -> list[Bad]:
 
 
 def _cut(bank: DescriptionBank, backbone: DualEncoder) -> list[Bad]:
-    """Sentences that the tower does not read to their end."""
+    """Sentences that are longer than what the tower reads."""
     limit = backbone.text.context_length
     return [
         Bad(name, kind, sentence, f"cut: {length} tokens, and the backbone reads {limit}")

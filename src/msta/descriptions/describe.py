@@ -1,4 +1,4 @@
-"""How a bank comes to be: by a language model, by templates, by hand, or from the authors' two files, and back."""
+"""Make a bank: with a language model, from templates, by hand, or from the authors' two files; and write such files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from msta.errors import ConfigError, DataError, MSTAError
 from msta.files import refuse_existing, take_lock
 
 TEMPLATE = "template"
-"""What provenance calls sentences that no model has written."""
+"""The author of sentences that no model has written."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,15 @@ def describe(
     classes: Sequence[str], out: Path, to: Endpoint, console: Console, *,
     sentences: int = 4, jobs: int = 8, patience: Patience | None = None,
 ) -> Outcome:  # fmt: skip
-    """Ask a language model for the sentences that the bank lacks. A second call continues where the first stopped.
+    """Ask a language model for the sentences that the bank lacks. If a call was stopped, the next one continues it.
 
     Args:
         classes: names.
-        out: the bank; made, or completed. It is written after every answer.
+        out: the file of the bank, new or not. It is written after every answer.
         to: the endpoint to ask.
         console: for the progress bar and the cost line.
         sentences: how many of each kind per class.
-        jobs: how many classes are asked for at a time.
+        jobs: how many classes are asked about at a time.
         patience: how often and how long to try.
 
     Raises:
@@ -80,10 +80,10 @@ def describe(
 
 
 def describe_by_template(classes: Sequence[str], out: Path, *, sentences: int = 4) -> Outcome:
-    """Fill templates with the names of the classes that lack sentences. The consistency term then works offline.
+    """Fill templates with the names of the classes that lack sentences. With them the consistency term works offline.
 
     Raises:
-        ConfigError: more sentences than there are templates.
+        ConfigError: there are fewer templates than ``sentences``.
     """
     if not 1 <= sentences <= len(SPATIAL_TEMPLATES):
         raise ConfigError(f"--sentences: there are 1 to {len(SPATIAL_TEMPLATES)} templates, got {sentences}")
@@ -101,13 +101,13 @@ def describe_by_template(classes: Sequence[str], out: Path, *, sentences: int = 
 
 
 def edit(classes: Sequence[str], out: Path) -> Outcome:
-    """Open the bank in the user's editor; what was changed there is marked as edited by hand.
+    """Open the bank in the user's editor. Classes that were changed there are marked as edited by hand.
 
-    The editor gets a copy. It replaces the bank if it is a valid one; if not, it is kept, and the next call opens it.
+    The editor opens a copy. The copy replaces the bank if it is valid. If not, it is kept, and the next call opens it.
 
     Args:
-        classes: added without sentences where the bank lacks them.
-        out: the bank; made if it is not there.
+        classes: they are added without sentences if the bank lacks them.
+        out: the file of the bank; it is made if it does not exist.
 
     Raises:
         MSTAError: there is no editor, or the edited file is not a valid bank.
@@ -141,13 +141,13 @@ def edit(classes: Sequence[str], out: Path) -> Outcome:
 
 
 def import_official(spatial: Path | None, temporal: Path | None, labels: Path, out: Path) -> str:
-    """Put the classes of one or two files of the authors' into a bank, which is made if need be.
+    """Put the classes of one or two files in the authors' format into a bank, which is made if it does not exist.
 
     Returns:
         What was done, in words.
 
     Raises:
-        MSTAError: files that cannot be read, or do not fit the labels.
+        MSTAError: a file cannot be read, or does not fit the labels.
     """
     if spatial is None and temporal is None:
         raise ConfigError("missing --spatial or --temporal")
@@ -161,13 +161,13 @@ def import_official(spatial: Path | None, temporal: Path | None, labels: Path, o
 
 
 def export_official(bank: Path, spatial: Path | None, temporal: Path | None, labels: Path | None) -> str:
-    """Write a bank's sentences to one or two files of the authors' format.
+    """Write the sentences of a bank to one or two files in the authors' format.
 
     Returns:
         What was done, in words.
 
     Raises:
-        MSTAError: a file exists, a class or its sentences are missing.
+        MSTAError: a file exists already, or a class or its sentences are missing.
     """
     targets = [(path, kind) for path, kind in zip((spatial, temporal), KINDS, strict=True) if path is not None]
     if not targets:
@@ -183,10 +183,10 @@ def export_official(bank: Path, spatial: Path | None, temporal: Path | None, lab
 
 @contextlib.contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """No second process writes the bank meanwhile, and nothing is left of one that was killed while it wrote.
+    """Let no second process write the bank meanwhile, and remove what a killed process left half-written.
 
     Raises:
-        MSTAError: one does.
+        MSTAError: another process writes it.
     """
     if not out.parent.is_dir():
         raise MSTAError(f"{out}: there is no folder {out.parent}")

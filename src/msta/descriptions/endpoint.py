@@ -1,4 +1,4 @@
-"""An endpoint of OpenAI's protocol: where it is, who may ask, and what its errors say."""
+"""An endpoint with OpenAI's protocol: its address and key, and the meaning of its errors."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ KEY = "OPENAI_API_KEY"
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A server to ask, with model and key.
+    """A server to ask, with its model and key.
 
     Attributes:
-        url: the base, which ends in /v1 for most; see :func:`endpoint`.
-        model: as the server calls it.
+        url: the base URL, which mostly ends in /v1; see :func:`endpoint`.
+        model: the server's name for it.
         key: None if the server needs none. It is sent to the server and nowhere else.
-        key_from: the environment variable the key is from, for messages.
+        key_from: the environment variable that held the key, for messages.
     """
 
     url: str
@@ -34,25 +34,25 @@ class Endpoint:
 
     @property
     def secret(self) -> str:
-        """The key if it is a real one. Some servers get a word like "EMPTY", which a sentence may contain."""
+        """The key, if it is a real one. Some servers get a word like "EMPTY", which may occur in a sentence."""
         return self.key if self.key is not None and len(self.key) >= 12 else ""
 
     @property
     def host(self) -> str:
-        """Its name, for messages."""
+        """The name of the server, for messages."""
         return urlsplit(self.url).netloc
 
 
 def endpoint(url: str | None, model: str | None, key_from: str = KEY) -> Endpoint:
-    """The endpoint, with the key that the environment holds.
+    """The endpoint, with the key from the environment.
 
     Args:
-        url: None for the environment's OPENAI_BASE_URL, else OpenAI. "/v1" is added to one without a path.
+        url: None: the environment's OPENAI_BASE_URL, else OpenAI. A URL without a path gets "/v1".
         model: its name.
-        key_from: the environment variable of the key.
+        key_from: the environment variable that holds the key.
 
     Raises:
-        ConfigError: no model, no key for OpenAI, or a URL that is none or holds a password.
+        ConfigError: there is no model, or no key for OpenAI; or the URL is not valid or holds a password.
     """
     url = url or os.environ.get("OPENAI_BASE_URL") or OPENAI
     try:
@@ -77,7 +77,7 @@ def endpoint(url: str | None, model: str | None, key_from: str = KEY) -> Endpoin
 
 
 def import_openai() -> Any:
-    """The openai client, which is an extra.
+    """The openai client, an optional dependency.
 
     Raises:
         ConfigError: it is not installed.
@@ -93,7 +93,7 @@ def import_openai() -> Any:
 
 
 def retry_after(headers: Any) -> float | None:
-    """Seconds that the server asks to wait."""
+    """The seconds that the server asks to wait."""
     value = str(headers.get("retry-after", "")).strip()
     with contextlib.suppress(ValueError):
         seconds = float(value)
@@ -104,12 +104,12 @@ def retry_after(headers: Any) -> float | None:
 
 
 def _detail(error: Any) -> dict[str, Any]:
-    """What the body of an error says; the client has unwrapped it from under "error" where it found it there."""
+    """The content of an error's body. The client has already unwrapped an object under the key "error"."""
     return error.body if isinstance(error.body, dict) else {}
 
 
 def code_of(error: Any) -> str:
-    """The server's short name of an error."""
+    """The server's short name for an error."""
     return str(_detail(error).get("code") or _detail(error).get("type") or "")
 
 
@@ -126,10 +126,10 @@ def about_format(error: Any) -> bool:
 
 
 def cause_of(error: Any) -> str:
-    """The class name of the error behind a failed connection. Its text is not used: it might quote a header."""
+    """The class name of the error that made a connection fail. Its text is not used: it might quote a header."""
     return type(error.__cause__ or error).__name__
 
 
 def nobody_there(error: Any) -> bool:
-    """Whether no server listens, or the host is unknown."""
+    """Whether no server listens at the address, or the host is unknown."""
     return cause_of(error) in ("ConnectError", "UnsupportedProtocol", "ProxyError")

@@ -1,4 +1,4 @@
-"""Ask a language model, through any endpoint of OpenAI's protocol, for the sentences of each class.
+"""Ask a language model for the sentences of each class, through any endpoint with OpenAI's protocol.
 
 Every usable sentence is written to the bank as soon as it arrives. If a run ends early for any reason, the same command
 continues it and asks only for what is missing. Nothing here imports torch.
@@ -38,7 +38,7 @@ _FORMATS: tuple[dict[str, Any] | None, ...] = (
     {"type": "json_object"},
     None,
 )
-"""Structured output, from the strictest on: a server that refuses one is asked for the next."""
+"""Forms of structured output, the strictest first. If a server refuses one, the next is tried."""
 _LONGEST_PAUSE = 60.0
 _LONGEST_ORDERED_PAUSE = 900.0
 
@@ -48,10 +48,10 @@ class Patience:
     """How often and how long to try.
 
     Attributes:
-        answers: how often a class is asked for before it is reported as incomplete.
-        failures: times that the server may fail a request (429, 5xx, lost or late answers) while it answers no other.
-        pause: seconds before the first retry; it doubles from one to the next.
-        timeout: seconds an answer may take.
+        answers: how often a class is asked about before it is reported as incomplete.
+        failures: how often the server may fail a request (429, 5xx, lost or late answers) while no other succeeds.
+        pause: seconds before the first retry; the pause doubles with every retry.
+        timeout: seconds that an answer may take.
     """
 
     answers: int = 4
@@ -66,9 +66,9 @@ class Tally:
 
     Attributes:
         incomplete: class -> why it lacks sentences.
-        requests: answered ones.
+        requests: the number of answered ones.
         tokens_in: as the server counts them; None if it does not.
-        tokens_out: likewise.
+        tokens_out: as the server counts them; None if it does not.
     """
 
     incomplete: dict[str, str] = field(default_factory=dict)
@@ -77,13 +77,13 @@ class Tally:
     tokens_out: int | None = None
 
     def cost(self) -> str:
-        """The cost line."""
+        """The line about the cost."""
         if self.requests and self.tokens_in is None:
             return f"{self.requests:,} answers; the server does not say how many tokens"
         return f"{self.requests:,} answers, {self.tokens_in or 0:,} tokens in, {self.tokens_out or 0:,} tokens out"
 
     def count(self, body: dict[str, Any]) -> None:
-        """Add an answer's usage."""
+        """Add the usage of an answer."""
         self.requests += 1
         usage = body.get("usage")
         if isinstance(usage, dict):
@@ -93,25 +93,25 @@ class Tally:
 
 
 class _Fatal(Exception):
-    """No class will fare better."""
+    """An error that every other class would meet too."""
 
 
 class Asking:
-    """A run that completes a bank. The first Ctrl-C waits for the answers under way; a second one does not wait.
+    """A run that completes a bank. The first Ctrl-C waits for pending answers; a second one does not wait.
 
     Args:
         bank: the sentences so far.
         classes: the classes to complete.
         sentences: how many of each kind per class.
         to: the endpoint to ask.
-        save: keeps a bank; called after every usable answer.
-        jobs: how many classes are asked for at a time.
+        save: writes a bank; called after every usable answer.
+        jobs: how many classes are asked about at a time.
         patience: how often and how long to try.
-        progress: told how many classes are done.
+        progress: called with the number of classes that are done.
 
     Attributes:
-        bank: with what has come.
-        tally: what was done, also of a run that fails.
+        bank: with the sentences that have arrived.
+        tally: what was done, even if the run fails.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Asking:
         """Ask until each class has its sentences, or was asked about often enough.
 
         Raises:
-            MSTAError: the server refuses the key, the model or the request, or is not there.
+            MSTAError: the server refuses the key, the model or the request, or does not exist.
             Interrupted: after Ctrl-C.
         """
         openai = import_openai()
@@ -203,7 +203,7 @@ class Asking:
             self.progress(self.done + len(self.tally.incomplete))
 
     async def _complete(self, name: str) -> str | None:
-        """Ask about a class until it has its sentences. Returns why it does not."""
+        """Ask about a class until it has its sentences. Returns the reason if it does not get them."""
         complaint: str | None = None
         complaints: Counter[str] = Counter()
         for _ in range(self.patience.answers):
@@ -235,10 +235,10 @@ class Asking:
         return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": asked}]
 
     def _keep(self, name: str, body: dict[str, Any]) -> str | None:
-        """Put what is usable of an answer into the bank. Returns what was wrong with the rest.
+        """Put the usable sentences of an answer into the bank. Returns what is wrong with the others.
 
         Raises:
-            Unusable: nothing of it is.
+            Unusable: no sentence is usable.
         """
         found, there = parse(content_of(body), name), self._there(name)
         new: dict[Kind, list[str]] = {}
@@ -259,11 +259,11 @@ class Asking:
     # ------------------------------------------------------------ one request
 
     async def _ask(self, messages: list[dict[str, str]]) -> dict[str, Any]:
-        """The body of an answer, after as many retries as patience allows.
+        """The body of an answer, after as many retries as ``patience`` allows.
 
         Raises:
-            Unusable: an answer to this request that is none.
-            _Fatal: no use in asking anything.
+            Unusable: this request was not answered properly.
+            _Fatal: no request will be.
         """
         openai, failed, answered = self.openai, 0, self.tally.requests
         while True:
@@ -311,7 +311,7 @@ class Asking:
             await self._sleep(left)
 
     async def _sleep(self, seconds: float) -> None:
-        """Returns early once the run stops."""
+        """Wait; return early if the run stops."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0 and not self.stopping:
             await asyncio.sleep(min(left, 0.2))
@@ -319,7 +319,7 @@ class Asking:
             raise Unusable("stopped")
 
     def _give_up_if(self, error: Any) -> None:
-        """Raise unless the request may succeed later as it is."""
+        """Raise if the same request cannot succeed later."""
         status, code = error.status_code, code_of(error)
         said = f" ({in_short(Exception(self._scrub(message_of(error))))})"
         if status == 401:

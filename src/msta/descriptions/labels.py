@@ -1,4 +1,4 @@
-"""Class names, read from any file that has them."""
+"""Read class names from any file that has them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def given_names(names: Iterable[str], source: str) -> tuple[str, ...]:
 
     Args:
         names: in order.
-        source: for messages: a file, an option.
+        source: a file or an option, for messages.
 
     Raises:
-        DataError: none, an empty one, or two that read the same.
+        DataError: there is no name, a name is empty, or two read the same.
     """
     words = read_as_words(_distinct(names, source), source)
     notice_numbers(source, words, "write what is to be seen")
@@ -31,11 +31,11 @@ def given_names(names: Iterable[str], source: str) -> tuple[str, ...]:
 
 
 def named_classes(text: str) -> tuple[str, ...]:
-    """Class names, as words, of what ``--labels`` says: names ("push,hug"), or what :func:`read_labels` reads.
+    """Class names, as words, from the argument of ``--labels``: names ("push,hug"), or what :func:`read_labels` reads.
 
     Raises:
         ConfigError: a name is empty.
-        DataError: the file cannot be read or has no names; or two read the same.
+        DataError: the file cannot be read or has no names, or two names read the same.
     """
     path = Path(text).expanduser()
     if text.lower().endswith((".txt", ".csv", ".tsv", ".json", ".parquet")) or path.is_dir():
@@ -47,7 +47,7 @@ def named_classes(text: str) -> tuple[str, ...]:
 
 
 def _distinct(names: Iterable[str], source: str) -> tuple[str, ...]:
-    """The names, if there are any, none is empty, and no two read the same."""
+    """The names, after a check that there are some, none is empty, and no two read the same."""
     written = tuple(name.strip() for name in names)
     if not written:
         raise DataError(f"{source}: no class names in it")
@@ -65,12 +65,12 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
     Args:
         path: a table with a column of names, such as ``classes.csv`` (id,name; other headers, separators and orders are
-            understood); a text file of one name per line, numbered or not; a JSON object of index -> name (or name ->
-            anything), or an adapter's ``classes.json``; or a data set, a folder or table that
+            understood); a text file with one name per line, numbered or not; a JSON object of index -> name (or name ->
+            anything); an adapter's ``classes.json``; or a data set, which is a folder or table that
             :func:`msta.data.reading.read_catalog` reads.
 
     Raises:
-        DataError: unreadable, no names in it, or two that read the same.
+        DataError: the file cannot be read or has no names, or two names read the same.
     """
     if path.is_dir() or path.suffix.lower() in (".parquet", ".pq"):
         return _distinct(_of_data(path), str(path))
@@ -128,13 +128,13 @@ def _of_lines(path: Path) -> Iterable[str]:
 
 
 def _is_one_name(path: Path) -> bool:
-    """Whether the only line of a text file is a name that holds commas, as "putting something, something and so on"."""
+    """Whether the only line of a text file is one name with commas, as in "putting something, something and so on"."""
     with open_text(path) as file:
         return path.suffix.lower() not in (".csv", ".tsv") and ", " in file.read()
 
 
 def _text(path: Path, value: Any, name: str) -> str:
-    """An object's value is the name if the key is an index, else the key is."""
+    """The name in an entry of an object: the value if the key is an index, else the key."""
     if not name.isdecimal():
         return name
     if not isinstance(value, str):

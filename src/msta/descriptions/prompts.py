@@ -1,6 +1,6 @@
-"""All of our wordings: the prompt for a language model, the sentences of --template, and the ensemble of class prompts.
+"""All prompts and templates: for a language model, for the sentences of --template, and the ensemble of class prompts.
 
-If you change SYSTEM or :func:`request`, change VERSION too: a bank has the version of the prompt for each class.
+If you change SYSTEM or :func:`request`, change VERSION too: a bank says for each class which version asked for it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from msta.data.names import class_words
 
 VERSION = "2"
 MAX_WORDS = 25
-"""A ViCLIP reads 32 tokens, two of which are start and end; a longer sentence is likely to be cut."""
+"""A ViCLIP reads 32 tokens, two of which mark start and end. A longer sentence is likely to be cut off."""
 
 SYSTEM = """\
 You write short English sentences about actions in videos. A vision-language model reads them, so that only what a \
@@ -53,7 +53,7 @@ def request(name: str, spatial: int, temporal: int, kept: Sequence[str] = (), co
         spatial: how many spatial sentences to ask for.
         temporal: how many temporal ones.
         kept: sentences that exist already and must not be repeated.
-        complaint: what was wrong with the last answer, in our words.
+        complaint: what was wrong with the last answer.
     """
     lines = [
         f"Action: {json.dumps(class_words(name), ensure_ascii=False)}",
@@ -89,11 +89,11 @@ TEMPORAL_TEMPLATES = (
     "First {} begins, then it goes on, then it is over.",
     "The moment at which {} is done.",
 )
-"""Worded around the name, whether it is a noun or a verb. They say nothing that the name does not."""
+"""They fit any name, a noun or a verb, and say nothing that the name does not say."""
 
 
 def templates(name: str, count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """``count`` spatial and as many temporal sentences from the name alone, at most eight of each."""
+    """``count`` spatial and as many temporal sentences that use the name alone, at most eight of each kind."""
     filled = [
         [t.replace("{}", class_words(name)) for t in kind[:count]] for kind in (SPATIAL_TEMPLATES, TEMPORAL_TEMPLATES)
     ]
@@ -110,4 +110,4 @@ ENSEMBLE = (
     "a short video of {}.",
     "this is a video of {}.",
 )
-"""Class prompts whose embeddings are averaged, with ``data.template=ensemble``."""
+"""Class prompts for ``data.template=ensemble``, which averages their embeddings."""

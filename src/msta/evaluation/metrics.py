@@ -99,7 +99,7 @@ def reliability(probabilities: Array, labels: Integers, bins: int = BINS) -> tup
 
 
 def fit_temperature(probabilities: Array, labels: Integers, *, doubt: float = 0.0) -> float:
-    """The temperature of the lowest negative log likelihood on these (validation) clips, between 1/100 and 100.
+    """The temperature with the lowest negative log likelihood on these (validation) clips, between 1/100 and 100.
 
     The likelihood is convex in the inverse temperature, so its derivative is bisected. If all clips are right, the best
     temperature is 0, and the lowest allowed one is returned. ``doubt`` is the share of each label that is spread evenly
@@ -116,7 +116,7 @@ def fit_temperature(probabilities: Array, labels: Integers, *, doubt: float = 0.
 
 
 def scaled(probabilities: Array, temperature: float) -> Array:
-    """The probabilities [N, K] at another temperature: the order of the classes stays."""
+    """The probabilities [N, K] at another temperature. The order of the classes does not change."""
     return _softmax(np.log(np.clip(probabilities, 1e-12, None)) / temperature)
 
 

@@ -27,19 +27,20 @@ def tune(
 ) -> Overrides:  # fmt: skip
     """Train ``trials`` times and keep the settings that are best on the validation clips.
 
-    The settings in the method's ``MethodConfig.search_space`` are varied. Optuna's TPE proposes values, with a fixed
-    seed. It gets the trials that ``out`` already has, so that a search continues where it stopped.
+    The settings in the method's ``MethodConfig.search_space`` are varied. The first trial has the method's defaults.
+    For the others Optuna's TPE proposes values, with a fixed seed. It gets the trials that ``out`` already has, so that
+    a search continues after a stop.
 
     Args:
         method: its name.
-        config: makes the config of a run from overrides, which come last.
+        config: makes the config of a run from overrides, which win over all other settings.
         out: one folder per trial, and search.json.
         console: where the runs print.
         fixed: settings that are not varied.
         trials: how many. None are made if this is 0 or the method has nothing to vary.
 
     Returns:
-        The best trial's settings; empty if they are the defaults.
+        The settings of the best trial; empty if they are the defaults.
 
     Raises:
         ConfigError: optuna is not installed, or there are no validation clips.
@@ -72,12 +73,12 @@ def tune(
 
 
 def _value(validated: dict[str, Any]) -> float:
-    """Top-1, and among equals, which few clips make many, the likelihood: training's own order, as one number."""
+    """Top-1, and among equals, which few clips make common, the likelihood: the order of training, as one number."""
     return float(validated["top1"] - 1e-3 * validated["nll"] / (1 + validated["nll"]))
 
 
 def _run(config: RunConfig, run: Path, console: Console) -> dict[str, float]:
-    """Validation figures of the checkpoint that a training would keep."""
+    """The validation figures of the checkpoint that a training would keep."""
     check_same_run(run, config)
     try:
         train(config, run, console, resume=(run / "config.yaml").exists())

@@ -1,4 +1,4 @@
-"""The loop's batches, from video files or from the prefix cache, which is filled when an epoch first needs it."""
+"""The batches of the loop, from video files or from the prefix cache, which an epoch fills when it first needs it."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from msta.training.prefix_cache import PrefixCache
 from msta.training.processes import Processes
 
 Report = Callable[[str, int, int], None]
-"""Called while the cache is filled: with the part, the number of clips done, and their total."""
+"""Called while the cache is filled, with the part, the number of finished clips, and their total."""
 
 
 class Source:
-    """This process's share of a run's clips, in batches.
+    """The share of a run's clips that this process reads, in batches.
 
     Args:
-        config: the run's.
-        model: the model that reads them.
-        catalog: for its classes, some of which rule out the flip.
-        split: which clips train, validate and test.
+        config: of the run.
+        model: the model that encodes the clips.
+        catalog: for its classes, which may forbid the flip.
+        split: the clips that train, validate and test.
         processes: the processes of the run.
-        failures: collects what cannot be read.
-        step_clips: clips of a training step, in all processes together.
+        failures: collects clips that cannot be read.
+        step_clips: clips per training step, of all processes together.
         stopped: whether the run was asked to stop. Passes over clips then end early.
 
     Attributes:
         cache: None if every epoch decodes its clips anew.
-        batch_size: clips of a training batch; takes effect with the next call of :meth:`train`.
+        batch_size: clips per training batch; a change takes effect with the next call of :meth:`train`.
         workers: decoding processes of this process.
     """
 
@@ -87,7 +87,7 @@ class Source:
         )  # fmt: skip
 
     def plan(self, epochs: int) -> str | None:
-        """What the cache needs, in words; None without a cache.
+        """The needs of the cache, in words; None without a cache.
 
         Raises:
             ConfigError: it needs more than ``cache.max_gb``.
@@ -107,7 +107,7 @@ class Source:
         return self._loader("train", epoch, report)
 
     def test(self, part: str, report: Report) -> SteadyLoader:
-        """This process's share of the "val" or "test" clips, in batches."""
+        """The "val" or "test" clips of this process, in batches."""
         return self._loader(part, 0, report)
 
     def close(self) -> None:
@@ -117,7 +117,7 @@ class Source:
 
     @torch.no_grad()
     def embeddings(self, views: int) -> tuple[Tensor, Tensor]:
-        """Mean embeddings over ``views`` augmented views [N, D] and labels [N] of the training clips that can be read.
+        """Mean embeddings over ``views`` augmented views [N, D], and labels [N], of the readable training clips.
 
         Raises:
             DataError: no clip can be read.

@@ -1,4 +1,4 @@
-"""Graphics cards as their makers describe them, and what counted work takes on one at least.
+"""Graphics cards according to their makers, and the least time that counted work takes on them.
 
 Source: NVIDIA's data sheets (A100, H100 SXM, V100 SXM2, L4, T4) and white papers (GA102 for the RTX 3090, Ada for the
 RTX 4090). Rates are dense, those of bf16 with fp32 sums.
@@ -13,7 +13,7 @@ from msta.errors import ConfigError
 
 @dataclass(frozen=True)
 class Card:
-    """A card's peaks.
+    """The peaks of a card.
 
     Attributes:
         low: TFLOP/s in bf16, or in fp16 if it has no bf16.
@@ -32,17 +32,17 @@ class Card:
     bf16: bool = True
 
     def precision(self, wanted: str) -> str:
-        """What "auto" becomes there.
+        """The precision that "auto" means on this card.
 
         Raises:
-            ConfigError: bf16 is wanted, and it has none.
+            ConfigError: bf16 is wanted, but the card has no bf16.
         """
         if wanted == "bf16" and not self.bf16:
             raise ConfigError("train.precision: this card has no bf16; fp16 is what it has")
         return ("bf16" if self.bf16 else "fp16") if wanted == "auto" else wanted
 
     def seconds(self, flops: int, moved: int, precision: str, tf32: bool) -> float:
-        """At least: products at the card's peak, the bytes that everything else moves at its memory's bandwidth."""
+        """The least time: products at the peak rate, plus all other bytes at the bandwidth of the memory."""
         full = self.tf32 if tf32 and self.tf32 else self.fp32
         rate = full if precision == "fp32" else self.low
         return flops / (rate * 1e12) + moved / (self.bandwidth * 1e9)
@@ -61,10 +61,10 @@ CARDS = {
 
 
 def card_named(device: str) -> Card:
-    """Of "cuda:A100", in any spelling.
+    """The card in a name like "cuda:A100", in any spelling.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is no card of that name.
     """
     kind, _, name = device.partition(":")
     known = {_plain(card): card for card in CARDS}

@@ -1,4 +1,4 @@
-"""What a training step costs, counted and measured; ``msta bench``, and a comparison's costs.
+"""The cost of a training step, counted and measured: ``msta bench``, and the costs in a comparison.
 
 Counting runs the actual step on tensors without data (torch's FakeTensorMode). So no formula can disagree with the
 code, and every method is covered.
@@ -38,7 +38,7 @@ from msta.training.losses import objective
 from msta.training.setup import set_up
 
 _SAMPLE = 8
-"""Clips that are decoded to see how long it takes."""
+"""Clips that are decoded to measure how long it takes."""
 _ROUNDS = 3
 """Rounds of a comparison's costs; the median counts."""
 
@@ -56,7 +56,7 @@ _WITHOUT_WORK = (torch.ops.aten._unsafe_view, torch.ops.aten.empty, torch.ops.at
 
 
 def flop_counter() -> FlopCounterMode:
-    """Counts multiplications and additions of matrix products, convolutions and attention, on a CPU too."""
+    """A counter of the multiplications and additions in matrix products, convolutions and attention, on a CPU too."""
     return FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
 
 
@@ -80,13 +80,13 @@ class MovedBytes(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class StepCost:
-    """What one step takes.
+    """The cost of one step.
 
     Attributes:
         prefix_flops: of the frozen part of the video tower, which a prefix cache saves.
         suffix_flops: of everything else: adapted blocks of both towers and the backward pass.
         weights: bytes of all parameters.
-        training: bytes of gradients and AdamW's two means.
+        training: bytes of gradients and of the two means of AdamW.
         kept: bytes of activations that are kept for the backward pass.
         working: bytes of the clips and of a block's widest activations, an estimate of temporary memory.
         moved: bytes that operators other than products read and write.
@@ -104,7 +104,7 @@ class StepCost:
 
     @property
     def flops(self) -> int:
-        """Arithmetic of a step without a cache."""
+        """The arithmetic of a step without a cache."""
         return self.prefix_flops + self.suffix_flops
 
     @property
@@ -119,8 +119,8 @@ def count_step(model: AdaptedModel, prompts: Tensor | Tokens, *, batch: int, fra
     Args:
         model: as it will train.
         prompts: of the classes, from ``model.prepare_prompts``.
-        batch: clips.
-        frames: of each.
+        batch: clips per step.
+        frames: frames per clip.
         size: height and width.
     """
     mode = FakeTensorMode()
@@ -182,7 +182,7 @@ def count_step(model: AdaptedModel, prompts: Tensor | Tokens, *, batch: int, fra
 
 @torch.no_grad()
 def count_forward(model: AdaptedModel, *, frames: int, size: int) -> tuple[int, int]:
-    """Arithmetic of encoding one clip, and the bytes that operators other than products move."""
+    """The arithmetic of encoding one clip, and the bytes that operators other than products move."""
     mode = FakeTensorMode()
     with FakeCopyMode(mode):
         fake = copy.deepcopy(model)
@@ -206,7 +206,7 @@ def step(model: AdaptedModel, video: Tensor | Tokens, prompts: Tensor | Tokens, 
 
 
 def alternate(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each, measured in turn after a warm-up round."""
+    """The seconds of each way. The ways are measured in turn, after a warm-up round."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for round_ in range(rounds + 1):
         for name, way in ways.items():
@@ -246,22 +246,23 @@ def _median(work: Callable[[], object], rounds: int) -> float:
 def bench(
     backbone: DualEncoder, method: str = "msta", *, classes: int = 51, batch: int = 4, rounds: int = 3
 ) -> dict[str, Any]:
-    """Forward and backward passes of a step on noise: the plain way, the fast path, and with the prefix kept.
+    """Time forward and backward passes of a step on noise: without shortcuts, with them, and with the prefix kept.
 
-    They are measured in turn, after a warm-up round. No weight changes. In the backbone's precision, without decoding.
+    The three are measured in turn, after a warm-up round, in the backbone's precision and without decoding. No weight
+    changes.
 
     Args:
         backbone: on the device to measure.
-        method: a name in :data:`msta.methods.METHODS`; its defaults are used.
-        classes: class names in a step.
-        batch: clips in a step.
+        method: a name in :data:`msta.methods.METHODS`, with its defaults.
+        classes: class names per step.
+        batch: clips per step.
         rounds: how many; medians are returned.
 
     Returns:
         Name in words -> figure: seconds, the ratio to the plain step, arithmetic, memory.
 
     Raises:
-        ConfigError: no such method, or one that does not fit the backbone.
+        ConfigError: there is no such method, or it does not fit the backbone.
     """
     architecture, device = backbone.architecture, backbone.logit_scale.device
     shape = {"batch": batch, "frames": architecture.frames, "size": architecture.image_size}
@@ -298,13 +299,14 @@ def bench(
 
 
 def measure_costs(config: RunConfig) -> dict[str, float]:
-    """Measure the costs of ``config``'s method with the classes of its data set.
+    """Measure the costs of the config's method with the classes of its data set.
 
     Returns:
         "trainable": parameters, and "share", in percent of the backbone's. "step": seconds of a training step of
-        ``train.batch_size`` clips. "clips": encoded and scored a second at test, ``eval.batch_size`` at a time; both
-        without decoding. "memory": the most bytes the process held meanwhile, without what Python and its libraries
-        hold before a backbone is loaded. A method that trains nothing has no step: 0 seconds, the memory of testing.
+        ``train.batch_size`` clips. "clips": clips that are encoded and scored per second in a test, ``eval.batch_size``
+        at a time. Both are without decoding. "memory": the most bytes that the process held, without those that Python
+        and its libraries hold before a backbone is loaded. A method that trains nothing has 0 seconds and the memory of
+        testing.
     """
     check_main_guard("spawn")
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
@@ -332,7 +334,7 @@ def _measure(config: RunConfig) -> dict[str, float]:
 
 
 def _peak() -> int:
-    """The most bytes this process, or the graphics card for it, held at once."""
+    """The most bytes that this process, or the graphics card for it, held at once."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     status = Path("/proc/self/status")

@@ -1,9 +1,9 @@
-"""``msta train``: one run; or runs that measure, and a last one that trains on all clips, so that none is wasted.
+"""``msta train``: one run; or runs that measure, and then one that trains on all clips, so that no clip is wasted.
 
-With ``train.refit`` one run measures on held-out clips, and finds the number of epochs. With ``train.folds`` K runs
-measure: each is tested on one of K parts of the clips and trained on the others (cross-validation), for the whole
-schedule, since nothing is left to choose by. The figures are those of all clips, each named by a model that did not
-train on it. They are a little pessimistic: the adapter that is kept has seen more clips.
+With ``train.refit`` one run measures on held-out clips and finds the best number of epochs. With ``train.folds`` K runs
+measure (cross-validation): each is tested on one of K parts of the clips and trained on the others, for the whole
+schedule, because no clips are left to choose an epoch by. The figures are those of all clips, each classified by a
+model that did not train on it. They are a little pessimistic: the final adapter has seen more clips.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def fit(
 ) -> dict[str, Any]:
     """Train as :func:`msta.training.loop.train` does, or measure first and then train on all clips.
 
-    In the second case ``out``/measuring has a run for each part, and the metrics have "measured" (how, in words),
-    "interval" (95 %, of top-1), and with folds "folds" (top-1 of each).
+    In the second case ``out``/measuring has a run per part. The metrics have "measured" (how, in words), "interval"
+    (95 %, of top-1), and with folds "folds" (the top-1 of each).
 
-    At the end the main process writes the run's page, see :mod:`msta.training.page`.
+    At the end the main process writes the page of the run, see :mod:`msta.training.page`.
 
     Raises:
         MSTAError: wrong data, files or settings; :class:`Interrupted` after Ctrl-C.
@@ -110,7 +110,7 @@ def _train_on_all(
 
 
 def _stages(config: RunConfig, out: Path) -> list[tuple[Path, RunConfig]]:
-    """The runs that measure: folder and settings."""
+    """The folders and settings of the runs that measure."""
     folder = out / MEASURING
     once: dict[str, Any] = {"train.refit": False, "train.folds": None}
     if config.eval.keep == "nothing":
@@ -135,7 +135,7 @@ def _write_folds(out: Path, catalog: Catalog, folds: Sequence[Split]) -> None:
 
 
 def _estimate(config: RunConfig, out: Path, folders: list[Path], metrics: list[dict[str, Any]]) -> dict[str, Any]:
-    """The figures of all runs that measured, together; their predictions are written to ``out``/predictions."""
+    """The figures of all runs that measured, together. Their predictions are written to ``out``/predictions."""
     tested = pooled([read_predictions(folder / "predictions" / "test.parquet") for folder in folders])
     file = out / "predictions" / "test.parquet"
     write_predictions(file, tested, method=config.method["name"], split="test")

@@ -1,4 +1,4 @@
-"""A lock: only one process at a time uses a run's directory, and others can see whether one does."""
+"""A lock on the directory of a run: only one process uses it at a time, and others can see whether one does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from msta.files import take_lock
 
 NAME = "lock"
 _PATIENCE = 1.0
-"""Seconds to wait for the lock: a check from outside holds it for a moment."""
+"""Seconds to wait for the lock. A process that only checks the lock holds it for a moment."""
 
 
 @contextlib.contextmanager
@@ -43,7 +43,7 @@ def locked(run: Path) -> Iterator[None]:
 
 
 def alive(run: Path) -> bool:
-    """Whether some process holds the lock."""
+    """Whether a process holds the lock."""
     try:
         with (run / NAME).open("r+", encoding="utf-8") as file:
             return not take_lock(file)

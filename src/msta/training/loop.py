@@ -33,10 +33,10 @@ from msta.training.step import OutOfMemory, StepResult
 from msta.training.trackers import tracker_names
 
 _SETTLED = 3
-"""Steps to wait before the pace is announced: the first ones include warming up."""
+"""Steps to wait before the pace is announced, because the first ones include warming up."""
 
 Batch = tuple[Iterator[dict[str, Any]], int]
-"""The micro-batches of this process, and how many clips the step has in all processes together."""
+"""The micro-batches of this process, and the number of clips of the step in all processes together."""
 
 
 def train(
@@ -122,7 +122,7 @@ def train(
 
 
 def batches_of_epoch(run: Run) -> Iterator[Batch]:
-    """The remaining batches of the current epoch; they are read again if the micro-batches became smaller."""
+    """The remaining batches of the current epoch. If the micro-batches become smaller, they are read again."""
     progress, clips = run.progress, len(run.setup.split.train)
     micro_batches = iter(run.source.train(progress.epoch, progress.clips, run.caching))
     size = run.source.batch_size
@@ -136,7 +136,7 @@ def batches_of_epoch(run: Run) -> Iterator[Batch]:
 
 
 def _until(micro_batches: Iterator[dict[str, Any]], clips: int) -> Iterator[dict[str, Any]]:
-    """Until they held so many clips, readable or not; fewer if they end early, as when the run is stopped."""
+    """Batches with so many clips, readable or not; fewer if the batches end early because the run is stopped."""
     while clips > 0:
         batch = next(micro_batches, None)
         if batch is None:
@@ -197,10 +197,10 @@ def log_step(run: Run, result: StepResult) -> None:
 
 
 def end_epoch(run: Run) -> None:
-    """Report an epoch, and ask the callback whether training shall end.
+    """Report an epoch, and ask the callback whether training should end.
 
     The callback gets "epoch" (epochs done), "epochs", "step", "loss" (of the last step), "val" (figures of this epoch's
-    validation, None without one) and "best" (those of the best one so far).
+    validation, None without one) and "best" (the best figures so far).
     """
     progress = run.progress
     run.status.tell(epoch=progress.epoch)
@@ -216,7 +216,7 @@ def end_epoch(run: Run) -> None:
 
 
 def share_failures(run: Run) -> None:
-    """After an epoch: every process learns which clips could not be read.
+    """After an epoch, tell every process which clips could not be read.
 
     Raises:
         DataError: no training clip could be read.
@@ -229,10 +229,10 @@ def share_failures(run: Run) -> None:
 
 
 def _halve_micro_batches(run: Run, error: OutOfMemory) -> None:
-    """Half as many clips at a time, if that is wanted.
+    """Halve the number of clips at a time, if the settings allow it.
 
     Raises:
-        MSTAError: it is not, or there is nothing to halve.
+        MSTAError: they do not allow it, or there is nothing to halve.
     """
     source = run.source
     if source.batch_size == 1 or not run.config.train.auto_batch:
@@ -247,7 +247,7 @@ def _halve_micro_batches(run: Run, error: OutOfMemory) -> None:
 
 
 def lr_factor(step: int, steps: int, warmup: int) -> float:
-    """Linear warm-up, then half a cosine to zero; per step, from 0."""
+    """The factor on the learning rate in a step, counted from 0: linear warm-up, then half a cosine to zero."""
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))

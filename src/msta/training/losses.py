@@ -1,7 +1,7 @@
 """The objective: contrastive cross-entropy over class prompts, and consistency with the description anchors.
 
 :func:`objective` is the loss of every training step (:mod:`msta.training.step`), of the cost model and of the
-benchmarks. Change it, and training changes.
+benchmarks. If you change it, training changes.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ def objective(
     label_smoothing: float = 0.0,
     class_weights: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """L = CE(logits, labels) + alpha * consistency: a mean over clips, and its two terms for the log.
+    """L = CE(logits, labels) + alpha * consistency, a mean over clips; and its two terms for the log.
 
-    A step that reads its clips in parts adds up the parts' losses, each weighted by its share of the clips. That is the
-    loss of all clips together: the cross-entropy is a mean over clips, the consistency is the same in each part.
+    A step that reads its clips in parts adds up the losses of the parts, each weighted by its share of the clips. The
+    sum is the loss of all clips together: the cross-entropy is a mean over clips, and the consistency is the same in
+    each part.
 
     Args:
         video: [B, D].
@@ -40,7 +41,7 @@ def objective(
         alpha: weight of the consistency term; 1 is the best of the paper's ablation.
         distance: see :func:`distances`.
         label_smoothing: share of every label that is spread evenly over all classes (Szegedy et al. 2016).
-        class_weights: [K], how much a clip counts, see :func:`balanced`; None: all clips count alike.
+        class_weights: [K], the weight of a clip of each class, see :func:`balanced`; None: 1.
     """
     scores = logits(video, text)
     if class_weights is None:
@@ -56,7 +57,7 @@ def objective(
 
 
 def balanced(labels: Sequence[int], classes: int) -> Tensor:
-    """Weights [K] by which classes count alike: N / (K n), if n of the N training clips are of one; 1 on average."""
+    """Weights [K] that give classes the same weight: N / (K n) for one with n of the N training clips; 1 on average."""
     counts = torch.bincount(torch.tensor(labels), minlength=classes)
     return len(labels) / (classes * counts.clamp_min(1).float())
 

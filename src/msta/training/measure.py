@@ -17,7 +17,7 @@ from msta.training.saving import stop_if_asked
 
 
 def validate(run: Run) -> None:
-    """After an epoch: measure if it is due, and keep the best weights."""
+    """After an epoch, validate if it is time, and keep the best weights."""
     progress, settings = run.progress, run.config.train
     done, run.validated = progress.epoch + 1, None
     if not run.watched or (done % settings.eval_every and done != run.epochs):
@@ -35,12 +35,12 @@ def validate(run: Run) -> None:
 
 
 def is_better(measured: dict[str, float], best: dict[str, float]) -> bool:
-    """Higher top-1; if equal, as is common with few validation clips, lower negative log likelihood."""
+    """Whether top-1 is higher; or if equal, as it often is with few clips, the negative log likelihood is lower."""
     return not best or (measured["top1"], -measured["nll"]) > (best["top1"], -best["nll"])
 
 
 def test(run: Run, estimate: dict[str, Any] | None) -> dict[str, Any]:
-    """Measure the test clips. Returns the metrics of the whole run; ``estimate``: the figures, if it has no test clips.
+    """Measure the test clips. Returns the metrics of the whole run. ``estimate``: the figures, if it has no test clips.
 
     Raises:
         DataError: no test clip can be read.

@@ -1,4 +1,4 @@
-"""What a run will take, before it starts: ``msta info --plan``."""
+"""The needs of a run before it starts: ``msta info --plan``."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from msta.training.prefix_cache import PrefixCache
 from msta.training.setup import Setup, set_up
 
 _SAMPLE = 8
-"""Clips that are decoded to see how long it takes."""
+"""Clips that are decoded to measure how long it takes."""
 
 
 @dataclass(frozen=True)
 class _Times:
-    """A step's cost, and the seconds of a step and of encoding a clip for a test."""
+    """The cost of a step, and the seconds of a step and of encoding a test clip."""
 
     cost: StepCost
     step: float
@@ -34,18 +34,18 @@ class _Times:
 
 
 def plan(config: RunConfig, device: str | None = None) -> dict[str, Any]:
-    """Count a step's arithmetic and memory, measure a step and the decoding, and extrapolate to the run.
+    """Count the arithmetic and memory of a step, measure a step and the decoding, and extrapolate to the run.
 
     Only two steps on noise and the decoding of a few clips are computed. Figures are for this machine and one process,
-    in the run's precision.
+    in the precision of the run.
 
     Args:
-        config: the run's.
-        device: "cuda:A100", a card that need not be there: the time of a step is then counted, by the card's data
-            sheet, as a lower bound; that of decoding is measured here.
+        config: of the run.
+        device: a card such as "cuda:A100", which need not exist here. The time of a step is then a lower bound, counted
+            with the card's data sheet; that of decoding is measured here.
 
     Raises:
-        MSTAError: as the run itself would; or no such card is known.
+        MSTAError: the errors of the run itself; or there is no such card.
     """
     card = card_named(device) if device else None
     here = torch.device("cpu") if card else best_device()
@@ -83,7 +83,7 @@ def plan(config: RunConfig, device: str | None = None) -> dict[str, Any]:
 
 
 def _times(config: RunConfig, made: Setup, precision: str, card: Card | None) -> _Times:
-    """Measured on the model's device, or counted for a card."""
+    """Times that are measured on the model's device, or counted for a card."""
     model, settings, form = made.model, config.train, clip_format(made.model)
     assert model.task is not None
     device, dtype = model.backbone.logit_scale.device, DTYPES[precision]
@@ -102,7 +102,7 @@ def _times(config: RunConfig, made: Setup, precision: str, card: Card | None) ->
 
 
 def _seconds(config: RunConfig, made: Setup, times: _Times, decoding: float) -> float:
-    """Of the whole run: steps, decoding, validations and the test."""
+    """Seconds of the whole run: steps, decoding, validations and the test."""
     settings, split, views = config.train, made.split, min(config.cache.views, made.last_epoch)
     steps = made.last_epoch * made.steps_per_epoch
     seconds = steps * settings.step_clips(1) / settings.batch_size * times.step
@@ -118,7 +118,7 @@ def _seconds(config: RunConfig, made: Setup, times: _Times, decoding: float) -> 
 
 
 def _rounded(seconds: float) -> float:
-    """To three significant digits."""
+    """A number rounded to three significant digits."""
     return round(seconds, 2 - math.floor(math.log10(seconds)))
 
 

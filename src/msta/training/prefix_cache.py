@@ -1,9 +1,9 @@
-"""The prefix cache: the frozen blocks' output for each clip, computed once and kept on disk.
+"""The prefix cache: the output of the frozen blocks for each clip, computed once and kept on disk.
 
-A clip's augmented view is a function of (seed, view, clip), so with V views epoch e reads view e mod V again.
+An augmented view of a clip is a function of (seed, view, clip). With V views, epoch e reads view e mod V again.
 Decoding it and running the frozen blocks a second time would give the same numbers. There is one file per view, in
-NumPy's format. It is written aside and renamed, so a kill or a second process never leaves half a file. Reading maps it
-into memory.
+NumPy's format. A file is written to another name and renamed, so a kill or a second process never leaves half a file.
+Reading maps it into memory.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class PrefixCache:
     """A folder of prefix outputs.
 
     Args:
-        root: the folder, made if needed. Several runs may share it, also at the same time.
-        model: whose frozen blocks they come from.
-        max_gb: the folder never grows beyond this.
+        root: the folder, which is made if necessary. Several runs may share it, even at the same time.
+        model: its frozen blocks make the outputs.
+        max_gb: the most that the folder may hold.
         dtype: of the numbers on disk.
-        precision: the precision in which the frozen blocks run; it changes the numbers.
+        precision: in which the frozen blocks compute; it changes the numbers.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class PrefixCache:
         return self.root / name[:2] / f"{name}.npy"
 
     def bytes_per_view(self, dataset: ClipDataset) -> int:
-        """On disk; a test clip counts once for each of its views."""
+        """Bytes on disk; a test clip counts once with all its views."""
         tower, form = self.model.backbone.video, dataset.form
         patches = (form.size // tower.patch_size) ** 2
         if dataset.augmentation is not None and dataset.keep is not None:
@@ -91,10 +91,10 @@ class PrefixCache:
         return views * self.parts * tokens * tower.shape.width * np.dtype(_NUMPY[self.dtype]).itemsize
 
     def plan(self, parts: Sequence[tuple[ClipDataset, int]]) -> str:
-        """What a run needs, in words, before it starts: (data set, epochs that differ) each.
+        """What a run needs, in words, before it starts. ``parts``: (data set, number of epochs that differ) each.
 
         Raises:
-            ConfigError: more than ``max_gb``, including what is in the folder already.
+            ConfigError: the folder would hold more than ``max_gb``, with what it holds already.
         """
         needed = missing = 0
         for dataset, epochs in parts:
@@ -128,7 +128,7 @@ class PrefixCache:
     ) -> None:
         """Compute what ``epoch`` needs and the folder lacks. If it was stopped, a second call continues it.
 
-        ``share``: the numbers of this process's clips; None: all.
+        ``share``: the numbers of the clips of this process; None: all.
         """
         own = range(len(dataset)) if share is None else share
         lacking = [(epoch, i) for i in own if not self._has(dataset, (epoch, i))]
@@ -155,7 +155,7 @@ class PrefixCache:
         failures: Failures,
         stopped: Callable[[], bool] = lambda: False,
     ) -> SteadyLoader:
-        """These batches as the data set's own loader would give them, of "tokens" in place of "video"."""
+        """A loader of these batches, like that of the data set, but with "tokens" in place of "video"."""
         return SteadyLoader(_Kept(self, dataset, failures), batches, collate, ahead=True, stopped=stopped)
 
     def _has(self, dataset: ClipDataset, key: Key) -> bool:
@@ -174,7 +174,7 @@ class PrefixCache:
 
 
 class _Kept(Dataset[dict[str, Any]]):
-    """A ClipDataset's samples, from the cache."""
+    """The samples of a ClipDataset, from the cache."""
 
     def __init__(self, cache: PrefixCache, dataset: ClipDataset, failures: Failures) -> None:
         self.cache, self.dataset, self.failures = cache, dataset, failures

@@ -1,4 +1,4 @@
-"""Before the first step: everything that a run works with is made here, once."""
+"""Before the first step: make everything that a run works with, once."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def prepared(
     config: RunConfig, out: Path, console: Console, processes: Processes, *, resume: bool, or_resume: bool,
     on_epoch: Callback | None = None,
 ) -> Iterator[Run]:  # fmt: skip
-    """The run, ready for its next step; its directory is made, or found again, and locked.
+    """The run, ready for its next step. Its directory is made, or found again, and locked.
 
     Raises:
         MSTAError: wrong data, files or settings.
@@ -117,7 +117,7 @@ def prepared(
 
 
 def _anchors(config: RunConfig, setup: Setup, processes: Processes) -> list[Tensor]:
-    """What the descriptions hold the text tower to; none without descriptions, or if nothing trains."""
+    """The anchors of the consistency term; none without descriptions, or if nothing trains."""
     if not setup.bank or not setup.model.num_trainable():
         return []
     return anchors_of(
@@ -136,7 +136,7 @@ def _schedule(setup: Setup, warmup_epochs: float) -> Schedule:
 
 
 def _prompts(setup: Setup, anchors: list[Tensor], processes: Processes) -> Tensor | Tokens:
-    """The class prompts as the steps encode them. Says which classes' descriptions are read as another class's."""
+    """The class prompts in the form that the steps encode. Gives a notice of classes whose descriptions are misread."""
     model = setup.model
     assert model.task is not None
     tell_of_toy(setup.backbone, setup.catalog.classes)
@@ -164,7 +164,7 @@ def _tell_mismatched(setup: Setup, anchors: list[Tensor], ids: Tensor) -> None:
 
 @contextmanager
 def _interruptible(stop: Stop, speak: bool) -> Iterator[None]:
-    """Ctrl-C or a scheduler's SIGTERM asks the run to save and stop; a second one stops it at once."""
+    """Ctrl-C or the SIGTERM of a scheduler asks the run to save and stop; a second one stops it at once."""
 
     def ask(number: int, frame: Any) -> None:
         if stop.is_set:

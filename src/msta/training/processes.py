@@ -1,4 +1,4 @@
-"""The processes of a run: which one this is, and how they communicate. A single process is the simplest case."""
+"""The processes of a run: their numbers, and how they communicate. A single process is the simplest case."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from msta.settings import TrainSettings
 T = TypeVar("T")
 
 _PATIENCE = timedelta(hours=1)
-"""How long a process waits for the others, whose clips may take longer to decode. A dead process is noticed at once."""
+"""How long a process waits for the others, which may decode for longer. A dead process is noticed at once."""
 _BUCKET = 1 << 24
-"""Numbers sent at a time (64 MB), so that the gradients of a large model are not copied all at once."""
+"""Numbers per message (64 MB), so that the gradients of a large model are not copied all at once."""
 
 
 class Processes:
@@ -34,7 +34,7 @@ class Processes:
 
     Attributes:
         accelerator: device, precision, trackers.
-        rank: this process's number, from 0.
+        rank: the number of this process, from 0.
         count: the number of processes.
     """
 
@@ -75,15 +75,15 @@ class Processes:
         return decoders(self.device, wanted, int(os.environ.get("LOCAL_WORLD_SIZE", self.count)))
 
     def share(self, total: int) -> range:
-        """This process's share of so many things. They are dealt out like cards, so shares differ by one at most."""
+        """The share of this process in so many things, which are dealt out like cards: shares differ by one at most."""
         return range(self.rank, total, self.count)
 
     def slice(self, total: int) -> slice:
-        """This process's share of so many things, as one slice."""
+        """The share of this process in so many things, as one slice."""
         return slice(self.rank * total // self.count, (self.rank + 1) * total // self.count)
 
     def all_reduce_numbers(self, values: Sequence[float]) -> list[float]:
-        """Numbers, each added up over the processes."""
+        """The sum of each number over the processes."""
         if self.count == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -95,7 +95,7 @@ class Processes:
         return self.all_reduce_numbers([flag])[0] > 0
 
     def all_reduce(self, tensor: Tensor) -> None:
-        """Add the other processes' tensors to this one, in place."""
+        """Add the tensors of the other processes to this one, in place."""
         if self.count > 1:
             self._together(lambda: dist.all_reduce(tensor))
 
@@ -112,10 +112,10 @@ class Processes:
         self.gather(None)
 
     def all_reduce_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> int:
-        """Add up gradients over the processes, in few large pieces, the same ones in every step.
+        """Add up gradients over the processes, in a few large pieces, which are the same in every step.
 
         If a parameter has no gradient in one process, it counts as zero there. If it has none in any process, it keeps
-        none, so that the optimizer leaves it alone, as it would in a single process.
+        none, so that the optimizer does not change it, as in a single process.
 
         Returns:
             Bytes that each process sent.
@@ -142,7 +142,7 @@ class Processes:
 
     @contextlib.contextmanager
     def alike(self) -> Iterator[None]:
-        """If an error occurs in every process in this block, the main process reports it, the others end silently."""
+        """If every process has an error in this block, the main process reports it, and the others end silently."""
         try:
             yield
         except MSTAError as error:
@@ -166,6 +166,6 @@ class Processes:
 
 
 def set_tf32(device: torch.device, allowed: bool) -> None:
-    """Whether a CUDA card may round the factors of fp32 products and convolutions to TF32; torch lets the latter."""
+    """Allow or forbid a CUDA card to round the factors of fp32 products and convolutions to TF32."""
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed

@@ -1,4 +1,4 @@
-"""What a run reports: its plan, its pace, its log, its result."""
+"""The reports of a run: its plan, pace, log and result."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def print_plan(
     console: Console, config: RunConfig, setup: Setup, step_clips: int, consistent: bool, cached: str | None,
     processes: int,
 ) -> None:  # fmt: skip
-    """Before the first step: what is frozen and what trains, on which clips, for how many steps."""
+    """Print before the first step what is frozen and what trains, on which clips, for how many steps."""
     model, catalog, split, epochs, steps = setup.model, setup.catalog, setup.split, setup.epochs, setup.steps_per_epoch
     total = sum(p.numel() for p in model.parameters())
     trained = model.num_trainable()
@@ -69,7 +69,7 @@ def print_plan(
 
 
 def _wastes_clips(config: RunConfig, catalog: Catalog) -> bool:
-    """Whether clips are held out that few can spare, and nobody asked for it."""
+    """Whether clips are held out although there are few, and nobody asked for it."""
     chosen = config.train.on_all_clips or config.data.shots is not None or catalog.has_splits
     return not chosen and min(catalog.counts()) < FEW
 
@@ -79,7 +79,7 @@ def _prompt(template: str | tuple[str, ...]) -> str:
 
 
 def _consistency(settings: DescriptionSettings) -> str:
-    """The term in words; what is as in the paper goes without saying."""
+    """The consistency term in words. Settings that are those of the paper are left out."""
     words = [f"at alpha {settings.alpha:g}"]
     if settings.alpha_warmup:
         words.append(f"rising for {settings.alpha_warmup:g} epochs")
@@ -116,15 +116,15 @@ class StepBar:
         self.close()
 
     def update(self, step: int, loss: float) -> None:
-        """A step is done."""
+        """Count a step."""
         self.bar.update(self.task, completed=step, note=f"loss {loss:.3f}{self._validated}")
 
     def note(self, text: str) -> None:
-        """Show what else is being done."""
+        """Show other work that is being done."""
         self.bar.update(self.task, note=text)
 
     def epoch(self, facts: dict[str, Any]) -> None:
-        """Say how an epoch went, see :func:`msta.training.loop.end_epoch`: in the bar, or in a line of a log."""
+        """Report an epoch, see :func:`msta.training.loop.end_epoch`: in the bar, or in a line of a log."""
         val, best, loss = facts["val"], facts["best"], facts["loss"]
         if val:
             self._validated = f", val top-1 {val['top1']:.1f} % (best {best['top1']:.1f} %, epoch {best['epoch']})"
@@ -133,7 +133,7 @@ class StepBar:
             self.bar.console.print(f"epoch {facts['epoch']} of {facts['epochs']}: {said}", highlight=False)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self.bar.stop()
 
 
@@ -148,13 +148,13 @@ class Clock:
         self.away = 0.0
 
     def tick(self) -> None:
-        """A step is done."""
+        """Count a step."""
         self.ticks += 1
         self.late.append(time.perf_counter() - self.away)
 
     @contextmanager
     def elsewhere(self) -> Iterator[None]:
-        """Time that belongs to no step, such as a validation or a save."""
+        """A block whose time belongs to no step, such as a validation or a save."""
         start = time.perf_counter()
         yield
         self.away += time.perf_counter() - start
@@ -165,7 +165,7 @@ class Clock:
 
     @property
     def pace(self) -> float | None:
-        """Seconds per step over the last steps; the first step, which includes warming up, soon drops out."""
+        """Seconds per step over the last steps. The first step, which includes warming up, soon drops out."""
         if len(self.late) < 2:
             return None
         return (self.late[-1] - self.late[0]) / (len(self.late) - 1)
@@ -186,7 +186,7 @@ class Clock:
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log so far; of a run under way the last may be half written, and is left out."""
+    """The lines of a run's log so far. The last line of a running training may be half written, and is left out."""
     written = (run / LOG).read_text(encoding="utf-8").splitlines() if (run / LOG).exists() else []
     lines = []
     for number, line in enumerate(written, 1):
@@ -199,12 +199,12 @@ def read_log(run: Path) -> list[dict[str, Any]]:
 
 
 class RunLog:
-    """log.jsonl, one line per step and one per validation; the same for TensorBoard, if installed, and for trackers.
+    """Writes log.jsonl, one line per step and one per validation; also TensorBoard, if installed, and the trackers.
 
     Args:
-        out: the run's directory; None: nothing is written.
+        out: the directory of the run; None: nothing is written.
         progress: where the run continues. Lines that a killed run wrote after this point are removed.
-        accelerator: the one that has the trackers.
+        accelerator: has the trackers.
     """
 
     def __init__(self, out: Path | None, progress: Progress, accelerator: Accelerator) -> None:
@@ -255,7 +255,7 @@ class RunLog:
 
 
 def _is_before(line: str, progress: Progress) -> bool:
-    """Whether a line of the log tells of something that the saved state has behind it. A kill may cut the last one."""
+    """Whether the saved state includes what a line of the log reports. A kill may have cut off the last line."""
     try:
         told = json.loads(line)
     except ValueError:

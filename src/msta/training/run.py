@@ -1,4 +1,4 @@
-"""A run in progress: everything that the loop works with, made once by :func:`msta.training.prepare.prepared`."""
+"""A running training: everything that the loop needs, made once by :func:`msta.training.prepare.prepared`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate's schedule: ``warmup`` of ``steps`` optimizer steps, of which the first ``end`` are taken."""
+    """The schedule of the learning rate over ``steps`` optimizer steps, with ``warmup`` of them; ``end`` are taken."""
 
     steps: int
     warmup: int
@@ -45,26 +45,26 @@ Callback = Callable[[dict[str, Any]], Any]
 
 @dataclass
 class Run:
-    """Everything that the loop needs, and how far it is.
+    """Everything that the loop needs, and its position.
 
     Attributes:
         config: all settings.
-        out: the run's directory.
+        out: the directory of the run.
         console: where plan, progress and result are printed.
         processes: the processes that share the work.
         setup: data, split, descriptions, backbone, model.
         source: batches of clips.
         failures: clips that could not be read.
-        anchors: of the descriptions, a tensor for each kind; empty without the consistency term.
-        prompts: of the classes, in the form that costs least to encode in every step.
+        anchors: of the descriptions, a tensor per kind; empty without the consistency term.
+        prompts: of the classes, in the form that is cheapest to encode in every step.
         optimizer: AdamW, prepared by Accelerate.
         train_step: takes a step.
         schedule: of the learning rate.
         watched: the split that chooses the checkpoint; None: the last one is taken.
         resumed: whether it continues a run that was stopped.
-        progress: where the loop stands; saved, and restored.
+        progress: the position of the loop; saved and restored.
         best: weights of the best checkpoint so far.
-        pace: when the next state is due.
+        pace: decides when the next state is saved.
         clock: measures the time in the loop.
         status: RUN/status.json.
         log: RUN/log.jsonl and the trackers.
@@ -111,7 +111,7 @@ class Run:
 
     @property
     def trained(self) -> bool:
-        """Whether training is over: by its epochs, by ``train.patience``, or because a callback wanted it to end."""
+        """Whether training is over: after the last epoch, by ``train.patience``, or because a callback ended it."""
         progress, patience = self.progress, self.config.train.patience
         waited = progress.epoch - progress.best["epoch"] if progress.best else 0
         return progress.ended or progress.epoch >= self.epochs or (patience is not None and waited >= patience)

@@ -1,4 +1,4 @@
-"""A run's directory before the first step: new, or that of an earlier run with the same data and settings."""
+"""The directory of a run before the first step: new, or that of an earlier run with the same data and settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from msta.training.trackers import start_trackers
 
 
 def refuse_run(out: Path, data: Path) -> None:
-    """Raise unless a run may be made in ``out``: new, and outside the data."""
+    """Raise if no run may be made in ``out``: it must be new, and outside the data."""
     if not is_text(str(out)):
         raise ConfigError(f"--out: {str(out)!r} is no valid text")
     if (out / "config.yaml").exists() and (out / "split.csv").exists():
@@ -38,21 +38,21 @@ def check_same_settings(out: Path, config: RunConfig) -> None:
 
 
 def open_run(out: Path, config: RunConfig, catalog: Catalog, split: Split) -> None:
-    """Make the directory, with the settings and the split."""
+    """Make the directory, and write the settings and the split."""
     with new_directory(out) as folder:
         (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
         write_catalog(folder / "split.csv", catalog.classes, split.all())
 
 
 def check_same_split(out: Path, catalog: Catalog, split: Split) -> None:
-    """Raise unless the data still give the split that the run began with."""
+    """Raise unless the data still give the split of the run's beginning."""
     if fingerprint((), read_catalog(out / "split.csv").clips) != fingerprint((), split.all()):
         raise DataError(f"{catalog.source}: its clips are not those the run in {out} began with (see its split.csv)")
 
 
 @contextmanager
 def reported(out: Path, config: RunConfig, processes: Processes) -> Iterator[StatusFile]:
-    """The run's status file, in which the end of the run is noted."""
+    """The status file of the run, in which the end of the run is noted."""
     status = StatusFile(out if processes.main else None, config.train.prometheus)
     start_trackers(processes, config, out)
     try:

@@ -48,10 +48,10 @@ def restore(
     failures: Failures,
     processes: Processes,
 ) -> tuple[Progress, dict[str, Tensor] | None]:
-    """Put a saved state back into the run. Returns how far the run got, and its best weights.
+    """Restore a saved state. Returns the position of the run, and its best weights.
 
     Raises:
-        CheckpointError: the state belongs to another run, or is unreadable.
+        CheckpointError: the state belongs to another run, or cannot be read.
     """
     path, progress = saved
     state = load_state(path, progress, model)
@@ -75,12 +75,12 @@ def restore(
 
 
 def made_with(model: AdaptedModel, source: Source) -> dict[str, Any]:
-    """What the numbers depend on besides the settings."""
+    """What the results depend on besides the settings."""
     return {"backbone": model.origin["fingerprint"], "cache": source.cache and source.cache.settings}
 
 
 def stop_if_asked(run: Run) -> None:
-    """Save and stop if some process was asked to."""
+    """Save and stop if a process was asked to."""
     if run.processes.any_rank(run.stop.is_set):
         save_and_stop(run)
 

@@ -1,4 +1,4 @@
-"""From a config to what a run works with: clips, descriptions, model."""
+"""From a config to the clips, descriptions and model of a run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from msta.notices import notice
 class Setup:
     """The data, backbone and model of a config. ``backbone`` is frozen, and ``model`` shares its weights.
 
-    The learning rate's schedule is made for ``epochs``; training ends after ``last_epoch`` of them.
+    The schedule of the learning rate is made for ``epochs``; training ends after ``last_epoch`` of them.
     """
 
     catalog: Catalog
@@ -42,9 +42,9 @@ class Setup:
 
 
 def set_up(config: RunConfig, step_clips: int) -> Setup:
-    """Read the data, load the backbone, attach the method (its random start depends on ``train.seed``).
+    """Read the data, load the backbone, and attach the method, whose random start depends on ``train.seed``.
 
-    ``step_clips``: clips of a step, in all processes together.
+    ``step_clips``: clips per step, of all processes together.
 
     Raises:
         MSTAError: wrong data, files or settings.
@@ -86,10 +86,10 @@ def set_up(config: RunConfig, step_clips: int) -> Setup:
 
 
 def _require_readable(catalog: Catalog, split: Split) -> None:
-    """Refuse a class of which not one training clip can be read: it would be trained on as if it did not exist.
+    """Refuse a class without a readable training clip, because training would ignore the class.
 
     Raises:
-        DataError: names the class and why its first clip cannot be read.
+        DataError: it names the class and the reason why its first clip cannot be read.
     """
     reasons: dict[int, str] = {}
     readable: set[int] = set()

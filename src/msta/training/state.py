@@ -1,9 +1,9 @@
-"""What a run needs to continue after any interruption: one directory per save, RUN/checkpoints/step-N.
+"""Saved states, from which a run continues after any interruption: one directory per save, RUN/checkpoints/step-N.
 
     adapter.safetensors  optimizer.pt  random.pt  best.safetensors  progress.json  manifest.json
 
-A state is written aside, flushed to the disk and renamed. manifest.json has the SHA-256 of the other files, and reading
-checks them. The last two states are kept; if one is damaged, the one before it is used.
+A state is written to another name, flushed to the disk and renamed. manifest.json has the SHA-256 of the other files,
+and reading checks them. The last two states are kept. If one is damaged, the one before it is used.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ _NAME = re.compile(r"step-(\d+)(?:\.(\d+))?")
 
 @dataclass
 class Progress:
-    """How far a run got.
+    """The position of a run.
 
     Attributes:
         epoch: the current epoch, from 0; it ends with its validation.
-        clips: clips of this epoch seen so far, in all processes together: the sampler's position.
-        step: optimizer steps so far: the schedule's position.
+        clips: clips of this epoch used so far, by all processes together: the position of the sampler.
+        step: optimizer steps so far: the position of the schedule.
         seconds: spent in the loop so far.
         best: figures of the best checkpoint so far, with its "epoch"; empty before the first.
         failures: clips that could not be read, and why.
         given_up: clips that are not tried again, and why: the decoder hung or died.
-        step_clips: clips of a step, in all processes together.
+        step_clips: clips per step, of all processes together.
         batch_size: clips that a process reads at a time.
-        made_with: what the state depends on besides the settings: the backbone, and what the prefix cache's keys are
-            made of.
+        made_with: what the state depends on besides the settings: the backbone, and the inputs to the keys of the
+            prefix cache.
         ended: whether a callback ended the training.
     """
 
@@ -73,11 +73,11 @@ class State:
     """A saved state.
 
     Attributes:
-        progress: how far the run got.
+        progress: the position of the run.
         adapter: weights.
         best: weights of the best checkpoint; None before the first.
-        optimizer: its state, and the gradient scaler's in fp16.
-        random: for each process, what :func:`random_state` gave.
+        optimizer: its state, and that of the gradient scaler in fp16.
+        random: for each process, the result of :func:`random_state`.
     """
 
     progress: Progress
@@ -131,7 +131,7 @@ def saved_states(folder: Path) -> list[Path]:
 
 
 def read_progress(folder: Path) -> tuple[Path, Progress] | None:
-    """The newest undamaged state, and how far the run was; None if no state was saved.
+    """The newest undamaged state, and its position; None if no state was saved.
 
     Raises:
         CheckpointError: all are damaged.
@@ -155,7 +155,7 @@ def load_state(path: Path, progress: Progress, model: AdaptedModel) -> State:
     """Read a state that :func:`read_progress` found, and put the weights into ``model``.
 
     Raises:
-        CheckpointError: it belongs to another run, or is unreadable although its hashes match.
+        CheckpointError: it belongs to another run, or cannot be read although its hashes match.
     """
     try:
         best = path / "best.safetensors"
@@ -204,7 +204,7 @@ def _accelerator_state() -> dict[str, torch.Tensor]:
 
 
 class Pace:
-    """When to save: every so many seconds, or less often if saving would take more than a twentieth of the time."""
+    """Decides when to save: after so many seconds, or later if saving would take more than a twentieth of the time."""
 
     def __init__(self, every: float) -> None:
         self.every, self.last_save, self.took = every, time.monotonic(), 0.0
@@ -219,7 +219,7 @@ class Pace:
 
 
 def _free_name(folder: Path, step: int) -> Path:
-    """step-N; step-N.1 and so on for later states of the same step, as after a validation."""
+    """step-N; or step-N.1 and so on for later states of the same step, such as after a validation."""
     target, number = folder / f"step-{step}", 0
     while target.exists():
         number += 1
@@ -228,7 +228,7 @@ def _free_name(folder: Path, step: int) -> Path:
 
 
 def _fault(path: Path) -> str | None:
-    """What is wrong with a state's files."""
+    """What is wrong with the files of a state; None if nothing is."""
     try:
         digests: dict[str, str] = json.loads((path / "manifest.json").read_text())["sha256"]
         for name, digest in digests.items():
@@ -248,7 +248,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """To the disk: a power cut must not leave the name without the contents."""
+    """Write a file to the disk, so that a power cut does not leave its name without its content."""
     if sys.platform == "win32" and path.is_dir():  # which cannot be opened there
         return
     handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)

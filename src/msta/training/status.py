@@ -1,4 +1,4 @@
-"""A run seen from outside: RUN/status.json, which the run writes as it goes, and ``msta status``, which reads it."""
+"""The state of a run for others: RUN/status.json, which the run writes, and ``msta status``, which reads it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from msta.training.lock import alive, holder
 
 FILE = "status.json"
 MEASURING = "measuring"
-"""Folder in a run's directory: the runs that measure, if the adapter itself trains on all clips."""
+"""The folder, in that of a run, for the runs that measure if the adapter itself trains on all clips."""
 _EVERY = 1.0
 """Seconds between two writes."""
 
@@ -35,7 +35,7 @@ class StatusFile:
         self._last = -_EVERY
 
     def tell(self, *, now: bool = False, **facts: Any) -> None:
-        """Note facts, and write them if it is time, or ``now``. No run ends because they cannot be written."""
+        """Note facts, and write them if it is time, or ``now``. A failure to write them does not end the run."""
         self.facts |= facts
         if self.run is None or not (now or time.monotonic() - self._last >= _EVERY):
             return
@@ -72,7 +72,7 @@ def read_status(run: Path) -> dict[str, Any]:
 
 
 def _facts(run: Path) -> dict[str, Any]:
-    """What the run wrote; if it still measures, see :mod:`msta.training.fit`, what the run wrote that does so."""
+    """The facts of the run, or of the run that measures for it at present, see :mod:`msta.training.fit`."""
     if (run / FILE).exists():
         return read_json(run / FILE, MSTAError)
     measuring = max(run.glob(f"{MEASURING}/*/{FILE}"), key=lambda file: file.stat().st_mtime, default=None)

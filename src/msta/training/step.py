@@ -1,11 +1,11 @@
-"""One optimizer step, of a batch that may be cut into micro-batches and shared out over processes.
+"""One optimizer step on a batch, which may be cut into micro-batches and divided among processes.
 
 The loss of a micro-batch is :func:`msta.training.losses.objective`, weighted by its share of the readable clips. The
 sum is the objective of the whole batch, however it is cut. The class prompts are encoded once per step. Their
-embeddings are a leaf of every micro-batch's loss and collect its gradient; at the end of the step this gradient goes
-through the text tower. With many classes, each process encodes some of them and the embeddings are gathered. All
-communication comes after the micro-batches, so a process may compute its own again, or smaller ones, without the others
-noticing.
+embeddings are a leaf in the loss of every micro-batch and collect its gradient. At the end of the step this gradient
+goes through the text tower. With many classes, each process encodes some of them, and the embeddings are gathered. All
+communication comes after the micro-batches, so a process may compute its own again, or smaller ones, without the
+others.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from msta.training import losses
 from msta.training.processes import Processes
 
 _MANY = 32
-"""From this many prompts on, dividing them among processes saves more than it costs, see docs/training.md."""
+"""With so many prompts or more, dividing them among processes saves more than it costs, see docs/training.md."""
 
 
 _LOSSES = ("loss", "cross_entropy", "consistency")
@@ -45,11 +45,11 @@ class StepResult:
     """The outcome of a step.
 
     Attributes:
-        clips: number of clips that were read, in all processes together.
-        stopped: some process was asked to stop: the step was not taken.
+        clips: clips that were read, by all processes together.
+        stopped: a process was asked to stop, so the step was not taken.
         save: the main process wants to save.
         losses: "loss", "cross_entropy", "consistency".
-        bad: names of the clips, in all processes, whose loss or gradient is not a number: the step was not taken.
+        bad: names of the clips, of all processes, whose loss or gradient is not a number. The step was not taken.
         ids: numbers of the clips, if asked for.
         sent: bytes that each process sent.
     """
@@ -75,12 +75,12 @@ class _Text:
 
 @dataclass
 class _MicroBatches:
-    """What the micro-batches of this process came to.
+    """The results of the micro-batches of this process.
 
     Attributes:
         indices: of the clips that were read.
-        finite: of each of them, whether its embedding is made of numbers.
-        losses: "loss" and the objective's terms -> of each micro-batch, times its clips.
+        finite: for each of them, whether its embedding is finite.
+        losses: "loss" and the terms of the objective -> for each micro-batch, times its clips.
     """
 
     indices: list[int] = field(default_factory=list)
@@ -88,7 +88,7 @@ class _MicroBatches:
     losses: dict[str, list[Tensor]] = field(default_factory=lambda: {name: [] for name in _LOSSES})
 
     def totals(self) -> list[float]:
-        """Of each loss, added up in float64 on the CPU: one copy from a GPU, which waits for it."""
+        """The sum of each loss, in float64 on the CPU. There is one copy from a GPU, which waits for it."""
         if not self.indices:
             return [0.0 for _ in _LOSSES]
         table = torch.stack([torch.stack(each) for each in self.losses.values()]).cpu().double()
@@ -99,13 +99,13 @@ class TrainStep:
     """Takes steps: encode prompts and clips, loss, backward, all-reduce, clip the gradients, update.
 
     Args:
-        config: the run's.
-        model: what trains.
+        config: of the run.
+        model: the model that trains.
         optimizer: prepared.
         prompts: of the classes, from ``model.prepare_prompts``.
         anchors: see :func:`msta.training.losses.consistency`.
         clips: the training clips; batches give their positions in this list.
-        failures: collects what cannot be read.
+        failures: collects clips that cannot be read.
         processes: those of the run.
     """
 
@@ -135,14 +135,14 @@ class TrainStep:
     def __call__(
         self, batches: Iterable[dict[str, Any]], whole: int, alpha: float, stopped: Callable[[], bool], save: bool
     ) -> StepResult:
-        """Take a step, unless someone stops it.
+        """Take a step, unless the run is stopped.
 
         Args:
-            batches: this process's micro-batches.
-            whole: clips of the step, readable or not, in all processes.
+            batches: the micro-batches of this process.
+            whole: clips of the step, readable or not, of all processes.
             alpha: weight of the consistency term.
-            stopped: asked after every micro-batch.
-            save: what the main process wants; the others are told.
+            stopped: called after every micro-batch.
+            save: whether the main process wants to save; the others are told.
 
         Raises:
             OutOfMemory: call again with smaller micro-batches.
@@ -200,7 +200,7 @@ class TrainStep:
         return _Text(own, rows, leaf.requires_grad_(own.requires_grad), shared)
 
     def _prompts(self, classes: slice) -> Tensor | Tokens:
-        """Those of some classes."""
+        """The prompts of some classes."""
         prompts = self.prompts
         if classes == slice(0, self.classes):
             return prompts
@@ -239,7 +239,7 @@ class TrainStep:
         return done
 
     def _collect(self, text: _Text, parameters: list[torch.nn.Parameter], scale: float) -> int:
-        """Hand the classes' gradient down the text tower, then add up everybody's. Returns bytes sent."""
+        """Send the gradient of the class embeddings through the text tower, add up all gradients, return bytes sent."""
         sent = 0
         if text.own.requires_grad:
             gradient = torch.zeros_like(text.leaf) if text.leaf.grad is None else text.leaf.grad
@@ -256,13 +256,13 @@ class TrainStep:
         return sent
 
     def _clip(self, parameters: list[torch.nn.Parameter]) -> bool:
-        """Clip the gradient; False if it is no number. In fp16 the scaler leaves such steps out, and that is well."""
+        """Clip the gradient. Returns False if it is not finite, except in fp16, whose scaler leaves such steps out."""
         limit = self.config.train.clip_grad or math.inf
         norm = self.accelerator.clip_grad_norm_(parameters, limit)
         return self.config.train.precision == "fp16" or norm is None or bool(torch.isfinite(norm))
 
     def _suspects(self, done: _MicroBatches) -> list[str]:
-        """The clips whose embedding is no number; all of the step's if each one's is."""
+        """The clips whose embedding is not finite; or all clips of the step, if every embedding is finite."""
         names = [self.clips[i].name for i in done.indices]
         finite = torch.cat(done.finite).tolist() if done.finite else []
         bad = [name for name, each in zip(names, finite, strict=True) if not each]

@@ -1,4 +1,4 @@
-"""W&B, MLflow and whatever else Accelerate logs to, beside TensorBoard, which a run writes if it is installed."""
+"""W&B, MLflow and other trackers of Accelerate, beside TensorBoard, which a run uses if it is installed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from msta.training.processes import Processes
 
 
 def tracker_names(settings: TrainSettings) -> list[str]:
-    """The trackers that the settings name.
+    """The trackers in the settings.
 
     Raises:
         ConfigError: Accelerate does not know one, or its package is not installed.
@@ -35,7 +35,7 @@ def tracker_names(settings: TrainSettings) -> list[str]:
 
 
 def start_trackers(processes: Processes, config: RunConfig, out: Path) -> None:
-    """Open them, under the project "msta" and the run's name. A resumed run continues the same W&B run."""
+    """Start them, with the project "msta" and the name of the run. A resumed run continues the same W&B run."""
     if not config.train.trackers:
         return
     began = (out / "config.yaml").stat().st_mtime_ns

@@ -1,1 +1,1 @@
-"""One file per format of checkpoint. Each turns its tensor names into ours and says what no tensor shows."""
+"""One file per format of checkpoint. Each translates tensor names into ours and adds what no tensor shows."""

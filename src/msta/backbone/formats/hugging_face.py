@@ -1,4 +1,4 @@
-"""Hugging Face's directories: CLIP, Meta CLIP 2, SigLIP and SigLIP 2 of fixed resolution."""
+"""Directories of Hugging Face: CLIP, Meta CLIP 2, SigLIP and SigLIP 2 of fixed resolution."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ _DEFAULTS = {  # transformers', for what a config leaves out: heads of video and
 
 
 def load(path: Path, config: dict[str, Any], facts: Facts, tokenizer: Tokenizer | None) -> Parts:
-    """A directory whose config.json has a model_type of MODEL_TYPES; ``tokenizer``: given by the user.
+    """Load a directory whose config.json has a model_type of MODEL_TYPES. ``tokenizer``: given by the user.
 
     Raises:
-        CheckpointError: something is missing, or the config asks for what is not supported.
+        CheckpointError: something is missing, or the config asks for something that is not supported.
     """
     kind = str(config["model_type"])
     tensors = _tensors(path)
@@ -86,7 +86,7 @@ MODEL_TYPES = tuple(_DEFAULTS)
 
 
 def _traits(facts: Facts, kind: str, side: str, config: dict[str, Any]) -> list[Traits]:
-    """What the config says of a tower, and what transformers takes where it says nothing."""
+    """What the config says about a tower, and the defaults of transformers for what it leaves out."""
     heads, activation, eps = _DEFAULTS[kind]
     named = config.get("hidden_act")
     if named is not None and named not in _ACTIVATIONS:
@@ -109,7 +109,7 @@ def _tensors(path: Path) -> Tensors:
 
 
 def _pixels(path: Path) -> Traits:
-    """Mean and std from the file of the image processor; transformers 5 has another."""
+    """Mean and std from the file of the image processor, which has another name in transformers 5."""
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (path / name).is_file():
             given = read_json(path / name, CheckpointError)

@@ -1,8 +1,7 @@
-"""open_clip's models: weights with an ``open_clip_config.json`` beside them, as its Hub repositories have.
+"""Models of open_clip: weights with an ``open_clip_config.json`` beside them, as in its Hub repositories.
 
-Its native ViTs, and the towers it takes from timm for SigLIP and the Perception Encoder. A key of the config that is
-not known here may change what is computed, so it is refused. Source: ``CLIPVisionCfg`` and ``CLIPTextCfg`` of open_clip
-3.3.
+Its native ViTs, and the towers that it takes from timm for SigLIP and the Perception Encoder. An unknown key in the
+config may change what is computed, so it is refused. Source: ``CLIPVisionCfg`` and ``CLIPTextCfg`` of open_clip 3.3.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ def load(raw: Tensors, folder: Path, facts: Facts, tokenizer: Tokenizer | None) 
     """Tensors without prefixes, and the config in their folder -> the model.
 
     Raises:
-        CheckpointError: a tower or a setting that is not supported, or that does not fit the weights.
+        CheckpointError: a tower or a setting is not supported, or does not fit the weights.
     """
     whole = read_json(folder / CONFIG, CheckpointError)
     config, pixels = whole.get("model_cfg", whole), whole.get("preprocess_cfg") or {}
@@ -131,7 +130,7 @@ def _compare(
     folder: Path, found: dict[str, Any], config: dict[str, Any], vision: dict[str, Any], text: dict[str, Any],
     native: bool,
 ) -> None:  # fmt: skip
-    """Refuse a config that is not of these weights."""
+    """Refuse a config that does not belong to these weights."""
     stated = {
         "embed_dim": (config["embed_dim"], found["embed_dim"]),
         "vision_cfg.image_size": (vision.get("image_size", 224), found["image_size"]),

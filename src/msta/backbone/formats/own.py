@@ -14,10 +14,10 @@ from msta.errors import CheckpointError
 
 
 def load(path: Path, config: dict[str, Any], facts: Facts) -> Parts:
-    """What :meth:`DualEncoder.save` wrote.
+    """Load a directory that :meth:`DualEncoder.save` wrote.
 
     Raises:
-        CheckpointError: damaged, or the user says something of a model that says all of itself.
+        CheckpointError: it is damaged, or the user gives options for it, although it holds all facts.
     """
     if facts.options:
         raise CheckpointError(f"{path}: our own format says all of itself; leave ?{next(iter(facts.options))}= out")

@@ -1,8 +1,8 @@
-"""What every format gives, and what they have in common: sizes read from tensors, and facts that no tensor shows.
+"""The common parts of all formats: sizes from tensors, and facts that no tensor shows.
 
 Such a fact (activation, heads, epsilon, pixel statistics …) comes from the first of these that knows it: the user
-(``FILE?activation=gelu``), the config beside the weights, a table of known models, the format's own code. Where from is
-remembered and shown by ``msta info``.
+(``FILE?activation=gelu``), the config beside the weights, a table of known models, the code of the format. The source
+of each fact is remembered, and ``msta info`` shows it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "fit": (str, "crop | squash"),
     "tokenizer": (Path, "a tokenizer.json"),
 }
-"""What can be said of a backbone behind a question mark: how it is read, and what it is."""
+"""Options after the question mark of a backbone's name: facts about the model, and how the file is read."""
 
 
 @dataclass
@@ -57,13 +57,13 @@ class Facts:
 
     Args:
         name: of the model, for messages.
-        options: what the user says, as text; see OPTIONS.
+        options: what the user gave, as text; see OPTIONS.
 
     Attributes:
-        origins: fact -> its value and where it comes from, in words.
+        origins: fact -> its value and its source, in words.
 
     Raises:
-        CheckpointError: an option that is none, or a value that cannot be one.
+        CheckpointError: an option does not exist, or its value is not possible.
     """
 
     name: str
@@ -81,14 +81,14 @@ class Facts:
                 raise CheckpointError(f"{self.name}: ?{key}={text}: expected {OPTIONS[key][1]} ({error})") from error
 
     def said(self, name: str) -> Any:
-        """What the user says, or None."""
+        """The value that the user gave, or None."""
         return self._said.get(name)
 
     def take(self, name: str, sources: Sequence[Traits], side: str = "") -> Any:
-        """What the user says, else the first of the ``sources`` that knows it; ``side``: it is of one tower.
+        """The value that the user gave, else that of the first of ``sources`` that knows it. ``side``: of which tower.
 
         Raises:
-            CheckpointError: nobody knows it.
+            CheckpointError: no source knows it.
         """
         known = [(getattr(one, name.removeprefix("text_")), one.origin) for one in sources]
         for value, origin in ((self._said.get(name), "said by you"), *known):
@@ -101,7 +101,7 @@ class Facts:
 
 @dataclass
 class Parts:
-    """A model as a format gives it: our tensor names, all facts, and where they come from."""
+    """A model as a format gives it: tensors with our names, all facts, and their sources."""
 
     kind: str
     architecture: Architecture
@@ -114,7 +114,7 @@ class Parts:
 
 
 def rename(tensors: Tensors, table: Iterable[tuple[str, str]]) -> Tensors:
-    """Every pattern of ``table`` replaced in every name, in order."""
+    """Replace every pattern of ``table`` in every name, in order."""
     renamed = {}
     for name, tensor in tensors.items():
         for pattern, ours in table:
@@ -138,7 +138,7 @@ RESBLOCKS = [
     (r"^(token_embedding|positional_embedding|blocks|ln_final)", r"text.\1"),
     (r"^text_projection$", "text.proj"),
 ]
-"""OpenAI's tensor names, which open_clip, ViCLIP and many others took over."""
+"""OpenAI's tensor names, which open_clip, ViCLIP and many others use too."""
 
 
 # What training scripts wrap around a model, taken off the front of a name, one after the other.
@@ -146,7 +146,7 @@ _PREFIXES = ("module.", "model.", "clip_model.", "clip.", "net.", "_orig_mod.", 
 
 
 def strip(tensors: Tensors) -> Tensors:
-    """Names without the wrappers' prefixes; DataParallel, compile and trainers stack them in any order."""
+    """Names without the prefixes of wrappers. DataParallel, compile and trainers add them in any order."""
 
     def bare(name: str) -> str:
         while (prefix := next((p for p in _PREFIXES if name.startswith(p)), None)) is not None:
@@ -157,7 +157,7 @@ def strip(tensors: Tensors) -> Tensors:
 
 
 def join_qkv(tensors: Tensors) -> Tensors:
-    """Queries, keys and values that are three layers (``q_proj`` …) as one, ``qkv``."""
+    """Join queries, keys and values that are three layers (``q_proj`` …) to one, ``qkv``."""
     tensors = dict(tensors)
     for name in [n for n in tensors if n.endswith(("q_proj.weight", "q_proj.bias"))]:
         parts = [name.replace("q_proj", f"{part}_proj") for part in "qkv"]
@@ -170,9 +170,9 @@ def join_qkv(tensors: Tensors) -> Tensors:
 
 
 def sizes(tensors: Tensors, path: Path, kind: str) -> dict[str, Any]:
-    """The fields of an :class:`Architecture` that our tensors' names and sizes spell out.
+    """The fields of an :class:`Architecture` that follow from the names and sizes of our tensors.
 
-    ``video`` and ``text`` are the fields of a TowerShape but heads, activation and epsilon.
+    ``video`` and ``text`` are the fields of a TowerShape except heads, activation and epsilon.
 
     Raises:
         CheckpointError: a tensor is missing, or the sizes make no sense.
@@ -221,17 +221,17 @@ def sizes(tensors: Tensors, path: Path, kind: str) -> dict[str, Any]:
 def architecture(
     found: dict[str, Any], facts: Facts, towers: Mapping[str, Sequence[Traits]], pixels: Sequence[Traits], **stated: Any
 ) -> Architecture:
-    """``found`` by :func:`sizes`, completed.
+    """The result of :func:`sizes`, completed.
 
     Args:
         found: the sizes.
-        facts: what the user says; takes note of what is taken from where.
-        towers: who knows heads, activation and layer_norm_eps of the "video" and of the "text" tower, the best first.
-        pixels: who knows mean, std and fit.
-        stated: the other fields, over those found.
+        facts: what the user gave; it notes the source of each fact.
+        towers: sources of heads, activation and layer_norm_eps for the "video" and the "text" tower, the best first.
+        pixels: sources of mean, std and fit.
+        stated: the other fields, which win over those found.
 
     Raises:
-        CheckpointError: they contradict each other, or nobody knows one.
+        CheckpointError: they contradict each other, or no source knows a fact.
     """
     try:
         shapes = {
@@ -250,4 +250,4 @@ def architecture(
 
 
 _PIXELS = {"pixel_mean": "mean", "pixel_std": "std", "fit": "fit"}
-"""Fields of an Architecture, and what the facts call them."""
+"""Fields of an Architecture, and the names of their facts."""

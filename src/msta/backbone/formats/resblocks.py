@@ -1,7 +1,7 @@
-"""Files in OpenAI's tensor names: OpenAI, open_clip, ViCLIP, and what was fine-tuned from them.
+"""Files with OpenAI's tensor names: OpenAI, open_clip, ViCLIP, and models that were fine-tuned from them.
 
-ViCLIP is told by its temporal positions, a fine-tuned CLIP by ViFi-CLIP's names. Any other is by OpenAI or in
-open_clip's native form. No tensor tells these two apart, although they compute different things: see
+ViCLIP is recognised by its temporal positions, a fine-tuned CLIP by ViFi-CLIP's names. Any other file is OpenAI's or in
+open_clip's native form. No tensor distinguishes these two, although they compute different things: see
 :mod:`msta.backbone.known`.
 """
 
@@ -33,14 +33,14 @@ def load(raw: Tensors, path: Path, facts: Facts, tokenizer: Tokenizer | None, ba
     """Tensors without prefixes -> the model.
 
     Args:
-        raw: what the file holds.
-        path: the file; its name may tell what it is.
-        facts: said by the user.
+        raw: the content of the file.
+        path: the file; its name may say what it is.
+        facts: what the user gave.
         tokenizer: given by the user or found beside the file; None for CLIP's.
-        base: what a file without a token embedding takes it from.
+        base: the source of a missing token embedding.
 
     Raises:
-        CheckpointError: no such file, something is missing, or two known models fit.
+        CheckpointError: the file does not exist, something is missing, or two known models fit.
     """
     joint = any("temporal_positional_embedding" in name for name in raw)
     fine_tuned = any(name.startswith("image_encoder.") for name in raw)
@@ -92,7 +92,7 @@ def load(raw: Tensors, path: Path, facts: Facts, tokenizer: Tokenizer | None, ba
 
 
 def _known(path: Path, facts: Facts, found: dict[str, Any]) -> Traits:
-    """What is known of a model of these sizes, else OpenAI's ways, which is said.
+    """What is known about a model of these sizes; else OpenAI's settings, with a notice.
 
     Raises:
         CheckpointError: two known models fit.
@@ -114,7 +114,7 @@ def _known(path: Path, facts: Facts, found: dict[str, Any]) -> Traits:
 
 
 def _as_in_clip(tower: dict[str, int]) -> list[Traits]:
-    """CLIP's rules: heads are 64 wide."""
+    """CLIP's rules: heads have 64 channels."""
     width = tower["width"]
     heads = width // 64 if width % 64 == 0 else 1 if width < 64 else None
     return [Traits("width / 64, as in CLIP", heads=heads), Traits("as in CLIP", layer_norm_eps=1e-5)]

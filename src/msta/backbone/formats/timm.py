@@ -1,4 +1,4 @@
-"""Image towers that open_clip takes from timm: SigLIP's and the Perception Encoder's. Source: timm 1.0.31."""
+"""Image towers that open_clip takes from timm: those of SigLIP and the Perception Encoder. Source: timm 1.0.31."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _HEADS = {  # size in the name, width -> heads
 
 @dataclass(frozen=True)
 class TimmTower:
-    """What timm's name of a tower says of it."""
+    """The facts in timm's name for a tower."""
 
     size: str
     unlike_clip: dict[str, Any]
@@ -46,12 +46,12 @@ class TimmTower:
     layer_norm_eps: float
 
     def heads(self, width: int) -> int | None:
-        """None if towers of that name are not so wide."""
+        """The number of heads; None if towers of that name have another width."""
         return _HEADS.get((self.size, width))
 
 
 def tower_called(name: str) -> TimmTower | None:
-    """None if it is none that is supported."""
+    """The tower of this name; None if it is not supported."""
     if (found := _MODELS.fullmatch(name)) is None:
         return None
     if found["pe"]:
@@ -60,7 +60,7 @@ def tower_called(name: str) -> TimmTower | None:
 
 
 def tower_tensors(raw: Tensors, folder: Path) -> Tensors:
-    """open_clip's names -> ours, those of the image tower.
+    """The tensors of the image tower, with our names in place of open_clip's.
 
     Raises:
         CheckpointError: there is no attention pooling in it.

@@ -1,4 +1,4 @@
-"""Models that people have and that are not supported: the refusal names the model, what it needs, and the nearest."""
+"""Models that people have and that are not supported. The refusal names the model, what it needs, and the nearest."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _KEYS = (  # a part of a tensor's name -> key above
 
 
 def refusal(model_type: str | None, names: Iterable[str] = ()) -> str | None:
-    """Why this model is not supported, in one sentence; None if it is none of those known here."""
+    """Why this model is not supported, in one sentence; None if it is not one of those known here."""
     known = _MODEL_TYPES.get(model_type or "")
     if known is None:
         every = "\n".join(names)

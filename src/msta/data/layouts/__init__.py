@@ -1,7 +1,7 @@
 """The layouts of data sets on disk: one file for each, with ``read`` and ``looks_like``. This module chooses.
 
-``read(path, options)`` returns the catalog. ``looks_like(path)`` says, from the names of a few files, whether the path
-is in this layout. docs/design.md says how to add one.
+``read(path, options)`` returns the catalog. ``looks_like(path)`` decides by the names of a few files whether the path
+has this layout. docs/design.md says how to add one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from msta.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class Layout:
-    """How a layout is read and recognised, and the options it takes."""
+    """How a layout is recognised and read, and the options that it takes."""
 
     read: Callable[[Path, Options], Catalog]
     looks_like: Callable[[Path], bool]
@@ -46,7 +46,7 @@ LAYOUTS = {
 
 
 def read_layout(path: Path, layout: str | None, options: Mapping[str, Any]) -> Catalog:
-    """Read ``path`` as ``layout``, or as the first one it looks like; see :func:`msta.data.reading.read_catalog`."""
+    """Read ``path`` as ``layout``, or as the first that it looks like; see :func:`msta.data.reading.read_catalog`."""
     if unknown := options.keys() - set(OPTIONS):
         raise ConfigError(f"no option {min(unknown)}; there are {', '.join(OPTIONS)}")
     paths: dict[str, Any] = {

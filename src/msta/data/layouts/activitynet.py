@@ -21,9 +21,9 @@ def looks_like(path: Path) -> bool:
 
 
 def read(root: Path, options: Options) -> Catalog:
-    """Classes in alphabetical order. The validation set is read as "test": the test set's labels are withheld.
+    """Classes in alphabetical order. The validation set is read as "test": the labels of the test set are not public.
 
-    Segments are cut at the end of their video. Those of no length, and repeated ones, are left out with a notice.
+    Segments are cut off at the end of their video. Empty and repeated segments are left out with a notice.
     """
     where = places(root, options.annotations, *FOLDERS)
     file = _annotations(where)
@@ -70,7 +70,7 @@ def _entry(file: Path, video: str, entry: Any) -> tuple[str | None, float, list[
 
 
 def _annotations(where: list[Path]) -> Path | None:
-    """The newest version, by name, of a file that speaks of a database in its first or last thousand letters."""
+    """The newest version, by name, of the files that contain "database" in their first or last thousand characters."""
     for place in where:
         for file in sorted(place.glob("*.json"), reverse=True):
             with file.open("rb") as stream:

@@ -1,4 +1,4 @@
-"""A folder with a sub-folder for each class, itself or inside ``train/``, ``val/``, ``test/``."""
+"""A folder with one sub-folder per class, itself or inside ``train/``, ``val/``, ``test/``."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read(root: Path, options: Options) -> Catalog:
 
 
 def _refuse_tables(root: Path, folder: str) -> None:
-    """Refuse a table beside the only folder: it probably has the labels."""
+    """Refuse a table beside the only folder, because the table probably has the labels."""
     tables = sorted(file.name for file in root.iterdir() if file.suffix.lower() in _TABLES)
     if others := [name for name in tables if name != "classes.csv"]:
         raise DataError(
@@ -55,7 +55,7 @@ def _refuse_tables(root: Path, folder: str) -> None:
 
 
 def _match_folders(names: dict[str, str], folders: Sequence[str], file: Path) -> dict[str, int]:
-    """Folder -> label. A folder belongs to the row whose id it is called, else to the row with its name."""
+    """Folder -> label. A folder belongs to the row whose id is its name, else to the row whose name is its name."""
     by_id = {key: label for label, key in enumerate(names)}
     by_name = {class_words(name).casefold(): label for label, name in enumerate(names.values())}
     labels = {}
@@ -68,7 +68,7 @@ def _match_folders(names: dict[str, str], folders: Sequence[str], file: Path) ->
 
 
 def _split_folders(walk: Walk, wanted: bool | None) -> dict[str, str]:
-    """The folders of the root that are splits -> their splits; none if its folders are classes.
+    """The folders of the root that are splits -> their splits; empty if the folders are classes.
 
     Raises:
         ConfigError: it could be either.
@@ -95,7 +95,7 @@ def _split_folders(walk: Walk, wanted: bool | None) -> dict[str, str]:
 
 
 def _videos(walk: Walk, folder: Path) -> Iterator[Path]:
-    """Video files below a folder, by extension; anything else is mentioned, hidden files are not."""
+    """Video files below a folder, by extension. Other files are mentioned in a notice, unless they are hidden."""
     others = []
     for file in map(Path, walk.files(folder)):
         if is_video(file.name):

@@ -1,4 +1,4 @@
-"""HMDB-51: brush_hair_test_split1.txt and the like, lines of "file.avi tag": 1 trains, 2 tests, 0 is left out."""
+"""HMDB-51: brush_hair_test_split1.txt and so on, lines of "file.avi tag": 1 is training, 2 is test, 0 is left out."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _NAME = re.compile(r"(.+)_test_split(\d+)\.txt")
 
 
 def looks_like(path: Path) -> bool:
-    """Whether the folder has its lists."""
+    """Whether the folder has these lists."""
     return path.is_dir() and any(any(place.glob("*_test_split1.txt")) for place in places(path, None, *FOLDERS))
 
 
 def read(root: Path, options: Options) -> Catalog:
-    """Classes in alphabetical order, as words; split ``split_number``, 1 unless told otherwise."""
+    """Classes in alphabetical order, as words; split ``split_number``, by default 1."""
     number = options.split_number or 1
     where = places(root, options.annotations, *FOLDERS)
     files: dict[int, dict[str, Path]] = {}

@@ -22,15 +22,15 @@ _JSON = re.compile(r'"annotations":\s*\{[^{}]*"segment"')  # ActivityNet's annot
 
 
 def looks_like(path: Path) -> bool:
-    """Whether the folder has a CSV with its columns, or its JSON, or the path is such a file."""
+    """Whether the folder has a CSV with these columns, or the JSON, or the path is such a file."""
     return next(_annotation_files([path] if path.is_file() else places(path, None, *FOLDERS)), None) is not None
 
 
 def read(root: Path, options: Options) -> Catalog:
-    """Classes in alphabetical order. The validation set is read as "test": what everyone reports is measured on it.
+    """Classes in alphabetical order. The validation set is read as "test", because the field reports on it.
 
-    A file ``id_000010_000020.mp4`` is the clip; one called ``id.mp4`` is the whole video, of which the clip is a time
-    range, unless it is too short for that. If ``root`` is one of the annotation files, the videos are beside it.
+    A file ``id_000010_000020.mp4`` is the clip. A file ``id.mp4`` is the whole video, and the clip is a time range of
+    it, unless the video is too short for that. If ``root`` is an annotation file, the videos are beside it.
     """
     where = [root] if root.is_file() else places(root, options.annotations, *FOLDERS)
     root = root.parent if root.is_file() else root
@@ -68,7 +68,7 @@ def read(root: Path, options: Options) -> Catalog:
 
 
 def _annotation_files(where: list[Path]) -> Iterator[Path]:
-    """CSVs with Kinetics' columns, and JSON files in its form, that are or lie in one of the places."""
+    """CSVs with Kinetics' columns and JSON files in its form, among or in these places."""
     every = ([place] if place.is_file() else sorted(place.glob("*.*")) for place in where)
     for file in itertools.chain.from_iterable(every):
         if file.suffix.lower() not in (".csv", ".json"):
@@ -103,7 +103,7 @@ def _rows(file: Path) -> Iterator[tuple[str, str, str, str, float, float]]:
 
 
 def _are_whole(files: VideoFiles, rows: dict[tuple[str, str, float, float], tuple[str, str]]) -> set[str]:
-    """Ids whose file is the whole video: all that are called by the id alone, or none, as eight of them show.
+    """Ids whose file is the whole video: all files that are named by the id alone, or none, judged by eight of them.
 
     Raises:
         DataError: some of the eight are whole, and some are cut.

@@ -1,4 +1,4 @@
-"""Lists of "path label", as ActionCLIP, ViFi-CLIP and those after them publish their splits."""
+"""Lists of "path label", in which ActionCLIP, ViFi-CLIP and later papers publish their splits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from msta.errors import DataError
 
 
 def looks_like(path: Path) -> bool:
-    """Whether a file is a list, by its name and first line. A folder is read by lists only if they are given."""
+    """Whether a file is a list, by its name and first line. A folder is only read by lists that the user names."""
     if not path.is_file() or path.suffix.lower() not in (".txt", ".list", ".lst"):
         return False
     _, words = next(list_lines(path), (0, [""]))
@@ -20,10 +20,10 @@ def looks_like(path: Path) -> bool:
 
 
 def read(path: Path, options: Options) -> Catalog:
-    """Read one list, with paths relative to it and no splits; or a folder of videos with ``train_list`` and the like.
+    """Read one list, with paths relative to it and no splits; or a folder of videos with ``train_list`` and so on.
 
-    Labels are numbers or names; ``labels`` says what numbers mean. In a folder the videos are found by name wherever
-    they lie. For a list that stands alone, it is not checked that the files exist.
+    Labels are numbers or names; ``labels`` gives the names for numbers. In a folder the videos are found by name
+    anywhere. For a single list it is not checked that the files exist.
     """
     lists = {"train": options.train_list, "val": options.val_list, "test": options.test_list}
     if path.is_dir() and not any(lists.values()):

@@ -1,4 +1,4 @@
-"""What the layouts share: their options, rows of a CSV, lines of a list, class files, and videos found by name."""
+"""What layouts share: their options, rows of a CSV, lines of a list, files of classes, and videos found by name."""
 
 from __future__ import annotations
 
@@ -32,17 +32,15 @@ SPLIT_NAMES = {
 
 @dataclass(frozen=True)
 class Options:
-    """Where the parts of a data set are. Each layout takes some of these, a run has them as ``data.…`` settings.
-
-    None: not given.
+    """Options of layouts. Each layout takes some of these; a run has them as settings ``data.NAME``. None: not given.
 
     - split_folders: whether folders called train, val or test are splits (true), or classes (false).
-    - fold: of a table with a column fold, the one to test on; the clips of the others are for training.
-    - split_number: which of the official splits, 1, 2 or 3.
-    - annotations: the folder of the annotation files, if it is not in the data's own.
-    - labels: a CSV of ``id,name``. It says what the labels of lists and CSVs mean. For every other layout it selects
-      classes by name and orders them; the clips of other classes are left out.
-    - train_list, val_list, test_list: lists of "path label", with paths inside the data's folder.
+    - fold: for a table with a column fold, the fold to test on; the clips of the others are for training.
+    - split_number: the official split, 1, 2 or 3.
+    - annotations: the folder of the annotation files, if it is not that of the data.
+    - labels: a CSV of ``id,name``. It names the labels in lists and CSVs. For every other layout it selects classes by
+      name and orders them; the clips of other classes are left out.
+    - train_list, val_list, test_list: lists of "path label", with paths inside the folder of the data.
     """
 
     split_folders: bool | None = None
@@ -76,11 +74,11 @@ CLASS_COLUMNS = {
         "name", "spelling", "class_name", "classname", "label_name", "class", "label", "category", "action", "text",
     ),
 }  # fmt: skip
-"""The columns of a file of class names, and what people call them."""
+"""The columns of a file of class names, and the names that people give them."""
 
 
 def read_classes(path: Path) -> dict[str, str] | None:
-    """``classes.csv``: id -> name, in the file's order; None without the file. Headers: :data:`CLASS_COLUMNS`."""
+    """Read ``classes.csv``: id -> name, in its order; None if there is no file. Headers: :data:`CLASS_COLUMNS`."""
     if not path.is_file():
         return None
     names: dict[str, str] = {}
@@ -103,7 +101,7 @@ def read_classes(path: Path) -> dict[str, str] | None:
 
 
 def are_spelled(path: Path) -> bool:
-    """Whether the names of a ``classes.csv`` stay as they are: their column is called ``spelling``, not ``name``."""
+    """Whether the names in a ``classes.csv`` keep their spelling: their column is called ``spelling``, not ``name``."""
     if not path.is_file():
         return False
     header = next((row for _, row in csv_rows(path)), [])
@@ -111,7 +109,7 @@ def are_spelled(path: Path) -> bool:
 
 
 def given_classes(path: Path) -> dict[str, str]:
-    """Like :func:`read_classes`, for a file that the user named: it must exist."""
+    """Like :func:`read_classes`, for a file that the user named, which must exist."""
     names = read_classes(path)
     if names is None:
         raise DataError(f"{path}: no such file; data.labels is a CSV of id,name")
@@ -119,12 +117,12 @@ def given_classes(path: Path) -> dict[str, str]:
 
 
 def class_key(name: str) -> str:
-    """A key that different spellings of a class name share, such as ``HandStand_Pushups`` and "handstand pushups"."""
+    """A key that all spellings of a class name share, such as ``HandStand_Pushups`` and "handstand pushups"."""
     return "".join(c for c in name.casefold() if c.isalnum()) or name
 
 
 def choose_classes(catalog: Catalog, labels: Path | None) -> Catalog:
-    """Only the classes that a CSV of ``id,name`` lists, in its order and spelling; all of them without one.
+    """The classes that a CSV of ``id,name`` lists, in its order and spelling; all classes if there is no CSV.
 
     Raises:
         DataError: it names a class that the data do not have.
@@ -149,7 +147,7 @@ def choose_classes(catalog: Catalog, labels: Path | None) -> Catalog:
 
 
 def seconds(where: str, text: str) -> float | None:
-    """A time in a table; an empty cell is None."""
+    """A time in a table; None for an empty cell."""
     if not text.strip():
         return None
     time = 0.0
@@ -168,7 +166,7 @@ def seconds(where: str, text: str) -> float | None:
 
 @dataclass(frozen=True)
 class Listed:
-    """A clip that an annotation file lists: its video's possible ``names``, with or without folders and extension."""
+    """A clip in an annotation file. ``names`` are possible names of its video, with or without folder and extension."""
 
     names: tuple[str, ...]
     label: int
@@ -191,9 +189,10 @@ class VideoFiles:
         return sum(map(len, self._by_stem.values()))
 
     def find(self, name: str, folder: str, *, sure: bool = False) -> str | None:
-        """The file called ``name``; of several, one whose path ends in ``name``, else one whose folder is ``folder``.
+        """The file called ``name``. Of several, one whose path ends in ``name``, else one whose folder is ``folder``.
 
-        If none fits: the first; with ``sure``, the one that shares most folders with ``name``, or None if several do.
+        If none fits, it is the first. With ``sure`` it is the one that shares most folders with ``name``, or None if
+        several do.
         """
         found = self._by_stem.get(_stem(name), [])
         if len(found) < 2:
@@ -209,7 +208,7 @@ class VideoFiles:
 
 
 def _in_common(a: str, b: str) -> int:
-    """How many parts two paths share, from the last on."""
+    """The number of last parts that two paths share."""
     pairs = zip(reversed(Path(a).parts), reversed(Path(b).parts), strict=False)
     return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
@@ -223,7 +222,7 @@ def gather(
     root: Path, classes: Sequence[str], listed: Iterable[Listed], labels: Path | None = None,
     files: VideoFiles | None = None,
 ) -> Catalog:  # fmt: skip
-    """Find the files of the listed clips. Clips without a file become the catalog's ``missing``.
+    """Find the files of the listed clips. Clips without a file become ``missing`` of the catalog.
 
     Args:
         root: the folder of the videos.
@@ -263,7 +262,7 @@ def gather(
 
 
 def places(root: Path, annotations: Path | None, *folders: str) -> list[Path]:
-    """Where annotation files may be: the folder that was given, else the data's own folder and ``folders`` inside it.
+    """Folders that may hold the annotation files: the given one, else that of the data and ``folders`` inside it.
 
     Raises:
         DataError: the folder that was given does not exist.

@@ -1,4 +1,4 @@
-"""Shards that ``msta data shard`` wrote: their folder or their ``index.json``, here or at any URL."""
+"""Shards that ``msta data shard`` wrote: their folder or their ``index.json``, on this machine or at any URL."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from msta.errors import DataError, in_short
 
 
 def looks_like(path: Path) -> bool:
-    """Whether it is an index or a folder with one. Every URL is taken for shards."""
+    """Whether it is an index, or a folder with one. Every URL is treated as shards."""
     file = path if path.name == INDEX else path / INDEX
     return as_url(path) is not None or (file.is_file() and b"msta-shards" in _head(file))
 
@@ -28,7 +28,7 @@ def _head(file: Path) -> bytes:
 
 
 def read(path: Path, options: Options) -> Catalog:
-    """The index, then the table that says where each clip lies. The shards themselves are not read yet."""
+    """Read the index, and then the table with the place of each clip. The shards themselves are not read yet."""
     where = as_url(path) or str(path)
     folder, _, name = where.rpartition("/")
     folder = folder or "." if name == INDEX else where.rstrip("/")

@@ -15,15 +15,15 @@ _PREFIXES = ("", "something-something-v2-")  # as they have been handed out over
 
 
 def looks_like(path: Path) -> bool:
-    """Whether the folder has its lists."""
+    """Whether the folder has these files."""
     where = places(path, None, *FOLDERS) if path.is_dir() else []
     return _file(where, "labels") is not None and _file(where, "train") is not None
 
 
 def read(root: Path, options: Options) -> Catalog:
-    """Classes in the order of labels.json, templates without their brackets. The validation set is read as "test".
+    """Classes in the order of labels.json: the templates without their brackets. The validation set is read as "test".
 
-    The test set's labels are not in its list, and what everyone reports is measured on the validation set.
+    The list of the test set has no labels, and the field reports on the validation set.
     """
     where = places(root, options.annotations, *FOLDERS)
     index = _file(where, "labels")

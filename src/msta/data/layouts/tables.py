@@ -31,7 +31,7 @@ from msta.errors import ConfigError, DataError, in_short
 from msta.notices import notice
 
 CLASSES_KEY = b"msta.classes"
-"""Where a Parquet file's metadata hold the class names, in order, as JSON."""
+"""The key in a Parquet file's metadata for the class names, in order, as JSON."""
 
 
 def is_parquet(path: Path) -> bool:
@@ -61,11 +61,11 @@ COLUMNS = {
     "end_frame": ("end_frame", "last_frame", "frame_end", "stop_frame"),
     "fold": ("fold", "kfold", "k_fold", "cv_fold", "fold_id"),
 }  # fmt: skip
-"""The columns of a table of clips, and what people call them (Kinetics, Kaggle, Keras, Label Studio, CVAT)."""
+"""The columns of a table of clips, and the names that tools give them (Kinetics, Kaggle, Keras, Label Studio, CVAT)."""
 
 
 def read_csv(path: Path, options: Options) -> Catalog:
-    """Columns path and label, without a header in this order; split, start, end [s] if there are any."""
+    """Columns path and label (without a header, in this order); optionally split, start, end [s]."""
     if not path.is_file():
         raise DataError(f"{path}: a folder; the layout csv is read from a file")
     if path.suffix.lower() in VIDEO_EXTENSIONS:
@@ -93,7 +93,7 @@ def read_csv(path: Path, options: Options) -> Catalog:
 
 
 def _csv_cells(path: Path, tell: bool = False) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line number, column -> cell) of every clip. Read twice, a file of a million is never in memory."""
+    """(line number, column -> cell) of every clip. It is read twice, so a file of a million rows is never in memory."""
     columns, first = {0: "path", 1: "label", 2: "split"}, True  # split may be missing
     width = 3
     for line, row in table_rows(path):
@@ -125,13 +125,13 @@ def _csv_cells(path: Path, tell: bool = False) -> Iterator[tuple[int, dict[str, 
 
 
 def _is_a_clip(row: Sequence[str]) -> bool:
-    """Whether the first row of a table without a header can be one: its first cell looks like a path of a video."""
+    """Whether the first row of a table may be a clip and not a header: its first cell looks like a video's path."""
     cell = row[0].strip()
     return not cell or os.path.splitext(cell)[1] != "" or "/" in cell or "\\" in cell or os.path.exists(cell)
 
 
 def _is_json(text: str) -> bool:
-    """Whether a cell holds a list or a record with something in it, as labelling tools export several labels."""
+    """Whether a cell holds a list or a record that is not empty. Labelling tools export several labels like this."""
     if not text.startswith(("{", "[")):
         return False
     try:
@@ -166,7 +166,7 @@ def _csv_clip(
 
 
 class _Splits:
-    """The splits of a table's clips: as its column says, or those of a fold and the others."""
+    """The splits of a table's clips: from its column, or one fold to test on and the others to train on."""
 
     def __init__(self, table: Path, fold: int | str | None) -> None:
         self.table, self.fold = table, fold
@@ -199,7 +199,7 @@ class _Splits:
 
 
 def _number(text: str) -> str:
-    """1.0 and 01 are 1."""
+    """1.0 and 01 become 1."""
     return f"{float(text):g}" if is_number(text) else text
 
 
@@ -214,7 +214,7 @@ def _frame_rate(path: str) -> float:
 class _Files:
     """The files that a table names: relative to it, absolute, URLs; or found by name below its folder.
 
-    They are looked for by name if the first one, or any one of a tool's export, is not where the table says.
+    They are looked for by name if the first one is not at its path, or any one in the export of a tool.
     """
 
     def __init__(self, table: Path) -> None:
@@ -224,7 +224,7 @@ class _Files:
         self.found: dict[str, str] = {}  # as written -> found elsewhere
 
     def find(self, name: str, label: str) -> str:
-        """The path of a clip's file. If the file is found nowhere, the path that the table gives."""
+        """The path of a clip's file. If the file is not found, it is the path in the table."""
         path = beside_table(self.table, name)
         self.count += 1
         looks = self.count == 1 or self.table.suffix.lower() in (".json", ".xml")  # a CSV may have a million rows
@@ -240,7 +240,7 @@ class _Files:
         return path
 
     def tell(self) -> None:
-        """Give a notice of files that are not where the table says."""
+        """Give a notice of files that are not at their path."""
         if self.found:
             written, file = next(iter(self.found.items()))
             notice(
@@ -268,7 +268,7 @@ def numbers_in_order(label: str) -> tuple[float, str]:
 
 
 def read_parquet(path: Path, options: Options) -> Catalog:
-    """Columns path and class (or label, as text); split, start, end [s] if there are any. Others are left alone."""
+    """Columns path and class (or label, as text); optionally split, start, end [s]. Others are ignored."""
     import pyarrow
     import pyarrow.parquet
 
@@ -296,7 +296,7 @@ def read_parquet(path: Path, options: Options) -> Catalog:
 
 
 def _parquet_cells(file: Any, columns: Sequence[str | None]) -> Iterator[tuple[Any, ...]]:
-    """Row by row, a part of the file in memory at a time; None for a column that it has not."""
+    """Row by row, with a part of the file in memory at a time; None for a column that does not exist."""
     for batch in file.iter_batches(65536, columns=[name for name in columns if name is not None]):
         nothing = [None] * batch.num_rows
         yield from zip(*(nothing if name is None else batch[name].to_pylist() for name in columns), strict=True)

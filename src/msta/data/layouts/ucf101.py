@@ -1,4 +1,4 @@
-"""UCF-101: classInd.txt, trainlist01.txt, testlist01.txt (to 03), and v_Class_g01_c01.avi wherever it lies."""
+"""UCF-101: classInd.txt, trainlist01.txt, testlist01.txt (to 03), and v_Class_g01_c01.avi anywhere below."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ FOLDERS = ("ucfTrainTestlist", "UCF101TrainTestSplits-RecognitionTask/ucfTrainTe
 
 
 def looks_like(path: Path) -> bool:
-    """Whether the folder has its lists."""
+    """Whether the folder has these lists."""
     return path.is_dir() and first_file(places(path, None, *FOLDERS), "classInd.txt") is not None
 
 
 def read(root: Path, options: Options) -> Catalog:
-    """Classes in the order of classInd.txt, as words; split ``split_number``, 1 unless told otherwise."""
+    """Classes in the order of classInd.txt, as words; split ``split_number``, by default 1."""
     where = places(root, options.annotations, *FOLDERS)
     index = first_file(where, "classInd.txt")
     if index is None:

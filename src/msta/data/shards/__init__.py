@@ -7,4 +7,4 @@ COLUMNS = {
     "split": "string", "start": "float64", "end": "float64",
     "source": "string", "source_start": "float64", "source_end": "float64",
 }  # fmt: skip
-"""Of the table: a clip lies in a shard as ``name``, ``size`` bytes from ``offset`` on; it was cut from ``source``."""
+"""Columns of the table. A clip is ``size`` bytes of its shard from ``offset`` on, as ``name``, cut from ``source``."""

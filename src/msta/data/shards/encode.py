@@ -1,4 +1,4 @@
-"""One clip -> the bytes of its member: the file as it is, or encoded again, smaller."""
+"""A clip -> the bytes of its member: a copy of the file, or a smaller one that is encoded again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _X264 = {"crf": "21", "preset": "medium", "g": "16", "bf": "0", "threads": "1"}
 
 @dataclass(frozen=True)
 class Encoded:
-    """A member's content, its file extension, and which part of it is the clip."""
+    """The content of a member, its file extension, and the part of it that is the clip."""
 
     content: bytes
     extension: str
@@ -32,12 +32,12 @@ class Encoded:
 
 
 def encode(path: str, span: Span, mode: Mode, short_side: int | None) -> Encoded:
-    """A clip as a shard holds it.
+    """Make the member of a clip.
 
     Args:
         path: of the video.
-        span: which part of it is the clip. "copy" takes all of the file and keeps the span.
-        mode: "copy" takes the bytes, once the first frame has been decoded; "reencode" writes an MP4 of H.264 with the
+        span: the part of it that is the clip. "copy" takes the whole file and keeps the span.
+        mode: "copy" takes the bytes after the first frame was decoded; "reencode" writes an MP4 of H.264 with the
             clip's frames at their own times, without sound.
         short_side: of re-encoded frames, at most.
 
@@ -56,7 +56,7 @@ def encode(path: str, span: Span, mode: Mode, short_side: int | None) -> Encoded
 
 
 def h264(path: str, span: Span, short_side: int | None) -> bytes:
-    """An MP4 of the clip's frames, each on display as long as it was. The same bytes every time."""
+    """An MP4 of the clip's frames, each as long as it was on display. The bytes are the same every time."""
     file = io.BytesIO()
     durations: dict[int, int] = {}
     with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:

@@ -17,7 +17,7 @@ from msta.files import replacing
 
 
 class Target:
-    """A folder, local or remote. What is written appears whole under its name, or not at all."""
+    """A folder, local or remote. Files appear under their names only when they are complete."""
 
     def __init__(self, where: str | os.PathLike[str]) -> None:
         url = as_url(where)
@@ -28,13 +28,13 @@ class Target:
         self.system.makedirs(self.folder, exist_ok=True)
 
     def names(self) -> list[str]:
-        """What is in it, unhidden."""
+        """The names of its files that are not hidden."""
         self.system.invalidate_cache()
         found = (posixpath.basename(path.rstrip("/")) for path in self.system.ls(self.folder, detail=False))
         return sorted(name for name in found if not name.startswith("."))
 
     def size(self, name: str) -> int | None:
-        """Of a file, in bytes; None if it is not there."""
+        """The bytes of a file; None if it does not exist."""
         self.system.invalidate_cache()
         try:
             return int(self.system.size(f"{self.folder}/{name}"))
@@ -42,12 +42,12 @@ class Target:
             return None
 
     def read(self, name: str) -> bytes:
-        """All of a file."""
+        """The content of a file."""
         return read_bytes(beside(self.where, name))
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """A local file to fill, which then becomes ``name``: a rename here, an upload and a rename elsewhere."""
+        """A local file to fill. It then becomes ``name``: by a rename here, by an upload and a rename elsewhere."""
         if isinstance(self.system, LocalFileSystem):
             with replacing(Path(self.where) / name) as aside:
                 yield aside
@@ -59,11 +59,11 @@ class Target:
             self.system.mv(f"{self.folder}/.{name}.part", f"{self.folder}/{name}")
 
     def write(self, name: str, content: bytes) -> None:
-        """A small file."""
+        """Write a small file."""
         with self.writing(name) as aside:
             aside.write_bytes(content)
 
     def remove(self, name: str) -> None:
-        """A file that need not be there."""
+        """Remove a file, which need not exist."""
         with contextlib.suppress(FileNotFoundError):
             self.system.rm_file(f"{self.folder}/{name}")

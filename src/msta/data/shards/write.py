@@ -1,8 +1,8 @@
-"""``msta data shard``: a data set as tar files that WebDataset reads too, with an index that says where each clip lies.
+"""``msta data shard``: a data set as tar files that WebDataset reads too, with an index of where each clip lies.
 
-Clips go to the shards of their split in a seeded order: neighbours in a shard are no neighbours in the data. A shard is
-finished when the small file beside it is there, which says what is in it; those are skipped by the next call. At the
-end they become one table, ``clips.parquet``, and ``index.json`` appears, last.
+Clips go to the shards of their split in a seeded order, so neighbours in a shard are not neighbours in the data. A
+small file beside a shard lists its contents and shows that it is finished; the next call skips finished shards. At the
+end these files become one table, ``clips.parquet``, and ``index.json`` is written last.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _UNFINISHED = "unfinished.json"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides the bytes of shards, given the clips.
+    """The settings that, with the clips, decide the bytes of shards.
 
     Attributes:
         mode: copy the files, or encode them again; None: copy, unless frames are resized or clips are parts of videos.
-        short_side: of re-encoded frames, in pixels, at most; None: as they are.
+        short_side: of re-encoded frames, in pixels, at most; None: not resized.
         clips_per_shard: at most; None: as many as ``mb`` allows.
         mb: a shard is closed when it holds so many 10^6 bytes.
         seed: of the order.
@@ -58,12 +58,12 @@ class Recipe:
             raise ConfigError(f"--resize: expected 16 pixels or more, got {self.short_side}")
 
     def mode_for(self, clips: Sequence[Clip]) -> Mode:
-        """The mode, decided."""
+        """The mode, after the choice that None leaves open."""
         parts = self.short_side is not None or any(clip.span != WHOLE for clip in clips)
         return self.mode or ("reencode" if parts else "copy")
 
     def is_full(self, clips: int, size: int) -> bool:
-        """Whether a shard takes no more."""
+        """Whether a shard takes no more clips."""
         return clips >= self.clips_per_shard if self.clips_per_shard is not None else size >= self.mb * 1e6
 
 
@@ -76,17 +76,17 @@ def write_shards(
     timeout: float = 300.0,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Write a data set's clips into tar files, and an index of them. A second call goes on where one was stopped.
+    """Write the clips of a data set into tar files, and an index of them. A second call continues one that was stopped.
 
-    A member's key is its number; ``KEY.mp4`` (or the file's own extension) has a ``KEY.cls``, the label, and a
-    ``KEY.json`` beside it. A clip that cannot be read is left out and listed, with the reason, in the index.
+    The key of a member is its number. Beside ``KEY.mp4`` (or the extension of the file) there are ``KEY.cls``, the
+    label, and ``KEY.json``. A clip that cannot be read is left out, and the index lists it with the reason.
 
     Args:
         catalog: what to write.
         out: a folder or fsspec URL; new, or that of an earlier call with the same clips and recipe.
-        recipe: how.
-        workers: processes that read and encode; None: the processors there are.
-        timeout: seconds a clip may take.
+        recipe: how to write it.
+        workers: processes that read and encode; None: one per processor.
+        timeout: seconds that a clip may take.
         console: where progress is shown; None: nowhere.
 
     Returns:
@@ -95,7 +95,7 @@ def write_shards(
 
     Raises:
         Interrupted: by Ctrl-C; finished shards are kept.
-        MSTAError: ``out`` holds something else, or not one clip can be read.
+        MSTAError: ``out`` holds something else, or no clip can be read.
     """
     require_files(catalog)
     target, workers = Target(out), workers or os.cpu_count() or 1
@@ -129,7 +129,7 @@ def write_shards(
 
 
 def _claim(target: Target, names: Sequence[str], about: dict[str, Any]) -> None:
-    """Take a folder, or go on in one that was taken for the same."""
+    """Create the folder, or continue in it if it was created for the same clips and recipe."""
     if _UNFINISHED in names:
         if json.loads(target.read(_UNFINISHED)) != about:
             raise MSTAError(f"{target.where}: holds the beginning of shards of other clips, or of another recipe")
@@ -141,7 +141,7 @@ def _claim(target: Target, names: Sequence[str], about: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class _Writer:
-    """The shards of one split: its clips, in the order in which they are written, and how."""
+    """The shards of one split: its clips, in the order in which they are written, and the recipe."""
 
     target: Target
     classes: Sequence[str]
@@ -153,7 +153,7 @@ class _Writer:
     timeout: float
 
     def shards(self) -> Iterator[dict[str, Any]]:
-        """What is said of each, as it is finished or found finished."""
+        """The facts of each shard, when it is finished or was found finished."""
         number, done = 0, 0  # clips
         made: Iterator[tuple[Clip, dict[str, Any]]] | None = None
         while done < len(self.clips):
@@ -192,7 +192,7 @@ class _Writer:
         return shard
 
     def _add(self, tar: tarfile.TarFile, key: str, clip: Clip, result: dict[str, Any]) -> list[Any]:
-        """Put a clip into a shard; its row of the table."""
+        """Add a clip to a shard. Returns its row of the table."""
         content, name, span = result["data"], f"{key}.{result['extension']}", result["span"]
         offset = tar.offset + tarfile.BLOCKSIZE
         _add_file(tar, name, content)
@@ -203,7 +203,7 @@ class _Writer:
         return [name, offset, len(content), digest_of(content), clip.label, clip.split, *span, *source.values()]
 
     def _made(self, first: int) -> Iterator[tuple[Clip, dict[str, Any]]]:
-        """Clips in order from the ``first``, with their members' content. A chunk of them is in memory at a time."""
+        """The clips from ``first`` on, in order, with their members' content. One chunk is in memory at a time."""
         chunk = 32 * self.workers
         for start in range(first, len(self.clips), chunk):
             clips = self.clips[start : start + chunk]
@@ -213,7 +213,7 @@ class _Writer:
 
 
 def _encode(job: tuple[int, Clip, Mode, int | None]) -> dict[str, Any]:
-    """A clip's member, or why there is none."""
+    """The member of a clip, or the reason why there is none."""
     _, clip, mode, short_side = job
     try:
         made = encode(clip.path, clip.span, mode, short_side)
@@ -229,7 +229,7 @@ def _add_file(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def _finish(target: Target, catalog: Catalog, about: dict[str, Any], finished: list[dict[str, Any]]) -> dict[str, Any]:
-    """Write the table and the index, and remove what they were made of."""
+    """Write the table and the index, and remove the files that they were made from."""
     if not any(shard["clips"] for shard in finished):
         reason = next(one["reason"] for shard in finished for one in shard["left_out"])
         raise DataError(f"{catalog.source}: not one of its clips can be read; {reason}, for one")
@@ -245,7 +245,7 @@ def _finish(target: Target, catalog: Catalog, about: dict[str, Any], finished: l
 def write_index(
     target: Target, classes: Sequence[str], about: dict[str, Any], finished: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Write the table of all clips, then the index: with it, the shards are complete."""
+    """Write the table of all clips, and then the index, which makes the shards complete."""
     shards = [shard for shard in finished if shard["clips"]]
     with target.writing(TABLE) as aside:
         write_parquet_rows(aside, COLUMNS, _table_rows(shards))
@@ -268,7 +268,7 @@ def write_index(
 
 
 def _table_rows(shards: Sequence[dict[str, Any]]) -> Iterator[list[Any]]:
-    """Rows of :data:`COLUMNS`; sources that are no UTF-8 text are escaped."""
+    """Rows of :data:`COLUMNS`. Sources that are not UTF-8 are escaped."""
     for number, shard in enumerate(shards):
         for *cells, source, start, end in shard["rows"]:
             yield [number, *cells, as_text(source), start, end]
