@@ -1,4 +1,4 @@
-"""Commands that make an adapter, and say how it is: demo, train, status, eval, info, pretrain."""
+"""Commands that make an adapter and measure it: demo, train, status, eval, info, pretrain."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ command = partial(app.command, rich_help_panel="Adapt")
 @command(epilog="Example: msta demo --out msta-demo")
 @computes("device")
 def demo(
-    out: Annotated[Path, typer.Option(help="A folder that is not there yet.")] = Path("msta-demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Of clips, splits and training.")] = 0,
+    out: Annotated[Path, typer.Option(help="A new folder.")] = Path("msta-demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of clips, splits and training.")] = 0,
 ) -> None:
     """See it work in a few minutes: clips, zero-shot, few-shot, base-to-novel, one prediction, a report.
 
@@ -54,17 +54,18 @@ def train(
     method: opt.Method = None,
     shots: opt.Shots = None,
     preset: opt.Preset = None,
-    out: Annotated[Path | None, typer.Option(help="The run's directory: adapter/, metrics.json, logs.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this directory.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A new folder for adapter/, metrics.json and logs.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     or_resume: Annotated[
-        bool, typer.Option("--or-resume", help="Go on if --out holds a run already: for schedulers that start again.")
+        bool,
+        typer.Option("--or-resume", help="Continue if --out holds a run already: for schedulers that restart jobs."),
     ] = False,
     auto_batch: Annotated[
-        bool, typer.Option("--auto-batch", help="When memory runs out, compute half as many clips at a time.")
+        bool, typer.Option("--auto-batch", help="If memory runs out, compute half as many clips at a time.")
     ] = False,
     folds: Annotated[
         int | None,
-        typer.Option(min=2, help="Measure by cross-validation in so many folds, then train on all clips."),
+        typer.Option(min=2, help="Measure by cross-validation with so many folds, then train on all clips."),
     ] = None,
     refit: Annotated[bool, typer.Option("--refit", help="Measure on held-out clips, then train on all clips.")] = False,
 ) -> None:
@@ -97,11 +98,11 @@ def train(
 
 @command(epilog="Example: msta status runs/first --watch")
 def status(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run's directory.")],
-    watch: Annotated[bool, typer.Option("--watch", help="Again and again, until the run has ended.")] = False,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of the run.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Print it again and again until the run has ended.")] = False,
     as_json: opt.AsJSON = False,
 ) -> None:
-    """Say how a training run is doing, from another terminal: progress, pace, best so far, errors, alive or dead.
+    """Show the state of a training run from another terminal: progress, pace, best so far, errors, alive or dead.
 
     The exit code is 1 if it failed or died.
     """
@@ -139,7 +140,7 @@ def eval_(
 ) -> None:
     """Measure top-1 and top-5, in percent, of an adapter or of a backbone as it is.
 
-    A run's split.csv as data: its test clips.
+    If the data is the split.csv of a run, its test clips are measured.
     """
     from msta.evaluation.evaluate import evaluate_on
     from msta.evaluation.metrics import in_words
@@ -169,18 +170,21 @@ def info(
     ] = None,
     backbone: opt.Backbone = None,
     base: opt.Base = None,
-    plan: Annotated[bool, typer.Option("--plan", help="What msta train would take with these options.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="What msta train would need with these options.")] = False,
     adapter: opt.Adapter = None,
     data: opt.Data = None,
     method: opt.Method = None,
     shots: opt.Shots = None,
     preset: opt.Preset = None,
     device: Annotated[
-        str | None, typer.Option(help="cuda:A100: with --plan, what it takes at least on that card, by its data sheet.")
+        str | None,
+        typer.Option(
+            help="With --plan, a card like cuda:A100: the least that the run would need on it, by its data sheet."
+        ),
     ] = None,
     as_json: opt.AsJSON = False,
 ) -> None:
-    """Describe this installation, a backbone, or an adapter (what is trained, of what, for which classes).
+    """Describe this installation, a backbone, or an adapter (what is trained, in which backbone, for which classes).
 
     With --preset or --method: what such a training trains in the backbone, and its recipe.
     With --plan: parameters, arithmetic, memory and time of a training run, before it starts.
@@ -216,10 +220,10 @@ def info(
 
 @command(epilog="Example: msta backbones; msta backbones viclip-b16; msta train --backbone viclip-b16 …")
 def backbones(
-    name: Annotated[str | None, typer.Argument(help="A name of the list or a Hub id, to fetch and check it.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A name in the list, or a Hub id, to fetch and check.")] = None,
     as_json: opt.AsJSON = False,
 ) -> None:
-    """List trained backbones: where they are, their size and licence, what they are for. With a name: fetch it."""
+    """List trained backbones: addresses, sizes, licences and purposes. With a name: fetch it."""
     from msta.backbone.checkpoints import fetch
     from msta.backbone.published import PUBLISHED
     from msta.evaluation.tables import Column, Table
@@ -238,15 +242,18 @@ def backbones(
 
 @command(epilog="Example: msta pretrain --out runs/toy")
 def pretrain(
-    out: Annotated[Path, typer.Option(help="Clips, logs, state and, at the end, backbone/. Given again, it goes on.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="A folder for clips, logs, state and, at the end, backbone/. If it exists, continue there."),
+    ],
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Optimizer steps. Default: 4,000, from a --start 3,000.")
+        int | None, typer.Option(min=1, help="Optimizer steps. Default: 4,000; with --start 3,000.")
     ] = None,
     clips: Annotated[int | None, typer.Option(min=1, help="Clips of MotionWorld to draw. Default: 80,000.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of clips, weights and order.")] = 0,
-    start: Annotated[str, typer.Option(help="A backbone to go on from, such as toy. Default: random weights.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of clips, weights and order.")] = 0,
+    start: Annotated[str, typer.Option(help="A backbone to continue from, such as toy. Default: random weights.")] = "",
     frame_wise: Annotated[
-        bool, typer.Option("--frame-wise", help="Attention within frames, as in CLIP: the order is not known.")
+        bool, typer.Option("--frame-wise", help="Attention within frames, as in CLIP, which does not know their order.")
     ] = False,
 ) -> None:
     """Pretrain a small ViCLIP on MotionWorld, a synthetic world of captioned motion. Takes hours."""

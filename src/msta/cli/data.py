@@ -14,14 +14,14 @@ from msta.errors import ConfigError, one_line
 data_app = typer.Typer(no_args_is_help=True, help="Make, list, check and split data sets.")
 app.add_typer(data_app, name="data", rich_help_panel="Data and descriptions")
 
-Workers = Annotated[int | None, typer.Option(min=1, help="Files at a time. Default: the processors there are.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Files at a time. Default: the number of processors.")]
 
 
 @data_app.command(
     epilog='Example: msta data motionworld --out clips/ --motions "swipe left,swipe right,circle" --clips 16'
 )
 def motionworld(
-    out: Annotated[Path | None, typer.Option(help="A folder that does not exist yet. Needed unless --list.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A new folder. Needed unless --list.")] = None,
     motions: Annotated[str | None, typer.Option(help="Names, separated by commas. Default: ten of them.")] = None,
     clips: Annotated[int, typer.Option(help="Clips per class.")] = 16,
     size: Annotated[int, typer.Option(help="Height and width in pixels, even.")] = 128,
@@ -50,11 +50,11 @@ def motionworld(
     epilog="Example: msta data index UCF-101/ --out ucf2.parquet data.layout=ucf101 data.split_number=2",
 )
 def index_(
-    out: Annotated[Path, typer.Option(help="A new file, .parquet or .csv; itself a data set.")],
+    out: Annotated[Path, typer.Option(help="A new file, .parquet or .csv. It is a data set itself.")],
     arguments: opt.DataArguments = None,
     data: opt.Data = None,
     without: Annotated[
-        Path | None, typer.Option(help="Leave out the clips of this table, broken.csv of msta data verify.")
+        Path | None, typer.Option(help="Leave out the clips in this table, such as broken.csv of msta data verify.")
     ] = None,
     workers: Workers = None,
     as_json: opt.AsJSON = False,
@@ -71,14 +71,14 @@ def index_(
 
 @data_app.command(epilog="Example: msta data verify clips/ --out verified/")
 def verify(
-    out: Annotated[Path, typer.Option(help="A folder for broken.csv. Given again, it goes on.")],
+    out: Annotated[Path, typer.Option(help="A folder for broken.csv. If it exists, continue there.")],
     arguments: opt.DataArguments = None,
     data: opt.Data = None,
     workers: Workers = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds a file may take.")] = 300.0,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a file may take.")] = 300.0,
     as_json: opt.AsJSON = False,
 ) -> None:
-    """Decode every file from first frame to last, and list what is broken, and why. Exit code 1 if anything is."""
+    """Decode every file from its first frame to its last, and list the broken ones. Exit code 1 if there are any."""
     from msta.data.verify import verify as run
 
     catalog = data_settings(data, arguments).read()
@@ -103,12 +103,12 @@ def check(
     backbone: opt.Backbone = None,
     base: opt.Base = None,
     workers: Workers = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds a clip may take.")] = 60.0,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a clip may take.")] = 60.0,
     as_json: opt.AsJSON = False,
 ) -> None:
     """Look at the data before training: a table of the classes, and what will make a bad classifier.
 
-    With --backbone also the names that its text tower reads alike. msta data verify decodes every frame.
+    With --backbone also the names that its text tower confuses. msta data verify decodes every frame.
     """
     from dataclasses import asdict, replace
 
@@ -147,7 +147,7 @@ def split(
     classes: Annotated[str, typer.Option(help="all, or the base or novel half.")] = "all",
     as_json: opt.AsJSON = False,
 ) -> None:
-    """Write who trains, validates and tests, as msta train would decide it."""
+    """Write which clips train, validate and test, as msta train would choose them."""
     from msta.data.splits import write_split
 
     settings = data_settings(data, arguments)
@@ -163,21 +163,21 @@ def split(
     epilog="Example: msta data shard clips/ --out shards/ --resize 256; msta train shards/index.json --out RUN"
 )
 def shard(
-    out: Annotated[str, typer.Option(help="A folder or a URL that fsspec knows. Given again, it goes on.")],
+    out: Annotated[str, typer.Option(help="A folder, or a URL that fsspec knows. If it exists, continue there.")],
     arguments: opt.DataArguments = None,
     data: opt.Data = None,
     resize: Annotated[
-        int | None, typer.Option(metavar="PIXELS", help="Encode again, the shorter side at most so long.")
+        int | None, typer.Option(metavar="PIXELS", help="Encode again, with the shorter side at most this long.")
     ] = None,
-    copy: Annotated[bool, typer.Option("--copy", help="The files as they are: the default without --resize.")] = False,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the files as they are. Default without --resize.")] = False,
     reencode: Annotated[
-        bool, typer.Option("--reencode", help="H.264 without sound, time ranges cut: the default for those.")
+        bool, typer.Option("--reencode", help="Encode as H.264 without sound, and cut time ranges. Default for those.")
     ] = False,
-    clips_per_shard: Annotated[int | None, typer.Option(min=1, help="Clips in a tar file, in place of --mb.")] = None,
-    mb: Annotated[float, typer.Option(min=0.001, help="10^6 bytes at which a tar file is closed.")] = 256.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the order in which clips are written.")] = 0,
+    clips_per_shard: Annotated[int | None, typer.Option(min=1, help="Clips per tar file, in place of --mb.")] = None,
+    mb: Annotated[float, typer.Option(min=0.001, help="Size per tar file, in 10^6 bytes.")] = 256.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the order in which clips are written.")] = 0,
     workers: Workers = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds a clip may take.")] = 300.0,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a clip may take.")] = 300.0,
     as_json: opt.AsJSON = False,
 ) -> None:
     """Write a data set as tar files with an index, to be streamed from disk, over HTTP, or from object stores.

@@ -19,25 +19,26 @@ app.add_typer(descriptions_app, name="descriptions", rich_help_panel="Data and d
 
 @command(epilog="Example: msta describe --labels classes.csv --out bank.json --model gpt-4o-mini")
 def describe(
-    out: Annotated[Path, typer.Option(help="The bank: made, or completed. Given again, it goes on.")],
+    out: Annotated[Path, typer.Option(help="The file of the bank. If it exists, only what it lacks is added.")],
     labels: Annotated[
-        str | None, typer.Option(help="Classes, separated by commas, or a file of them, or a data set's folder.")
+        str | None, typer.Option(help="Classes, separated by commas; or a file of them; or the folder of a data set.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="The language model, as the server calls it.")] = None,
+    model: Annotated[str | None, typer.Option(help="The server's name for the language model.")] = None,
     endpoint: Annotated[
         str | None,
-        typer.Option(help="Base URL of a server of OpenAI's protocol. Default: $OPENAI_BASE_URL, else OpenAI."),
+        typer.Option(help="Base URL of a server with OpenAI's protocol. Default: $OPENAI_BASE_URL, else OpenAI."),
     ] = None,
     key_from: Annotated[
-        str, typer.Option(metavar="NAME", help="Environment variable of the key; your own server may need none.")
+        str,
+        typer.Option(metavar="NAME", help="Environment variable that holds the key. Your own server may need none."),
     ] = "OPENAI_API_KEY",
-    sentences: Annotated[int, typer.Option(help="Of either kind for each class.")] = 4,
-    jobs: Annotated[int, typer.Option(help="Classes in flight.")] = 8,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds an answer may take.")] = 120,
+    sentences: Annotated[int, typer.Option(help="Sentences of each kind per class.")] = 4,
+    jobs: Annotated[int, typer.Option(help="Classes to ask about at a time.")] = 8,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds that an answer may take.")] = 120,
     template: Annotated[bool, typer.Option("--template", help="Fill templates, without a language model.")] = False,
-    edit: Annotated[bool, typer.Option("--edit", help="Open the bank in $EDITOR, to write by hand.")] = False,
+    edit: Annotated[bool, typer.Option("--edit", help="Open the bank in $EDITOR, to write sentences by hand.")] = False,
 ) -> None:
-    """Write spatial and temporal sentences for each class, which the consistency term holds the text tower to.
+    """Write spatial and temporal sentences for each class, which the consistency term uses.
 
     With Ollama: --endpoint http://localhost:11434/v1 --model NAME. Then: msta descriptions check, and
     msta train descriptions.bank=FILE.
@@ -71,7 +72,7 @@ def describe(
 )
 def import_(
     labels: Annotated[Path, typer.Option(help="Class names, in the order of the files' indices.")],
-    out: Annotated[Path, typer.Option(help="The bank; classes that are in it already are replaced.")],
+    out: Annotated[Path, typer.Option(help="The file of the bank. Classes that it has already are replaced.")],
     spatial: Annotated[Path | None, typer.Option(help="N_s_…json: class index -> sentences.")] = None,
     temporal: Annotated[Path | None, typer.Option(help="N_t_…json: class index -> sentences.")] = None,
 ) -> None:
@@ -86,7 +87,7 @@ def export(
     bank: Annotated[Path, typer.Option(help="The bank.")],
     spatial: Annotated[Path | None, typer.Option(help="A new file.")] = None,
     temporal: Annotated[Path | None, typer.Option(help="A new file.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="Which classes, in which order. Default: all.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Classes to write, in order. Default: all.")] = None,
 ) -> None:
     """Write a bank, or some of its classes, in the authors' format."""
     from msta.descriptions.describe import export_official
@@ -102,13 +103,15 @@ def check(
     base: opt.Base = None,
     labels: Annotated[
         str | None,
-        typer.Option(help="Classes, separated by commas, or a file of them, or a data set's folder. Default: all."),
+        typer.Option(
+            help="Classes, separated by commas; or a file of them; or the folder of a data set. Default: all."
+        ),
     ] = None,
     template: Annotated[str, typer.Option(help="The classes' own prompt.")] = "a video of {}.",
     out: Annotated[Path | None, typer.Option(help="A new page, .html, with heat maps.")] = None,
     as_json: opt.AsJSON = False,
 ) -> None:
-    """Ask a backbone's text tower which sentences are bad, and how far the anchors are from their own prompts."""
+    """Find sentences that a backbone's text tower misreads, and how far the anchors are from their classes' prompts."""
     from msta.descriptions.labels import named_classes
     from msta.evaluation.descriptions import check_bank, print_check
 

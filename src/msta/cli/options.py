@@ -1,4 +1,4 @@
-"""What the commands share: the application, options of many, and what they print."""
+"""What the commands share: the application, common options, and printing."""
 
 from __future__ import annotations
 
@@ -30,31 +30,34 @@ console = Console(stderr=True)
 
 
 def adapter_or_run(text: str) -> Path:
-    """An adapter's directory, named by it or by its run, or its id on the Hub."""
+    """The folder of an adapter, given by itself or by its run; or an id on the Hub."""
     from msta.adapters.artefact import adapter_in
 
     return adapter_in(Path(text).expanduser())
 
 
-_ADAPTER = typer.Option(metavar="DIR", parser=adapter_or_run, help="A run's or adapter's directory, or a Hub id.")
+_ADAPTER = typer.Option(metavar="DIR", parser=adapter_or_run, help="The folder of a run or adapter, or a Hub id.")
 Adapter = Annotated[Path | None, _ADAPTER]
 Adapters = Annotated[list[Path] | None, _ADAPTER]
 Labels = Annotated[
     str | None,
-    typer.Option(help="Classes, separated by commas, or a file of them, or a data set's folder. Else the adapter's."),
+    typer.Option(
+        help="Classes, separated by commas; or a file of them; or the folder of a data set. Default: the adapter's."
+    ),
 ]
 Backbone = Annotated[
     str | None,
     typer.Option(
-        help="A directory, a file (.pt .pth .safetensors), a Hub id, a name of msta backbones. Default: toy, built in."
+        help="A folder, a file (.pt .pth .safetensors), a Hub id, or a name in msta backbones. Default: toy, built in."
     ),
 ]
 Base = Annotated[
-    str | None, typer.Option(help="The CLIP that a fine-tuned backbone without token embedding (ViFi-CLIP) began as.")
+    str | None,
+    typer.Option(help="The CLIP that a fine-tuned backbone without token embedding (ViFi-CLIP) started from."),
 ]
 Data = Annotated[
     Path | None,
-    typer.Option("--data", help="A folder with a sub-folder for each class, a CSV of path,label, or a known data set."),
+    typer.Option("--data", help="A folder with one sub-folder per class, a CSV of path,label, or a known data set."),
 ]
 DataArguments = Annotated[
     list[str] | None,
@@ -68,8 +71,8 @@ Shots = Annotated[int | None, typer.Option(help="Training clips per class. Defau
 Preset = Annotated[
     str | None,
     typer.Option(
-        help="small: few clips, the default; upper: and a large backbone; paper: the paper's few-shot recipe, "
-        "paper:base-to-novel and so on its others; paper-logs: that of the authors' logs."
+        help="small, the default: for few clips; upper: also for a large backbone; paper: the paper's few-shot recipe, "
+        "paper:base-to-novel and so on: its others; paper-logs: the recipe in the authors' logs."
     ),
 ]
 Template = Annotated[
@@ -78,8 +81,8 @@ Template = Annotated[
 TestClips = Annotated[int, typer.Option(min=1, help="Test clips per video.")]
 TestCrops = Annotated[int, typer.Option(help="Test crops per clip: 1 or 3.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting of msta train.")]
-Seeds = Annotated[str, typer.Option(help="Of splits and training, separated by commas.")]
-AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+Seeds = Annotated[str, typer.Option(help="Seeds of splits and training, separated by commas.")]
+AsJSON = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
 
 
 _CHOICES = {
@@ -91,7 +94,7 @@ _CHOICES = {
 def computes(*choices: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options --device and --precision, or one of them.
 
-    They stand in the environment while the command runs, where the processes that it starts find them too.
+    While the command runs, they are set in the environment, which processes that it starts inherit.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -135,12 +138,12 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 def listed(text: str) -> list[str]:
-    """What stands between commas."""
+    """The parts of a text between commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def integers(text: str, option: str) -> tuple[int, ...]:
-    """Whole numbers between commas; ``option`` is named in the error."""
+    """The whole numbers between commas; an error names ``option``."""
     try:
         return tuple(int(part) for part in listed(text))
     except ValueError:
@@ -148,7 +151,7 @@ def integers(text: str, option: str) -> tuple[int, ...]:
 
 
 def load_model(backbone: str | None, base: str | None, adapter: Path | None) -> Any:
-    """The adapter in its backbone or in the one given, or a backbone as it is; placed as :func:`computes` says."""
+    """The adapter in its backbone or in the given one, or a backbone as it is; on the device of :func:`computes`."""
     return load_models(backbone, base, [] if adapter is None else [adapter])[0]
 
 
@@ -168,7 +171,7 @@ def load_models(backbone: str | None, base: str | None, adapters: Sequence[Path]
 
 
 def data_first(data: Path | None, arguments: list[str] | None) -> tuple[Path | None, list[str]]:
-    """The data set, which ``--data`` names or else the first argument, and the other arguments."""
+    """The data set, from ``--data`` or else from the first argument, and the other arguments."""
     rest = list(arguments or ())
     if data is None and rest and ("=" not in rest[0] or os.path.exists(rest[0])):
         data = Path(rest.pop(0))
@@ -176,7 +179,7 @@ def data_first(data: Path | None, arguments: list[str] | None) -> tuple[Path | N
 
 
 def data_settings(data: Path | None, arguments: list[str] | None, **settings: Any) -> DataSettings:
-    """The data set, read as the arguments say (``data.layout=ucf101``) or else as ``settings`` do."""
+    """The settings of a data set: those in the arguments (``data.layout=ucf101``), else ``settings``."""
     from msta.config import make_config
 
     data, overrides = data_first(data, arguments)
@@ -190,7 +193,7 @@ def data_settings(data: Path | None, arguments: list[str] | None, **settings: An
 
 
 def checked(section: Any, **values: Any) -> Any:
-    """A section of the settings, made of options; what is wrong with them is one line."""
+    """A section of the settings, made from options. If something is wrong, the error is one line."""
     from pydantic import ValidationError
 
     from msta.config import explain
@@ -202,12 +205,12 @@ def checked(section: Any, **values: Any) -> Any:
 
 
 def print_json(data: Any) -> None:
-    """On standard output, which then holds nothing else."""
+    """Print JSON on standard output, which gets nothing else."""
     print(json.dumps(data, indent=2))
 
 
 def print_result(data: Any, as_json: bool, text: str) -> None:
-    """What a command has done: JSON, or a text."""
+    """Print the result of a command: JSON, or a text."""
     if as_json:
         print_json(data)
     else:
@@ -215,12 +218,12 @@ def print_result(data: Any, as_json: bool, text: str) -> None:
 
 
 def print_facts(facts: dict[str, Any], as_json: bool) -> None:
-    """A line each, or JSON."""
+    """Print one line per fact, or JSON."""
     width = max(map(len, facts))
     shown = {name: f"{value:,}" if type(value) is int else str(value) for name, value in facts.items()}
     print_result(facts, as_json, "\n".join(f"{name:>{width}}  {value}" for name, value in shown.items()))
 
 
 def say(text: str) -> None:
-    """A line on standard error, above a progress bar."""
+    """Print a line on standard error, above a progress bar."""
     console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)

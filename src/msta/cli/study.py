@@ -24,19 +24,23 @@ command = partial(app.command, rich_help_panel="Study")
 @computes("device", "precision")
 def protocol(
     name: Annotated[
-        str, typer.Argument(help="zero-shot, few-shot, base-to-novel or supervised; report makes its pages again.")
+        str, typer.Argument(help="zero-shot, few-shot, base-to-novel or supervised; report writes the pages again.")
     ],
     overrides: opt.Overrides = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(help="[NAME=]PATH[?setting=value&…]. Again with one NAME: its other splits, averaged over."),
+        typer.Option(help="[NAME=]PATH[?setting=value&…]. Several with one NAME are its splits, which are averaged."),
     ] = None,
-    source: Annotated[list[str] | None, typer.Option(help="The same: what zero-shot trains on.")] = None,
+    source: Annotated[
+        list[str] | None, typer.Option(help="In the same form, the data that zero-shot trains on.")
+    ] = None,
     target: Annotated[
-        list[str] | None, typer.Option(help="The same: what zero-shot tests on; base-to-novel: the novel classes.")
+        list[str] | None,
+        typer.Option(help="In the same form, the data that zero-shot tests on; for base-to-novel, the novel classes."),
     ] = None,
     second: Annotated[
-        list[str] | None, typer.Option(help="The same: also tested on, to see what training made the model forget.")
+        list[str] | None,
+        typer.Option(help="In the same form, data to test on too, to see what training made the model forget."),
     ] = None,
     backbone: opt.Backbone = None,
     base: opt.Base = None,
@@ -51,9 +55,9 @@ def protocol(
     seeds: opt.Seeds = "0,1,2",
     preset: Annotated[str, typer.Option(help="As for train; paper has a recipe for each protocol.")] = "small",
     published: Annotated[
-        Path | None, typer.Option(help="JSON of others' figures, beside the published ones that come along.")
+        Path | None, typer.Option(help="JSON with other published figures, in addition to those of the package.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Given again, it goes on and skips what is finished.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder. If it exists, finished runs in it are skipped.")] = None,
     as_json: opt.AsJSON = False,
 ) -> None:
     """Run one of the field's four protocols: splits, runs, tables with intervals, and a report to look at.
@@ -84,11 +88,11 @@ def protocol(
 @computes("device", "precision")
 def ablate(
     data: Annotated[str, typer.Option(help="[NAME=]PATH[?setting=value&…].")],
-    out: Annotated[Path, typer.Option(help="Runs, table and figures. Given again, it goes on.")],
+    out: Annotated[Path, typer.Option(help="A folder for runs, table and figures. If it exists, continue there.")],
     overrides: opt.Overrides = None,
-    axes: Annotated[str | None, typer.Option(help="Choices to vary, separated by commas. Default: all.")] = None,
+    axes: Annotated[str | None, typer.Option(help="Axes to vary, separated by commas. Default: all.")] = None,
     novel: Annotated[bool, typer.Option("--novel", help="Train on half of the classes, measure both halves.")] = False,
-    shots: Annotated[int | None, typer.Option(min=1, help="Training clips per class. Default: as train.")] = None,
+    shots: Annotated[int | None, typer.Option(min=1, help="Training clips per class. Default: as for train.")] = None,
     seeds: opt.Seeds = "0,1,2",
     backbone: opt.Backbone = None,
     base: opt.Base = None,
@@ -118,23 +122,28 @@ def ablate(
 )
 @computes("device", "precision")
 def compare(
-    data: Annotated[list[str], typer.Option(help="[NAME=]PATH[?setting=value&…]. Again: another data set.")],
-    out: Annotated[Path, typer.Option(help="Runs, tables, figures. Given again, it goes on.")],
+    data: Annotated[list[str], typer.Option(help="[NAME=]PATH[?setting=value&…]. May be given several times.")],
+    out: Annotated[Path, typer.Option(help="A folder for runs, tables and figures. If it exists, continue there.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[METHOD:]KEY=VALUE", help="Any setting, of all runs or of a method's own."),
+        typer.Argument(metavar="[METHOD:]KEY=VALUE", help="Any setting, for all runs or for one method."),
     ] = None,
     methods: Annotated[
-        str, typer.Option("--methods", "--method", help="Names, separated by commas. zero-shot is always there.")
+        str, typer.Option("--methods", "--method", help="Names, separated by commas. zero-shot is always included.")
     ] = "linear-probe,full,lora,mma,msta",
     cases: Annotated[str, typer.Option(help="few-shot, base-to-novel, or both.")] = "few-shot",
     shots: Annotated[int, typer.Option(min=1, help="Training clips per class.")] = 8,
     seeds: opt.Seeds = "0,1,2",
     second: Annotated[
-        list[str] | None, typer.Option(help="[NAME=]PATH: also tested on, to see what training made a model forget.")
+        list[str] | None,
+        typer.Option(help="[NAME=]PATH: data to test on too, to see what training made a model forget."),
     ] = None,
-    trials: Annotated[int, typer.Option(min=0, help="Of a search on validation, for each method; 0: defaults.")] = 8,
-    schedule: Annotated[str, typer.Option(help="equal for all, or own: each method's authors'.")] = "equal",
+    trials: Annotated[
+        int, typer.Option(min=0, help="Trials per method of a search on validation clips; 0: defaults.")
+    ] = 8,
+    schedule: Annotated[
+        str, typer.Option(help="equal for all methods, or own: that of each method's authors.")
+    ] = "equal",
     backbone: opt.Backbone = None,
     base: opt.Base = None,
     preset: Annotated[str, typer.Option(help="As for train.")] = "small",
@@ -162,18 +171,18 @@ def compare(
 @computes("device", "precision")
 def bench(
     backbone: Annotated[
-        str, typer.Option(help="As for train; random:viclip-b16 has the shape, which is what time depends on.")
+        str, typer.Option(help="As for train. random:viclip-b16 has the right shape, on which the time depends.")
     ] = "toy",
     base: opt.Base = None,
-    method: Annotated[str, typer.Option(help="As for train, with its paper's defaults.")] = "msta",
-    classes: Annotated[int, typer.Option(min=1, help="Class names in a step.")] = 51,
-    batch: Annotated[int, typer.Option(min=1, help="Clips in a step.")] = 4,
-    rounds: Annotated[int, typer.Option(min=1, help="Medians are of so many.")] = 3,
+    method: Annotated[str, typer.Option(help="As for train, with the defaults of its paper.")] = "msta",
+    classes: Annotated[int, typer.Option(min=1, help="Class names per step.")] = 51,
+    batch: Annotated[int, typer.Option(min=1, help="Clips per step.")] = 4,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, of which the median counts.")] = 3,
     as_json: opt.AsJSON = False,
 ) -> None:
-    """Measure a training step on this machine: the plain way, the fast path, and with the frozen prefix kept.
+    """Measure a training step on this machine: without shortcuts, with them, and with the frozen prefix kept.
 
-    A ViCLIP-B/16 takes minutes on a CPU. Decoding is not in it: msta info --plan has that, and a whole run.
+    A ViCLIP-B/16 takes minutes on a CPU. Decoding is not included; msta info --plan includes it, for a whole run.
     """
     from msta.training.cost import bench as run
 
@@ -182,7 +191,7 @@ def bench(
 
 
 def _by_method(overrides: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[str, tuple[str, ...]], ...]]:
-    """Overrides of all runs, and those written METHOD:KEY=VALUE by method."""
+    """The overrides of all runs, and those of one method, written METHOD:KEY=VALUE."""
     common: list[str] = []
     own: dict[str, list[str]] = {}
     for override in overrides:

@@ -45,7 +45,7 @@ def predict(
         typer.Option(
             metavar="DIR",
             parser=adapter_or_run,
-            help="A run's or adapter's directory, or a Hub id; again: several of one backbone, in one pass; "
+            help="The folder of a run or adapter, or a Hub id. May be given several times, with one backbone; "
             "or what msta export wrote, alone.",
         ),
     ] = None,
@@ -54,37 +54,54 @@ def predict(
     labels: opt.Labels = None,
     template: opt.Template = None,
     unknown_below: Annotated[
-        str | None, typer.Option(help="A probability, or val (the adapter's own): below it a video is unknown.")
+        str | None, typer.Option(help="A video below this probability is unknown. val: the threshold of the adapter.")
     ] = None,
-    top: Annotated[int | None, typer.Option(min=1, help="Classes to print for a video. Default: 3.")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Classes to print per video. Default: 3.")] = None,
     clips: opt.TestClips = 1,
     crops: opt.TestCrops = 1,
-    window: Annotated[str | None, typer.Option(help="Make a timeline, of windows of so long: 2s.")] = None,
-    stride: Annotated[str | None, typer.Option(help="From one window to the next. Default: a quarter.")] = None,
-    min_duration: Annotated[str | None, typer.Option(help="Shorter segments are given to their neighbours.")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop a timeline there, of a stream say.")] = None,
-    format: Annotated[
-        str | None, typer.Option(help="table (the default), json, csv; of a timeline also srt, elan.")
+    window: Annotated[
+        str | None, typer.Option(help="Make a timeline, with windows of this length, such as 2s.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="A file to write to; of srt and elan for several, a folder.")] = None,
-    overlay: Annotated[Path | None, typer.Option(help="An MP4 of the video with the timeline's labels in it.")] = None,
+    stride: Annotated[
+        str | None, typer.Option(help="Time from one window to the next. Default: a quarter of a window.")
+    ] = None,
+    min_duration: Annotated[str | None, typer.Option(help="Shorter segments are merged into their neighbours.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.1, help="Stop the timeline after this time, for instance that of a stream.")
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option(help="table (the default), json, csv; for a timeline also srt, elan.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A file to write to; a folder if several videos give srt or elan.")
+    ] = None,
+    overlay: Annotated[
+        Path | None, typer.Option(help="Write an MP4 of the video with the labels of the timeline.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Videos, or windows, at a time.")] = 8,
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode.")] = 2,
     data: Annotated[
         Path | None,
-        typer.Option(help="In place of videos: a data set, or a CSV of path; --out is a .parquet or folder."),
+        typer.Option(help="In place of videos: a data set, or a CSV of path. --out is then a .parquet or a folder."),
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="Of --data: local processes, or ray, an extra.")] = None,
-    processes: Annotated[int | None, typer.Option(min=1, help="Of --data: models at work. Default: one a GPU.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="For --data: local processes, or ray, an optional package.")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="For --data: processes with a model each. Default: one per GPU.")
+    ] = None,
     partition: Annotated[
-        int | None, typer.Option(min=1, help="Of --data: clips of a part, which is not begun twice. Default: 1,000.")
+        int | None,
+        typer.Option(
+            min=1, help="For --data: clips per partition. Finished partitions are not computed again. Default: 1,000."
+        ),
     ] = None,
     as_json: opt.AsJSON = False,
 ) -> None:
-    """Say what happens in each video, or in a long one when: with --window. With --data: of a catalog of any size.
+    """Classify videos. With --window: say what happens when in a long video. With --data: a data set of any size.
 
-    Probabilities are at the temperature that fitted the adapter's validation clips. A file that cannot be read is
-    reported in its place, and the exit code is 1.
+    Probabilities are at the temperature that was fitted on the adapter's validation clips. If a file cannot be read, an
+    error takes its place, and the exit code is 1.
     """
     from msta.inference.arguments import adapter_names, class_names, find_videos, parse_seconds, unknown_threshold
     from msta.inference.onnx_predictor import export_in
@@ -157,12 +174,14 @@ def explain(
     labels: opt.Labels = None,
     template: opt.Template = None,
     label: Annotated[str | None, typer.Option("--class", help="The class to explain. Default: the likeliest.")] = None,
-    start: Annotated[str, typer.Option(help="Explain a part of a long video: from here …")] = "0s",
-    end: Annotated[str | None, typer.Option(help="… to here.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Of the integral: more are more exact, and take longer.")] = 16,
+    start: Annotated[str, typer.Option(help="Start of the part to explain.")] = "0s",
+    end: Annotated[str | None, typer.Option(help="End of the part to explain.")] = None,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Steps of the integral. More are more exact, and take longer.")
+    ] = 16,
     as_json: opt.AsJSON = False,
 ) -> None:
-    """Show which patches of which frames, and which words, make a video of a class."""
+    """Show which patches of which frames, and which words of the prompt, speak for a class."""
     from msta.inference.arguments import class_names, parse_seconds
     from msta.inference.explain import explain as run
     from msta.inference.overlay import summary, write_explanation
@@ -187,10 +206,12 @@ def search(
     backbone: opt.Backbone = None,
     base: opt.Base = None,
     index: Annotated[
-        Path | None, typer.Option(help="The index; made, or completed. Default: in the folder, one per model.")
+        Path | None, typer.Option(help="The file of the index, new or not. Default: in the folder, one per model.")
     ] = None,
-    window: Annotated[str, typer.Option(help="How long a moment is.")] = "4s",
-    stride: Annotated[str | None, typer.Option(help="From one to the next. Default: half.")] = None,
+    window: Annotated[str, typer.Option(help="Length of a moment.")] = "4s",
+    stride: Annotated[
+        str | None, typer.Option(help="Time from one moment to the next. Default: half a moment.")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Moments to find.")] = 12,
     out: Annotated[Path | None, typer.Option(help="A page with pictures, .html.")] = None,
     as_json: opt.AsJSON = False,
@@ -229,20 +250,22 @@ def serve(
     backbone: opt.Backbone = None,
     base: opt.Base = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
-    root: Annotated[Path | None, typer.Option(help="A folder whose videos may be asked about by path.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 8000,
+    root: Annotated[Path | None, typer.Option(help="A folder whose videos clients may name by path.")] = None,
     keys: Annotated[Path | None, typer.Option(help="API keys, one per line. Else: $MSTA_API_KEYS.")] = None,
-    allow_anyone: Annotated[bool, typer.Option("--allow-anyone", help="No keys, whatever the address.")] = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Decoding processes. Default: CPUs less 1.")] = None,
+    allow_anyone: Annotated[
+        bool, typer.Option("--allow-anyone", help="Need no keys, even if others can reach the address.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Decoding processes. Default: processors minus 1.")] = None,
     max_mb: Annotated[int, typer.Option(min=1, help="Megabytes per request.")] = 64,
-    max_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of video.")] = 600,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to an answer.")] = 60,
+    max_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds per video.")] = 600,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds per request.")] = 60,
     adapter_mb: Annotated[int, typer.Option(min=1, help="Megabytes of adapters kept in memory.")] = 512,
-    concurrent: Annotated[int, typer.Option(min=1, help="Requests worked on at a time; thrice as many may wait.")] = 64,
+    concurrent: Annotated[int, typer.Option(min=1, help="Requests at a time; three times as many may wait.")] = 64,
 ) -> None:
-    """Answer over HTTP, many adapters on one backbone. POST /v1/classify with file= and adapter=; see /docs.
+    """Answer over HTTP, with many adapters on one backbone. POST /v1/classify with file= and adapter=; see /docs.
 
-    SIGTERM ends it when the requests it has are answered.
+    SIGTERM ends it after the requests that it has are answered.
     """
     try:
         from msta.serve.limits import Limits
@@ -270,20 +293,20 @@ def app_(
     ] = None,
     backbone: opt.Backbone = None,
     base: opt.Base = None,
-    search_in: Annotated[Path | None, typer.Option("--in", help="The folder that is offered for a search.")] = None,
-    runs: Annotated[Path, typer.Option(help="Where trained adapters go; those in it can be picked.")] = Path(
+    search_in: Annotated[Path | None, typer.Option("--in", help="The folder that the search suggests.")] = None,
+    runs: Annotated[Path, typer.Option(help="The folder for trained adapters, which can be chosen at once.")] = Path(
         "msta-runs"
     ),
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 7860,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 7860,
     allow_anyone: Annotated[
         bool, typer.Option("--allow-anyone", help="Listen where others can reach it. There is no password.")
     ] = False,
-    max_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of a video.")] = 3600,
+    max_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds per video.")] = 3600,
 ) -> None:
     """Use it in a browser: predict, train an adapter from a few clips, search. Nothing leaves this computer.
 
-    Ctrl-C ends it; a training under way is saved, and goes on with msta train --resume.
+    Ctrl-C ends it. A running training is saved first; msta train --resume continues it.
     """
     from msta.app.server import run
 
@@ -295,19 +318,19 @@ def app_(
 
 @command(name="export", epilog="Example: msta export --adapter runs/first --out exported --precision int8")
 def export_(
-    out: Annotated[Path, typer.Option(help="A new directory.")],
+    out: Annotated[Path, typer.Option(help="A new folder.")],
     adapter: opt.Adapter = None,
     backbone: opt.Backbone = None,
     base: opt.Base = None,
     labels: opt.Labels = None,
     form: Annotated[str, typer.Option("--format", help="onnx or torch-export.")] = "onnx",
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
-    tolerance: Annotated[float | None, typer.Option(min=0, help="Relative difference from torch let through.")] = None,
+    tolerance: Annotated[float | None, typer.Option(min=0, help="Largest relative difference from torch.")] = None,
     as_json: opt.AsJSON = False,
 ) -> None:
-    """Write the adapted model for ONNX Runtime, or as a torch.export program, the classes baked in.
+    """Write the adapted model, with its classes, for ONNX Runtime or as a torch.export program.
 
-    It is compared with torch first, and not written if it differs. docs/export.md tells how to run it without torch.
+    It is compared with torch first, and not written if it differs. docs/export.md says how to run it without torch.
     """
     from msta.inference.arguments import class_names
     from msta.inference.export import TOLERANCE
@@ -329,7 +352,7 @@ def export_(
 
 
 def _refuse(options: dict[str, Any], why: str) -> None:
-    """Raise if one of these was given."""
+    """Raise if one of these options was given."""
     for name, value in options.items():
         if value:
             raise ConfigError(f"{name}: {why}")

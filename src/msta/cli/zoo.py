@@ -18,7 +18,7 @@ Where = Annotated[str, typer.Argument(help="A folder of adapters or runs, or own
 
 @zoo_app.command(epilog="Example: msta zoo make runs/")
 def make(folder: Annotated[Path, typer.Argument(help="A folder of adapters, or of runs.")]) -> None:
-    """Write FOLDER/zoo.json: name, backbone, classes, figures and SHA-256 of each adapter in it."""
+    """Write FOLDER/zoo.json: name, backbone, classes, figures and SHA-256 of each adapter in the folder."""
     from msta.adapters.zoo import ZOO, write_zoo
 
     print(f"{len(write_zoo(folder))} adapters in {folder / ZOO}")
@@ -45,10 +45,10 @@ def list_(where: Where, as_json: opt.AsJSON = False) -> None:
 @zoo_app.command(epilog="Example: msta zoo get lab/hands swipes --out swipes; msta predict clip.mp4 --adapter swipes")
 def get(
     where: Where,
-    name: Annotated[str, typer.Argument(help="Of an adapter in its list.")],
+    name: Annotated[str, typer.Argument(help="The name of an adapter in its list.")],
     out: Annotated[Path, typer.Option(help="A new folder.")],
 ) -> None:
-    """Copy an adapter of a zoo, and check it against the list's SHA-256."""
+    """Copy an adapter of a zoo, and check it against the SHA-256 in the list."""
     from msta.adapters.zoo import get as run
 
     entry = run(where, name, out)
