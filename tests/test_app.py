@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import http.client
 import os
 import re
@@ -26,7 +27,7 @@ import msta
 from msta.adapters.zoo import find_adapters
 from msta.app import clips, render
 from msta.app.models import Models
-from msta.app.predicting import Settings, answer, explain_answer, in_words, typed_classes
+from msta.app.predicting import Settings, answer, explain_answer, in_words, typed_classes, written
 from msta.app.searching import search
 from msta.app.server import run
 from msta.app.training import Progress, Trainings
@@ -86,6 +87,26 @@ def test_adapters_are_found_as_such_and_in_runs_and_given_ones_come_first(folder
     models = Models(msta.random_backbone(tiny()), {"a": folder / "adapters" / "a"}, tmp_path / "runs")
     assert list(models.adapters()) == ["a", "mine"]
     assert models.adapters()["a"] == folder / "adapters" / "a"
+
+
+def test_an_adapter_that_took_the_place_of_a_removed_one_is_loaded(models, folder, tmp_path):
+    own = Models(models.backbone, {}, tmp_path)
+    for seed, classes in enumerate((CLASSES, ("sit", "stand"))):
+        shutil.rmtree(tmp_path / "mine", ignore_errors=True)
+        saved_adapter(tmp_path / "mine" / "adapter", seed, classes, models.backbone)
+        assert own.predictor("mine").classes == classes
+        assert own.predictor("mine") is own.predictor("mine")
+
+
+def test_an_answer_with_a_timeline_is_a_table_of_its_segments(models, folder, tmp_path):
+    video = str(folder / "videos" / "short.mp4")
+    table, subtitles = written(answer(models, video, "b", "", Settings(timeline=True)), tmp_path)
+    rows = list(csv.reader(table.open()))
+    assert {len(row) for row in rows} == {5}
+    assert rows[0] == ["path", "start", "end", "label", "probability"]
+    assert subtitles is not None
+    table, _ = written(answer(models, video, "b", "", Settings(timeline=False)), tmp_path)  # below b's threshold
+    assert [row[2] != "" for row in csv.reader(table.open())] == [True, False, True, True]
 
 
 def test_an_adapter_of_another_backbone_is_refused_in_words(models):

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from msta.config import make_config, read_config
 from msta.data.catalog import Clip
 from msta.data.clips import ClipDataset, ClipFormat, Failures, make_loader
 from msta.errors import CheckpointError, ConfigError, Interrupted, MSTAError
+from msta.files import replacing, write_bytes
 from msta.training import loop as loop_module
 from msta.training import state as state_module
 from msta.training import step as step_module
@@ -450,3 +452,13 @@ def test_decoding_processes_that_always_die_end_the_run(clips):
     loader = make_loader(Dead(plain.clips[:3], plain.form), 1, 1)
     with pytest.raises(MSTAError, match=r"data\.workers: decoding processes die again and again"):
         list(loader)
+
+
+def test_two_threads_may_write_one_file(tmp_path):
+    with replacing(tmp_path / "file") as mine:
+        with ThreadPoolExecutor(1) as other:
+            other.submit(write_bytes, tmp_path / "file", b"theirs").result()
+        assert (tmp_path / "file").read_bytes() == b"theirs"
+        mine.write_bytes(b"mine")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"mine"

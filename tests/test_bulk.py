@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -18,7 +20,7 @@ from msta import cli
 from msta.data.catalog import Clip
 from msta.data.reading import read_catalog
 from msta.data.shards.write import Recipe, write_shards
-from msta.errors import ConfigError, DataError, MSTAError
+from msta.errors import CheckpointError, ConfigError, DataError, MSTAError
 from msta.inference.arguments import read_clips
 from msta.inference.bulk import Job, Part, predict_catalog
 
@@ -143,6 +145,40 @@ def test_clips_in_shards_and_parts_of_videos(world, job, tmp_path):
     part = Clip(catalog.clips[0].path, 0, None, 0.0, 0.1)
     predict_catalog([part], catalog.classes, tmp_path / "part.parquet", job)
     assert pq.read_table(tmp_path / "part.parquet")["end"].to_pylist() == [0.1]
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_tables_without_labels_are_checked_row_by_row(tmp_path, form):
+    def read(path, start=None, end=None):
+        table = tmp_path / f"t.{form}"
+        if form == "csv":
+            table.write_text("path,start,end\n" + ",".join("" if x is None else str(x) for x in (path, start, end)))
+        else:
+            pq.write_table(pa.table({"path": [path], "start": [start], "end": [end]}), table)
+        return read_clips(table, lambda: pytest.fail("it has no labels"))[0][0]
+
+    assert read("a.mp4", 1.0, 2.0).path == str(tmp_path / "a.mp4")
+    assert read("b\\a.mp4").path == read("b/a.mp4").path
+    for start, end in ((2.0, 1.0), (-3.0, None), (1.0, 1.0)):
+        with pytest.raises(
+            DataError, match=r"t\.\w+, (line 2|row 1): .*must begin at 0 s or later, and before it ends"
+        ):
+            read("a.mp4", start, end)
+    with pytest.raises(DataError, match="(line 2|row 1): expected a time in seconds, got 'soon'"):
+        read("a.mp4", "soon")
+    with pytest.raises(DataError, match="(line 2|row 1): no path"):
+        read("" if form == "csv" else None, 1.0)
+
+
+def test_what_failed_at_its_start_does_not_keep_its_place(world, job, tmp_path):
+    catalog = read_catalog(world / "clips")
+    wrong, out = replace(job, backbone=str(tmp_path / "nowhere")), tmp_path / "out"
+    for processes in (1, 2):
+        with pytest.raises(CheckpointError, match="nowhere"):
+            predict_catalog(catalog.clips, catalog.classes, out, wrong, partition=3, processes=processes)
+    predict_catalog(catalog.clips[:2], catalog.classes, out, job)
+    with pytest.raises(MSTAError, match="holds predictions of other clips"):
+        predict_catalog(catalog.clips[:3], catalog.classes, out, job)
 
 
 def test_wrong_requests(world, job, local, tmp_path, monkeypatch):

@@ -214,6 +214,8 @@ def test_a_protocol_from_nothing_to_a_report_and_the_report_again(world, tmp_pat
         (["protocol", *"few-shot --data clips --out clips/r".split()], 2, ["clips/r lies inside"]),
         (["protocol", *"some-shot --data clips --out r".split()], 2, ["no protocol 'some-shot'", "base-to-novel"]),
         (["protocol", *"report --out nothing".split()], 1, ["protocol.json"]),
+        (["protocol", *"zero-shot --target clips --second clips --out r".split()], 2, ["zero-shot takes no --second"]),
+        (["protocol", *"few-shot --data clips --out r eval.keep=nothing".split()], 2, ["made from the predictions"]),
         (["eval", *"--data clips --backbone backbone --crops 2".split()], 2, ["crops"]),
         (["info", "random:viclip-b16:abc"], 1, ["random:ARCHITECTURE:SEED"]),
         (["predict", "clips/pull_it/0.mp4", *"--backbone backbone --labels a,,b".split()], 2, ["--labels: an empty one"]),
@@ -232,6 +234,9 @@ def test_a_protocol_from_nothing_to_a_report_and_the_report_again(world, tmp_pat
         (["predict", "clips/pull_it/0.mp4", *"--backbone backbone --labels a,b --crops 2".split()], 2, ["crops"]),
         (["eval", *"--data clips --backbone backbone --split dev".split()], 2, ["'dev'"]),
         (["info", "clips"], 1, ["clips", "config.json"]),
+        (["info", "--base", "clip.pt"], 2, ["--base: completes a file that --backbone names"]),
+        (["info", "toy", "--backbone", "backbone"], 2, ["--backbone: toy is a backbone too"]),
+        (["info", "--plan", "clips", "--adapter", "r"], 2, ["--adapter: is described by itself"]),
     ],
     ids=lambda x: " ".join(x[-2:]) if isinstance(x, list) else None,
 )  # fmt: skip

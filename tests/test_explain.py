@@ -13,6 +13,7 @@ from video_files import write_video
 import msta
 from msta.data.clips import ONE_VIEW, read_views
 from msta.data.decode import read_frames
+from msta.data.video_file import DecodeError
 from msta.errors import MSTAError
 from msta.inference import Predictor
 from msta.inference.explain import blank, delete, explain, log_odds, patch_relevance
@@ -62,6 +63,15 @@ def test_a_part_of_a_video_is_explained_by_its_own_frames(backbone, clip):
     assert part.times == pytest.approx([1.125, 1.375, 1.625, 1.875])
     expected = read_frames(clip, part.times, 32)
     assert np.abs(part.frames.astype(int) - expected).max() <= 1
+
+
+def test_a_part_between_two_frames_shows_the_frame_on_display(backbone, clip, tmp_path):
+    p = Predictor(msta.attach(backbone, "zero-shot"), ("push", "hug"))
+    span = (0.01, 0.02)
+    write_explanation(explain(p, clip, span=span, steps=2), str(clip), tmp_path / "why", span)
+    assert read_frames(tmp_path / "why" / "overlay.mp4", [0.0]).shape[0] == 1
+    with pytest.raises(DecodeError, match="a range must begin before it ends, not from 1 to 0.5 s"):
+        explain(p, clip, span=(1.0, 0.5), steps=2)
 
 
 def test_files_that_it_writes(clip, tmp_path):

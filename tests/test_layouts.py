@@ -369,6 +369,7 @@ def test_official_lists_that_cannot_be_used_say_why(tmp_path, videos, tree, spoi
         ("bowling,x,10,10,train", "line 5: expected youtube_id, time_start, time_end with the start before the end"),
         ("bowling,x,soon,10,train", "line 5: expected a time in seconds, got 'soon'"),
         ("bowling,x,1,10,dev", "line 5: the split 'dev' is none of"),
+        ("bowling", "line 5: expected youtube_id, time_start, time_end"),
     ],
 )
 def test_kinetics_rows_that_cannot_be_used_say_why(tmp_path, row, message):
@@ -395,7 +396,7 @@ def test_unknown_layouts_and_options_are_refused(tmp_path, videos):
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("a.mp4", "list.txt, line 2: expected a path and a label"), ("a.mp4 2", "line 2: the label '2' is not among the 2 .*disagree")],
+    [("a.mp4", "list.txt, line 2: expected a path and a label"), ("a.mp4 2", "line 2: the label '2' is not among the 2 .*disagree"), ("a.mp4 swipe left", "line 2: a label of several words")],
 )  # fmt: skip
 def test_lists_that_cannot_be_used_say_why(tmp_path, line, message):
     labels = text(tmp_path / "labels.csv", "id,name", "0,push", "1,hug")
@@ -403,6 +404,12 @@ def test_lists_that_cannot_be_used_say_why(tmp_path, line, message):
         read_catalog(text(tmp_path / "list.txt", "b.mp4 0", line), labels=labels)
     with pytest.raises(DataError, match="no clips in it, so its split would be empty"):
         read_catalog(text(tmp_path / "list.txt", ""), labels=labels)
+
+
+def test_paths_in_a_list_are_read_as_in_a_table(tmp_path):
+    listed = text(tmp_path / "list.txt", "v\\a.mp4 0", "http://host/b.mp4 1", "/c d.mp4 1")
+    paths = [str(tmp_path / "v" / "a.mp4"), "http://host/b.mp4", "/c d.mp4"]
+    assert [clip.path for clip in read_catalog(listed, names="given").clips] == paths
 
 
 def test_a_catalog_whose_files_moved_says_so(tmp_path, videos):
@@ -483,6 +490,12 @@ def test_an_index_overwrites_nothing(tmp_path, videos):
         index(catalog, tmp_path / "x.txt")
     with pytest.raises(ConfigError, match="lies inside the data"):
         index(catalog, tmp_path / "clips" / "x.csv")
+    table = text(
+        tmp_path / "table" / "clips.csv", *(f"{c.path},{'hug' if c.label else 'push_it'}" for c in catalog.clips)
+    )
+    with pytest.raises(ConfigError, match="its classes.csv would be taken for the data's own"):
+        index(read_catalog(table), tmp_path / "table" / "x.csv")
+    assert sorted(read_catalog(table).classes) == ["hug", "push it"]
     text(tmp_path / "classes.csv", "0,other")
     with pytest.raises(ConfigError, match="classes.csv belongs to other data"):
         index(catalog, tmp_path / "x.csv")
@@ -491,11 +504,19 @@ def test_an_index_overwrites_nothing(tmp_path, videos):
         index(catalog, tmp_path / "x.parquet")
 
 
+def test_parquet_may_call_its_columns_as_a_csv_may(tmp_path, caplog):
+    columns = {"video": ["a.mp4", "b.mp4"], "action": ["push", "hug"], "subset": ["train", "test"], "note": ["", ""]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
+    clips = read_catalog(tmp_path / "x.parquet").clips
+    assert [(Path(c.path).name, c.label, c.split) for c in clips] == [("a.mp4", 1, "train"), ("b.mp4", 0, "test")]
+    assert "takes video as path, action as label, subset as split and ignores note" in caplog.text
+
+
 def test_parquet_that_cannot_be_used_says_why(tmp_path):
     with pytest.raises(DataError, match="no Parquet file"):
         read_catalog(text(tmp_path / "x.parquet", "path,label"))
     for columns, message in (
-        ({"file": ["a"], "class": ["b"]}, "expected the columns path and class, found file, class"),
+        ({"thing": ["a"], "class": ["b"]}, "expected the columns path and class, found thing, class"),
         ({"path": ["a", None], "class": ["b", "c"]}, "row 2: no path"),
         ({"path": ["a"], "class": ["b"], "split": ["dev"]}, "row 1: the split 'dev'"),
         ({"path": ["a"], "class": ["b"], "start": [3.0], "end": [2.0]}, "a range must begin"),

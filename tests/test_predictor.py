@@ -176,7 +176,7 @@ def test_folders_patterns_and_names_that_look_like_either(tmp_path):
         f"{inside}/[x].mp4",
     ]
     assert find_videos(["gone.mp4", "rtsp://cam/1", "webcam:0"]) == ["gone.mp4", "rtsp://cam/1", "webcam:0"]
-    assert not is_live("a:b.mp4")
+    assert not any(map(is_live, ("a:b.mp4", "srt", "http", "udp/a.mp4")))
     with pytest.raises(DataError, match=r"\*\.avi: no file matches"):
         find_videos([f"{inside}/*.avi"])
     (tmp_path / "empty").mkdir()

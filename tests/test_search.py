@@ -83,6 +83,14 @@ def test_only_what_is_new_or_changed_is_read_and_what_is_gone_is_dropped(folder,
     assert len(reads) == 5  # a broken one, too, is not read again
 
 
+def test_a_link_that_leads_nowhere_is_left_out(folder, model, caplog):
+    (folder / "gone.mp4").symlink_to("nowhere.mp4")
+    index = update_index(model, folder, folder / "i.parquet", WINDOWS)
+    assert set(index.files) == {"a.mp4", "below/b.mp4"}
+    assert "Left out, cannot be read: " in caplog.text
+    assert "gone.mp4" in caplog.text
+
+
 def test_what_was_read_is_kept_when_it_is_interrupted(folder, model, reads, monkeypatch):
     def stop(number, count, path):
         if (number, count) == (2, 2) and path.endswith("b.mp4"):

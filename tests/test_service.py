@@ -37,9 +37,10 @@ pytest.importorskip("fastapi", reason="needs the extra serve")
 from fastapi.testclient import TestClient
 
 from msta.inference.serving import exceeded_limit, listen
+from msta.serve.adapters import Adapters
 from msta.serve.app import create_app
 from msta.serve.batching import Batcher
-from msta.serve.limits import Limits, Refusal, path_under
+from msta.serve.limits import Limits, Refusal, path_under, refuse_archives
 from msta.serve.server import read_keys, serve
 from msta.serve.workers import Workers
 
@@ -128,6 +129,26 @@ def test_adapters_are_listed_loaded_and_unloaded(client):
     assert client.post("/v1/adapters/a/load").json()["classes"] == list(CLASSES)
     refused(client.post("/v1/adapters/nobody/unload"), 404, "nobody")
     refused(client.post("/v1/adapters/d/load"), 409, "^adapter: d: was trained on the backbone")
+
+
+def test_any_folder_is_a_name_and_an_adapter_that_changed_is_loaded_again(folder, backbone, tmp_path):
+    for name in ("gestes-été", "my adapter", ".hidden"):
+        shutil.copytree(folder / "adapters" / "a", tmp_path / name)
+    adapters = Adapters(backbone, tmp_path, 2**30)
+    assert adapters.names() == ["gestes-été", "my adapter"]
+    assert asyncio.run(adapters.get("my adapter")).classes == CLASSES
+    for name in ("../adapters/a", ".hidden", "a/../my adapter", "a\0"):
+        with pytest.raises(Refusal):
+            asyncio.run(adapters.get(name))
+    shutil.rmtree(tmp_path / "my adapter")
+    saved_adapter(tmp_path / "my adapter", 1, ("sit", "stand"), backbone)
+    assert asyncio.run(adapters.get("my adapter")).classes == ("sit", "stand")
+
+
+def test_a_file_that_may_not_be_read_is_not_there(tmp_path):
+    with pytest.raises(Refusal) as refusal:
+        refuse_archives(tmp_path)  # no file can be opened here
+    assert refusal.value.status_code == 404
 
 
 def test_the_adapters_not_asked_for_longest_make_room(folder, backbone):

@@ -193,6 +193,15 @@ def test_time_ranges_are_cut_out_or_kept_as_such(tmp_path):
         Recipe("copy", 64)
 
 
+def test_shards_of_shards_hold_the_same_files(videos, shards, tmp_path):
+    write_shards(read_catalog(shards), tmp_path / "again", Recipe(), workers=1)
+    first, second = (
+        {c.path.rpartition("+")[2]: c.label for c in read_catalog(d).clips} for d in (shards, tmp_path / "again")
+    )
+    assert first == second
+    assert {Path(member_of(c.path).name).suffix for c in read_catalog(tmp_path / "again").clips} == {".mp4"}
+
+
 def test_any_fsspec_target(videos, shards):
     pytest.importorskip("fsspec")
     url = "memory://test-shards/here"
@@ -373,6 +382,36 @@ def test_a_server_that_is_down_stops_a_run_and_hangs_nothing(shards, impatient):
         Failures("skip").add(batch["failures"])
     with pytest.raises(DataError, match="brought nothing"):
         read_catalog(f"{server.url}/index.json")
+
+
+def test_an_outage_is_no_fault_of_the_clips(videos, tmp_path, monkeypatch):
+    catalog = read_catalog(videos)
+
+    def down(path, *_, **__):
+        raise OutOfReach(str(path), "the server does not answer")
+
+    def here(jobs, workers, timeout, work):
+        return ((job, work(job)) for job in jobs)
+
+    from msta.data import check, index
+    from msta.data import verify as verified
+    from msta.data.shards import write
+
+    for module, names in ((verified, ["decode_all"]), (check, ["probe"]), (write, ["encode"]), (index, ["probe"])):
+        for name in names:
+            monkeypatch.setattr(module, name, down)
+        if hasattr(module, "in_processes"):
+            monkeypatch.setattr(module, "in_processes", here)
+    for work in (
+        lambda: verify(catalog, tmp_path / "verified"),
+        lambda: check.check(catalog),
+        lambda: write_shards(catalog, tmp_path / "out", Recipe()),
+        lambda: index.index(catalog, tmp_path / "index.parquet"),
+    ):
+        with pytest.raises(DataError, match="the server does not answer"):
+            work()
+    assert (tmp_path / "verified" / "files.jsonl").read_text() == ""
+    assert not (tmp_path / "index.parquet").exists()
 
 
 def test_a_drip_ends_at_the_deadline(tmp_path, monkeypatch):

@@ -25,10 +25,11 @@ from video_files import frame_number, numbered_frames, write_video
 import msta
 from msta.data.clips import ONE_VIEW, cut_views
 from msta.data.decode import Shown, play, probe, read_frames
-from msta.errors import ConfigError
+from msta.errors import ConfigError, MSTAError
 from msta.inference import Predictor, Smoothing, Windows, read_timelines
 from msta.inference import output as texts
 from msta.inference import windows as data_windows
+from msta.inference.predict import Request, predict
 from msta.inference.segments import Scored, Segmenter
 
 METHODS = [
@@ -169,6 +170,14 @@ def test_a_recording_that_breaks_off_has_a_timeline_up_to_there(backbone, tmp_pa
     np.testing.assert_allclose(line.probabilities[:6], expected.probabilities[:6], atol=1e-6)
 
 
+def test_a_part_that_is_shorter_than_a_window_is_one_window_of_its_length(backbone, clip, monkeypatch):
+    times, window_at = [], data_windows.window_at
+    monkeypatch.setattr(data_windows, "window_at", lambda *a: (times.append((w := window_at(*a)).times), w)[1])
+    line = read_timelines(predictor(backbone), clip, Windows(4.0, 1.0), seconds=1.0)[0]
+    assert line.duration == line.segments[-1].end == 1.0
+    assert max(times[0]) < 1.0
+
+
 # ---------------------------------------------------------------- segments
 
 
@@ -264,6 +273,39 @@ def test_the_command_from_a_long_video_to_every_format(world):
     assert differ[-10:].mean() > 10 * differ[:20].mean()  # labels at the foot, the same frames above
 
 
+def request(world, *videos, **settings) -> Request:
+    return Request([str(world / video) for video in videos], Windows(2.0, 1.0), **settings)
+
+
+def test_documents_are_about_a_video_once_and_say_what_could_not_be_read(world, backbone, tmp_path, caplog):
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    videos = ("long.mp4", tmp_path / "bad.mp4", "long.mp4")
+    assert not predict({"": predictor(backbone)}, request(world, *videos, format="srt", out=tmp_path / "srt"), print)
+    assert sorted(p.name for p in (tmp_path / "srt").iterdir()) == ["bad.srt", "long.srt"]
+    known = read_timelines(predictor(backbone), world / "long.mp4", Windows(2.0, 1.0))[0].segments
+    assert (tmp_path / "srt" / "long.srt").read_text().count("-->") == len(known)
+    assert "bad.mp4: not a video file" in caplog.text
+
+
+def test_the_video_with_labels_ends_where_a_recording_breaks_off(backbone, tmp_path):
+    whole = write_video(tmp_path / "whole.mp4", 60, fps=10, gop=5, container_options={"movflags": "faststart"})
+    cut_file(whole, tmp_path / "cut.mp4", 40)
+    out, overlay = tmp_path / "new" / "answer.txt", tmp_path / "seen.mp4"
+    assert predict({"": predictor(backbone)}, request(tmp_path, "cut.mp4", out=out, overlay=overlay), print)
+    assert out.read_text()
+    assert 3.5 < probe(overlay).duration < 4.2
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_work(world, backbone, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(data_windows, "probe", lambda path: pytest.fail("the video was opened"))
+    for option in ("out", "overlay"):
+        with pytest.raises(MSTAError, match=f"o.mp4: cannot be written .* give another --{option}"):
+            predict(
+                {"": predictor(backbone)}, request(world, "long.mp4", **{option: tmp_path / "file" / "o.mp4"}), print
+            )
+
+
 def test_documents_can_be_read_by_others(tmp_path, backbone, clip):
     classes = ("push", "<hug> & kiss")
     lines = read_timelines(
@@ -309,6 +351,8 @@ def test_documents_can_be_read_by_others(tmp_path, backbone, clip):
         ("http://127.0.0.1:9/a.mp4", "a stream needs a timeline"),
         ("long.mp4 --window 1s --format elan", "for several give a folder, --out"),
         ("--window 1s --clips 2", "one view of a window"),
+        ("--window 1s --overlay o.avi", "--overlay: the name o.avi must end in .mp4"),
+        ("--base clip.pt", "--base: completes a file that --backbone names"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_one_line(world, arguments, words, capsys, monkeypatch):

@@ -243,7 +243,7 @@ def explain(error: ValidationError, prefix: str = "") -> str:
         names = _setting_names()
         near = [n for n in names if n.endswith(f".{name}")] + difflib.get_close_matches(name, names, n=2)
         near = [n for n in near if n != name]
-        return f"no setting {name}" + (f"; did you mean {near[0]}?" if near else "; a run's config.yaml has them all")
+        return f"no setting {name}" + (f"; did you mean {near[0]}?" if near else "; see Settings in docs/guide.md")
     if first["type"] == "missing":
         return f"{name} is not set"
     message = first["msg"].removeprefix("Value error, ")

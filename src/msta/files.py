@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -77,7 +78,7 @@ def _umask() -> int:
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """A path to write a file to. The file replaces ``target`` at once if the block ends without an error."""
-    aside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    aside = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         yield aside
         os.replace(aside, target)

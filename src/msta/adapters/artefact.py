@@ -37,6 +37,12 @@ def adapter_in(directory: str | os.PathLike[str]) -> Path:
     return folder / "adapter" if (folder / "adapter" / CONFIG).is_file() else folder
 
 
+def written_at(directory: Path) -> int | None:
+    """When the weights of an adapter were written, in nanoseconds; None if there are none."""
+    weights = adapter_in(directory) / WEIGHTS
+    return weights.stat().st_mtime_ns if weights.exists() else None
+
+
 @dataclass(frozen=True)
 class Artefact:
     """The content of the directory.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from msta.adapters.artefact import METRICS
+from msta.adapters.artefact import METRICS, written_at
 from msta.adapters.model import AdaptedModel
 from msta.adapters.zoo import find_adapters
 from msta.backbone.dual_encoder import DualEncoder
@@ -31,7 +31,7 @@ class Models:
     def __init__(self, backbone: DualEncoder, adapters: Mapping[str, Path], runs: Path) -> None:
         self.backbone, self.runs = backbone.eval(), runs
         self._given = dict(adapters)
-        self._cached = lru_cache(_MOST_LOADED)(lambda name, classes: Predictor(self._load(name), classes))
+        self._cached = lru_cache(_MOST_LOADED)(lambda name, classes, written: Predictor(self._load(name), classes))
         self._zero_shot = attach(self.backbone, "zero-shot").eval()
         self._lock = threading.Lock()
 
@@ -45,8 +45,9 @@ class Models:
         ``classes`` may be any names; None means those of the adapter. Raises MSTAError if the adapter does not exist,
         is damaged or belongs to another backbone, or if the classes are missing or given twice.
         """
+        written = None if name is None else written_at(self._directory(name))  # another may have taken its place
         with self._lock:  # so that two requests do not load the same adapter
-            return self._cached(name, None if classes is None else tuple(classes))
+            return self._cached(name, None if classes is None else tuple(classes), written)
 
     def model(self, name: str | None) -> AdaptedModel:
         """The model of an adapter, or the backbone alone, which needs no classes."""

@@ -18,12 +18,12 @@ from msta.inference.explain import Explanation, explain
 from msta.inference.output import Result, as_csv, as_srt
 from msta.inference.predictor import Prediction, Predictor
 from msta.inference.segments import Segment, Smoothing
-from msta.inference.serving import exceeded_limit
+from msta.inference.serving import FRAME_RATE, exceeded_limit
 from msta.inference.timeline import Timeline, read_timelines
 from msta.inference.windows import Windows
 
 LONG = 10.0  # seconds. A video of at least this length gets a timeline by default
-LIMITS: dict[str, float] = {"seconds": 3600, "pixels": 4096 * 2304, "frames": 3600 * 60}
+LIMITS: dict[str, float] = {"seconds": 3600, "pixels": 4096 * 2304, "frames": 3600 * FRAME_RATE}
 """The most that a video may have."""
 
 
@@ -136,7 +136,7 @@ def _timeline(
 
 def written(answer: Answer, folder: Path) -> tuple[Path, Path | None]:
     """The answer as a CSV and, if it has a timeline, as subtitles: files in a new folder in ``folder``."""
-    result = Result(Path(answer.video).name, predictions=answer.ranked, timeline=answer.timeline)
+    result = Result(Path(answer.video).name, None, answer.ranked, answer.unknown, answer.timeline)
     folder = Path(tempfile.mkdtemp(dir=folder, prefix="answer-"))
     table, subtitles = (folder / f"{Path(answer.video).stem}{suffix}" for suffix in (".csv", ".srt"))
     table.write_text(as_csv([result]), encoding="utf-8")

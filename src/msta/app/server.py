@@ -25,7 +25,7 @@ from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
 from msta.errors import ConfigError, MSTAError
 from msta.inference.arguments import adapter_names
-from msta.inference.serving import is_loopback, listen
+from msta.inference.serving import FRAME_RATE, is_loopback, listen
 
 
 def run(
@@ -62,13 +62,16 @@ def run(
             raise MSTAError(f"{option}: {needed} is not a folder")
     with listen(host, port) as free:  # Gradio's own error about a taken port names settings that msta does not have
         port = free.getsockname()[1]
-    named = dict(zip(adapter_names(adapters), adapters, strict=True)) | (find_adapters(folder) if folder else {})
+    named = dict(zip(adapter_names(adapters), adapters, strict=True))
+    for name, place in find_adapters(folder).items() if folder else ():
+        named.setdefault(name, place)
     with tempfile.TemporaryDirectory(prefix="msta-app-") as scratch:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(scratch) / "uploads")  # read when gradio is imported
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         models = Models(_backbone(list(named.values()), backbone, base), named, runs.absolute())
         offered = search_in.absolute() if search_in else None
-        page = Page(models, Trainings(models, Path(scratch)), Path(scratch), offered, {**LIMITS, "seconds": seconds})
+        limits = {**LIMITS, "seconds": seconds, "frames": max(LIMITS["frames"], seconds * FRAME_RATE)}
+        page = Page(models, Trainings(models, Path(scratch)), Path(scratch), offered, limits)
         try:
             _serve(page, host, port)
         finally:

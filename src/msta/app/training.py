@@ -114,6 +114,9 @@ class Trainings:
         few = min(catalog.counts()) < FEW and folds > 1
         parts = folds + 1 if few else 2
         options += ["--folds", str(folds)] if few else ["--refit"]
+        for old in (f"{name}.zip", f"{name}-onnx.zip"):  # of an adapter of this name that was removed
+            (self.scratch / old).unlink(missing_ok=True)
+        shutil.rmtree(self.scratch / f"{name}-onnx", ignore_errors=True)
         self._launch(name, folder, data, [*options, f"train.epochs={epochs}"], parts)
 
     def resume(self) -> None:
@@ -260,7 +263,8 @@ def in_words(metrics: dict[str, Any], classes: int) -> list[str]:
             f"({best['top1']:.0f} % right), which it was not trained on either."
         )
     if metrics.get("temperature"):
-        sentences.append("Its probabilities are fitted to the validation clips, and it can say “unknown”.")
+        clips_of = "these answers" if "folds" in metrics else "the validation clips"
+        sentences.append(f"Its probabilities are fitted to {clips_of}, and it can say “unknown”.")
     else:
         sentences.append(
             "There were no clips to validate on (three or more per class leave some). So it is the last state, its "

@@ -35,6 +35,12 @@ def best_device() -> torch.device:
     return device
 
 
+def device_name() -> str:
+    """The name of :func:`best_device`: that of the graphics card, else its kind, such as CPU or MPS."""
+    device = best_device()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
+
+
 def accelerator_of(device: torch.device) -> torch.device | None:
     """The device, unless it is the CPU."""
     return None if device.type == "cpu" else device

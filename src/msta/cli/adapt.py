@@ -191,6 +191,8 @@ def info(
     """
     if device and not plan:
         raise ConfigError("--device: goes with --plan")
+    if adapter and (plan or preset or method):
+        raise ConfigError("--adapter: is described by itself, without --plan, --preset and --method")
     if plan:
         from msta.config import make_config
         from msta.training.plan import plan as planned

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from msta.cli import options as opt
-from msta.cli.options import app, console, data_settings, load_model, print_json, print_result, say
+from msta.cli.options import app, console, data_settings, listed, load_model, print_json, print_result, say
 from msta.errors import ConfigError, one_line
 
 data_app = typer.Typer(no_args_is_help=True, help="Make, list, check and split data sets.")
@@ -23,7 +23,7 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Files at a time. Defau
 def motionworld(
     out: Annotated[Path | None, typer.Option(help="A new folder. Needed unless --list.")] = None,
     motions: Annotated[str | None, typer.Option(help="Names, separated by commas. Default: ten of them.")] = None,
-    clips: Annotated[int, typer.Option(help="Clips per class.")] = 16,
+    clips: Annotated[int, typer.Option(min=1, help="Clips per class.")] = 16,
     size: Annotated[int, typer.Option(help="Height and width in pixels, even.")] = 128,
     frames: Annotated[int, typer.Option(help="Frames per clip.")] = 32,
     domain: Annotated[
@@ -40,7 +40,7 @@ def motionworld(
         return
     if out is None:
         raise ConfigError("--out: name a folder that does not exist yet; --list needs none")
-    chosen = DEMO_MOTIONS if motions is None else [name.strip() for name in motions.split(",")]
+    chosen = DEMO_MOTIONS if motions is None else listed(motions)
     write_dataset(out, chosen, clips, size=size, frames_per_clip=frames, domain=domain, seed=seed)
     print(f"{len(chosen)} classes of {clips} clips in {out}")
 

@@ -30,10 +30,10 @@ console = Console(stderr=True)
 
 
 def adapter_or_run(text: str) -> Path:
-    """The folder of an adapter, given by itself or by its run; or an id on the Hub."""
-    from msta.adapters.artefact import adapter_in
+    """The folder of an adapter, which is given by itself, by its run, or by its id on the Hub."""
+    from msta.adapters.hub import adapter_folder
 
-    return adapter_in(Path(text).expanduser())
+    return adapter_folder(os.path.expanduser(text))
 
 
 _ADAPTER = typer.Option(metavar="DIR", parser=adapter_or_run, help="The folder of a run or adapter, or a Hub id.")
@@ -76,7 +76,7 @@ Preset = Annotated[
     ),
 ]
 Template = Annotated[
-    list[str] | None, typer.Option(help='"a video of {}."; again: several, averaged. Else the adapter\'s.')
+    list[str] | None, typer.Option(help='Such as "a video of {}.". Several are averaged. Default: the adapter\'s.')
 ]
 TestClips = Annotated[int, typer.Option(min=1, help="Test clips per video.")]
 TestCrops = Annotated[int, typer.Option(help="Test crops per clip: 1 or 3.")]
@@ -165,8 +165,6 @@ def load_models(backbone: str | None, base: str | None, adapters: Sequence[Path]
             raise ConfigError(
                 f"--adapter: {adapter} is exported, and only msta predict runs it; give what it was made from"
             )
-    if base is not None and backbone is None:
-        raise ConfigError("--base: completes a file that --backbone names; give both")
     return load(adapters, backbone, base)
 
 

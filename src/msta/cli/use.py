@@ -268,6 +268,7 @@ def serve(
     SIGTERM ends it after the requests that it has are answered.
     """
     try:
+        from msta.inference.serving import FRAME_RATE
         from msta.serve.limits import Limits
         from msta.serve.server import check_system, read_keys
         from msta.serve.server import serve as run
@@ -276,7 +277,7 @@ def serve(
     check_system()
     limits = Limits(
         body_bytes=max_mb * 2**20, seconds=max_seconds, request_seconds=timeout, adapter_bytes=adapter_mb * 2**20,
-        concurrent=concurrent, queue=3 * concurrent,
+        concurrent=concurrent, queue=3 * concurrent, frames=max(Limits.frames, round(max_seconds * FRAME_RATE)),
     )  # fmt: skip
     run(
         load_model(backbone, base, None).backbone, adapters, host=host, port=port, root=root, keys=read_keys(keys),

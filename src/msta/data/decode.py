@@ -236,6 +236,8 @@ def part_of(path: str, duration: float, within: tuple[float | None, float | None
         DecodeError: the video ends before the part begins.
     """
     start, end = within[0] or 0.0, duration if within[1] is None else min(within[1], duration)
+    if within[1] is not None and start >= within[1]:
+        raise DecodeError(path, f"a range must begin before it ends, not from {start:g} to {within[1]:g} s")
     if start >= end > 0:
         raise DecodeError(path, f"its clip would begin at {start:g} s, but the video ends at {duration:.2f} s")
     return start, end - start

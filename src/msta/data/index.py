@@ -20,7 +20,7 @@ from msta.data.layouts.tables import CLASSES_KEY
 from msta.data.processes import with_bar
 from msta.data.storage import absolute
 from msta.data.text_tables import csv_rows
-from msta.data.video_file import DecodeError
+from msta.data.video_file import DecodeError, OutOfReach
 from msta.errors import ConfigError, DataError
 from msta.files import refuse_existing, replacing
 
@@ -141,6 +141,8 @@ def _probe_all(files: Sequence[str], workers: int | None) -> Iterator[VideoInfo 
 def _probe(path: str) -> VideoInfo | str:
     try:
         return probe(path)
+    except OutOfReach as error:
+        raise DataError(str(error)) from error
     except DecodeError as error:
         return error.reason
 
@@ -156,8 +158,13 @@ def _row(catalog: Catalog, clip: Clip, info: VideoInfo | None) -> list[Any]:
 
 
 def _check_classes_beside(catalog: Catalog, out: Path) -> None:
-    beside = out.with_name("classes.csv")
-    if Path(os.path.abspath(out)).is_relative_to(os.path.abspath(catalog.source)):
-        raise ConfigError(f"--out: {out} lies inside the data, where its classes.csv would be taken for the data's own")
+    beside, source, place = out.with_name("classes.csv"), absolute(catalog.source), Path(absolute(out))
+    if place.is_relative_to(source) or (
+        os.path.isfile(source) and place.parent == Path(source).parent and not beside.exists()
+    ):
+        raise ConfigError(
+            f"--out: {out} lies inside the data, where its classes.csv would be taken for the data's own; name another "
+            "folder, or a .parquet"
+        )
     if beside.exists() and read_classes(beside) != {name: name for name in catalog.classes}:
         raise ConfigError(f"--out: {beside} belongs to other data; choose another folder, or a .parquet")

@@ -74,12 +74,16 @@ def _check(catalog: Catalog) -> None:
         if not is_text(name):
             raise DataError(f"{catalog.source}: the class {name!r} is no valid text; rename its folder")
     for clip in catalog.clips:
-        start, end = clip.start or 0.0, math.inf if clip.end is None else clip.end
-        if not 0 <= start < end:
-            raise DataError(f"{catalog.source}: {clip.name}: a range must begin at 0 s or later, and before it ends")
+        check_range(catalog.source, clip)
     for path, clips in _sharing_a_file(catalog.clips).items():
         if len(clips) > 1:
             _check_apart(catalog.source, path, clips)
+
+
+def check_range(source: str, clip: Clip) -> None:
+    """Raise DataError if the clip is no range of a video."""
+    if not 0 <= (clip.start or 0.0) < (math.inf if clip.end is None else clip.end):
+        raise DataError(f"{source}: {clip.name}: a range must begin at 0 s or later, and before it ends")
 
 
 def _sharing_a_file(clips: Sequence[Clip]) -> dict[str, list[Clip]]:

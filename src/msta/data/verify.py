@@ -23,8 +23,8 @@ from msta.data.catalog import Catalog, Clip, require_files, write_rows
 from msta.data.decode import decode_all
 from msta.data.processes import check_main_guard, with_bar
 from msta.data.storage import absolute
-from msta.data.video_file import DecodeError
-from msta.errors import Interrupted, MSTAError
+from msta.data.video_file import DecodeError, OutOfReach
+from msta.errors import DataError, Interrupted, MSTAError
 from msta.files import refuse_existing, replacing
 
 JOURNAL, TABLE = "files.jsonl", "broken.csv"
@@ -60,7 +60,7 @@ def verify(
 
     Raises:
         Interrupted: by Ctrl-C; finished files are kept.
-        DataError: the files have moved.
+        DataError: the files have moved, or a server does not answer.
         MSTAError: ``out`` exists and holds something else.
     """
     require_files(catalog)
@@ -74,6 +74,8 @@ def verify(
         with (out / JOURNAL).open("a", encoding="utf-8") as journal:
             decoded = in_processes(jobs, workers or os.cpu_count() or 1, timeout, _decode)
             for path, result in with_bar(decoded, "decoding", len(jobs), console):
+                if "outage" in result:
+                    raise DataError(result["outage"])
                 line = {"path": path, **_identity(path), "timeout": timeout, **result}
                 done[path] = line
                 journal.write(json.dumps(line) + "\n")
@@ -142,6 +144,8 @@ def _problems(clip: Clip, line: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _decode(path: str) -> dict[str, Any]:
     try:
         decoded = decode_all(path)
+    except OutOfReach as error:
+        return {"outage": str(error)}
     except DecodeError as error:
         return {"problem": "unreadable", "reason": error.reason}
     result: dict[str, Any] = {"frames": decoded.frames, "duration": round(decoded.duration, 6)}

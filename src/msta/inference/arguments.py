@@ -6,8 +6,9 @@ import glob
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from msta.adapters.artefact import METRICS, adapter_in
 from msta.adapters.hub import adapter_folder
@@ -15,7 +16,7 @@ from msta.data.catalog import Catalog, Clip
 from msta.data.folders import SYSTEM_FOLDERS, is_video, videos_in
 from msta.data.layouts.parts import seconds
 from msta.data.layouts.tables import COLUMNS, beside_table
-from msta.data.storage import beside
+from msta.data.reading import check_range
 from msta.data.text_tables import as_columns, csv_rows, tell_columns
 from msta.descriptions.labels import named_classes
 from msta.errors import ConfigError, DataError, in_short
@@ -94,7 +95,7 @@ def find_videos(names: Sequence[str]) -> list[str]:
     """Files, folders, patterns, streams and webcams -> videos.
 
     A folder gives all videos in it and a pattern all files that match it, sorted. An existing file is never taken for
-    a pattern. A file that does not exist is kept, and whoever reads it reports the error.
+    a pattern. A file that does not exist is kept, and reading it is an error.
 
     Raises:
         DataError: a folder has no videos, or a pattern matches nothing.
@@ -175,11 +176,7 @@ def _clips_from_csv(path: Path) -> list[Clip] | None:
     clips = []
     for line, row in rows:
         cells = {column: row[i] for i, column in columns.items() if i < len(row)}
-        where = f"{path}, line {line}"
-        if not cells.get("path", "").strip():
-            raise DataError(f"{where}: no path")
-        start, end = (seconds(where, cells.get(name, "")) for name in ("start", "end"))
-        clips.append(Clip(beside_table(path, cells["path"]), UNLABELLED, None, start, end))
+        clips.append(_clip(path, f"line {line}", cells))
     return clips
 
 
@@ -198,4 +195,16 @@ def _clips_from_parquet(path: Path) -> list[Clip] | None:
         rows = [{column: row[name] for column, name in columns.items()} for row in read]
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: cannot be read as a Parquet file ({in_short(error)})") from error
-    return [Clip(beside(path.parent, r["path"]), UNLABELLED, None, r.get("start"), r.get("end")) for r in rows]
+    return [_clip(path, f"row {number}", cells) for number, cells in enumerate(rows, 1)]
+
+
+def _clip(table: Path, place: str, cells: Mapping[str, Any]) -> Clip:
+    """The clip in a row of a table. Raises DataError if it has no path, or a range that cannot be."""
+    where = f"{table}, {place}"
+    texts = {column: "" if cell is None else str(cell) for column, cell in cells.items()}
+    if not texts.get("path", "").strip():
+        raise DataError(f"{where}: no path")
+    start, end = (seconds(where, texts.get(name, "")) for name in ("start", "end"))
+    clip = Clip(beside_table(table, texts["path"]), UNLABELLED, None, start, end)
+    check_range(where, clip)
+    return clip

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 from torch import Tensor
 
-from msta.adapters.artefact import WEIGHTS, adapter_in
+from msta.adapters.artefact import CLASSES, CONFIG, METRICS, WEIGHTS, adapter_in
 from msta.backbone.device import best_device
 from msta.data.catalog import Clip, fingerprint
 from msta.data.clips import ONE_VIEW, Views, read_views
@@ -69,8 +69,8 @@ class Job:
         """All that the predictions depend on. The number of threads is not part of it."""
         settings = {k: v for k, v in asdict(self).items() if k not in ("readers", "threads")}
         if self.adapter is not None:
-            weights = adapter_in(self.adapter) / WEIGHTS
-            settings["weights"] = sha256_of(weights) if weights.is_file() else None
+            files = [adapter_in(self.adapter) / name for name in (WEIGHTS, CONFIG, CLASSES, METRICS)]
+            settings["files"] = [sha256_of(file) if file.is_file() else None for file in files]
         plain: dict[str, Any] = json.loads(json.dumps(settings))
         return plain
 
@@ -150,7 +150,9 @@ def _claim(folder: Path, about: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(file, about)
     elif read_json(file, MSTAError) != about:
-        raise MSTAError(f"{folder}: holds predictions of other clips, or of another model; choose another name")
+        if any(folder.glob("part-*.parquet")):
+            raise MSTAError(f"{folder}: holds predictions of other clips, or of another model; choose another name")
+        write_json(file, about)  # the job before failed at its start
 
 
 # ---------------------------------------------------------------- partitions
@@ -257,16 +259,21 @@ def _run_locally(parts: Sequence[Part], job: Job, count: int) -> Iterator[int]:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-_loaded: tuple[Predictor, Job] | None = None  # in a predicting process
+_loaded: tuple[Predictor, Job] | MSTAError | None = None  # in a predicting process
 
 
 def _start_process(job: Job, numbers: Any) -> None:
     global _loaded
-    _loaded = _load_predictor(job, numbers.get()), job
+    try:
+        _loaded = _load_predictor(job, numbers.get()), job
+    except MSTAError as error:  # raised here, it would only break the pool
+        _loaded = error
 
 
 def _write_part(part: Part) -> int:
     assert _loaded is not None
+    if isinstance(_loaded, MSTAError):
+        raise _loaded
     return part.write(*_loaded)
 
 

@@ -11,8 +11,10 @@ from msta._version import __version__
 from msta.adapters.artefact import CONFIG, adapter_in
 from msta.adapters.model import AdaptedModel
 from msta.backbone.checkpoints import load_backbone
+from msta.backbone.device import device_name
 from msta.backbone.dual_encoder import DualEncoder
 from msta.config import RunConfig
+from msta.errors import ConfigError
 from msta.methods import attach, load_adapter
 
 
@@ -26,17 +28,23 @@ def describe(target: str | None, backbone: str | None = None, base: str | None =
 
     Raises:
         CheckpointError: the target is none of these, or cannot be read.
+        ConfigError: there are two backbones, or a ``base`` that completes none.
     """
+    folder = adapter_in(target) if target is not None else None
+    adapted = folder is not None and (folder / CONFIG).exists()
+    if base is not None and backbone is None and (target is None or adapted):
+        raise ConfigError("--base: completes a file that --backbone names; give both")
     if target is None and backbone is None:
         return {
             "msta": __version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+            "device": device_name(),
             "threads": torch.get_num_threads(),
         }
-    folder = adapter_in(target) if target is not None else None
-    if folder is None or not (folder / CONFIG).exists():
+    if folder is None or not adapted:
+        if target is not None and backbone is not None:
+            raise ConfigError(f"--backbone: {target} is a backbone too; give one of them")
         return _describe_backbone(load_backbone(target or backbone or "", base=base))
     model = load_adapter(folder, load_backbone(backbone, base=base) if backbone else None)
     facts = {"adapter": str(folder), "method": model.config.name, **model.config.model_dump(), **_trained(model)}

@@ -30,7 +30,8 @@ _PATIENCE = 10.0  # seconds to wait until a stream opens, and then until more of
 
 def is_live(name: str) -> bool:
     """Whether ``name`` is a stream or a webcam."""
-    return name.startswith(WEBCAM) or name.partition("://")[0].lower() in PROTOCOLS
+    protocol, separator, _ = name.partition("://")
+    return name.startswith(WEBCAM) or (bool(separator) and protocol.lower() in PROTOCOLS)
 
 
 def play_live(

@@ -104,7 +104,7 @@ def as_csv(results: Sequence[Result], top: int = 3) -> str:
         first = [r.path, *([r.adapter or ""] if several else [])]
         for s in r.timeline.segments if r.timeline else ():
             writer.writerow([*first, f"{s.start:.3f}", f"{s.end:.3f}", s.label or "", f"{s.probability:.4f}"])
-        for rank, p in enumerate(r.predictions[:top], start=1):
+        for rank, p in enumerate(() if r.timeline else r.predictions[:top], start=1):
             label = "" if r.unknown and rank == 1 else p.label
             writer.writerow([*first, rank, label, f"{p.probability:.4f}"])
     return stream.getvalue()

@@ -22,6 +22,7 @@ from msta.files import new_directory, replacing, write_bytes, write_json
 from msta.inference.explain import Explanation
 from msta.inference.output import UNKNOWN, clock
 from msta.inference.segments import Segment
+from msta.inference.windows import until_broken
 
 _TICK = Fraction(1, 90_000)
 _MOST_PIXELS = 1080  # of the short side
@@ -45,7 +46,7 @@ def write_overlay(video: str, to: Path, lines: Sequence[tuple[str | None, Sequen
     info = probe(video)
     font_files("".join({segment.label or "" for _, own in lines for segment in own}))  # one notice for all of them
     with video_writer(to) as write:
-        for frame in play(video, min(_MOST_PIXELS, info.width, info.height)):
+        for frame in until_broken(play(video, min(_MOST_PIXELS, info.width, info.height))):
             text = [_text(name, segment) for name, own in lines if (segment := _at(own, frame.start))]
             write(draw_text(frame.picture(), text), frame.start)
 
@@ -232,15 +233,15 @@ def write_heatmap_video(explanation: Explanation, video: str | os.PathLike[str],
     start, end = span[0] or 0.0, np.inf if span[1] is None else span[1]
     title = f"{explanation.label}  {100 * explanation.probability:.0f} %"
     with video_writer(to) as write:
-        for frame in play(video, 480):
-            if frame.start < start or frame.start >= end:
+        for frame in until_broken(play(video, 480)):
+            if frame.end <= start or frame.start >= end:
                 continue
             picture = frame.picture()
             now = np.stack([np.interp(frame.start, times, patch) for patch in heatmaps.reshape(len(times), -1).T])
             height, width, _ = picture.shape
             heatmap = _frame_heatmap(now.reshape(heatmaps.shape[1:]), height, width, explanation.fit)
             text = f"{title}   {clock(frame.start)}"
-            write(draw_text(overlay_heatmap(picture, heatmap), [text]), frame.start - start)
+            write(draw_text(overlay_heatmap(picture, heatmap), [text]), max(0.0, frame.start - start))
 
 
 def _frame_heatmap(patches: NDArray[np.float64], height: int, width: int, fit: str) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msta.data.video_file import DecodeError
 from msta.errors import ConfigError, one_line
-from msta.files import write_bytes
+from msta.files import check_writable, write_bytes
 from msta.inference.live import is_live
 from msta.inference.output import Result, as_csv, as_data, as_elan, as_srt, segment_line, table
 from msta.inference.overlay import write_overlay
@@ -18,6 +18,7 @@ from msta.inference.predictor import AnyPredictor, predict_each
 from msta.inference.segments import Segment, Smoothing
 from msta.inference.timeline import read_timelines
 from msta.inference.windows import Windows
+from msta.notices import notice
 
 FORMATS = {"table": ".txt", "json": ".json", "csv": ".csv", "srt": ".srt", "elan": ".eaf"}
 _ONE_VIDEO = ("srt", "elan")  # formats with one document per video
@@ -51,6 +52,8 @@ class Request:
             raise ConfigError(f"{timed[0]} needs a timeline; add --window 2s")
         if self.overlay is not None and (len(self.videos) != 1 or live):
             raise ConfigError("--overlay: takes one video file")
+        if self.overlay is not None and self.overlay.suffix.lower() != ".mp4":
+            raise ConfigError(f"--overlay: the name {self.overlay} must end in .mp4")
         if self.format in _ONE_VIDEO and len(self.videos) > 1 and self.out is None:
             raise ConfigError(
                 f"--format {self.format}: a document is about one video; for several give a folder, --out"
@@ -72,6 +75,10 @@ def predict(predictors: Mapping[str, AnyPredictor], request: Request, tell: Call
         ConfigError: see :meth:`Request.check`; or the predictors expect different frames.
     """
     request.check()
+    several = request.format in _ONE_VIDEO and len(request.videos) > 1  # --out is a folder
+    for option, file in (("--out", None if several else request.out), ("--overlay", request.overlay)):
+        if file is not None:
+            check_writable(file, f"give another {option}")
     names = list(predictors) if len(predictors) > 1 else [None]
     at_once = request.format == "table" and request.out is None
     results = []
@@ -79,12 +86,14 @@ def predict(predictors: Mapping[str, AnyPredictor], request: Request, tell: Call
     for result in found(names, list(predictors.values()), request, tell if at_once else None):
         if at_once and (result.timeline is None or result.error):
             tell(table(result, request.top))
+        if result.error and request.format not in ("table", "json"):  # which have a place for it
+            notice(one_line(f"{result.path}: {result.error}"))
         results.append(result)
+    if not at_once:
+        _write(results, request, tell)
     if request.overlay is not None and results[0].timeline:
         lines = [(r.adapter, r.timeline.segments) for r in results if r.timeline]
         write_overlay(request.videos[0], request.overlay, lines)
-    if not at_once:
-        _write(results, request, tell)
     return not any(result.error for result in results)
 
 
@@ -132,8 +141,9 @@ def _write(results: Sequence[Result], request: Request, tell: Callable[[str], No
     if request.format in _ONE_VIDEO and len(request.videos) > 1:
         assert request.out is not None
         request.out.mkdir(parents=True, exist_ok=True)
-        for video, name in zip(request.videos, _file_names(request.videos), strict=True):
-            own = [r for r in results if r.path == video]
+        videos = list(dict.fromkeys(request.videos))  # one may be named twice
+        for video, name in zip(videos, _file_names(videos), strict=True):
+            own = list({r.adapter: r for r in results if r.path == video}.values())
             _write_text(request.out / f"{name}{FORMATS[request.format]}", _text(own, request))
     elif request.out is not None:
         _write_text(request.out, _text(results, request))

@@ -58,7 +58,12 @@ def load_model(adapter: Path | None, backbone: str | None = None, base: str | No
 
 
 def load_models(adapters: Sequence[Path], backbone: str | None = None, base: str | None = None) -> list[AdaptedModel]:
-    """Adapters in one backbone, which is loaded once: see :func:`load_model`. Without any, the backbone as it is."""
+    """Adapters in one backbone, which is loaded once: see :func:`load_model`. Without any, the backbone as it is.
+
+    Raises ConfigError if there is a ``base`` but no ``backbone`` that it could complete.
+    """
+    if base is not None and backbone is None:
+        raise ConfigError("--base: completes a file that --backbone names; give both")
     if adapters:
         frozen = load_backbone(backbone, base=base) if backbone is not None else None
         models = load_adapters(adapters, frozen)

@@ -126,9 +126,12 @@ def update_index(
         raise DataError(f"{folder}: no folder")
     found = videos_in(folder)
     closed = tuple(path for path in found if os.path.isdir(path))
-    for path in closed:
-        notice(f"Left out, cannot be read: {path}")
-    current = {os.path.relpath(path, folder): _stamp(path) for path in found if path not in closed}
+    current = {}
+    for path in found:
+        if path in closed or not os.path.exists(path):  # a link may lead nowhere
+            notice(f"Left out, cannot be read: {path}")
+        else:
+            current[os.path.relpath(path, folder)] = _stamp(path)
     if not current:
         raise DataError(f"{folder}: no video files in this folder")
     check_writable(file, "--index puts the index elsewhere")

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from msta.data.decode import VideoInfo
 from msta.errors import MSTAError
 
+FRAME_RATE = 60
+"""Frames per second up to which a limit on the seconds of a video decides."""
+
 
 def exceeded_limit(info: VideoInfo, limits: Mapping[str, float]) -> str | None:
     """Why a video is refused, or None. ``limits`` holds the most "seconds", "pixels" and "frames" it may have."""

@@ -132,11 +132,11 @@ def cut_windows(
     """The windows of a video in batches. Arguments and errors: see :func:`read_timelines`."""
     shown, duration = _open(video, form, fps, seconds)
     prepare = partial(PreparedFrame, form=form)
-    return batched(sliding_windows(_until_broken(shown), windows.fitted(duration), form.frames, prepare), windows.batch)
+    return batched(sliding_windows(until_broken(shown), windows.fitted(duration), form.frames, prepare), windows.batch)
 
 
 def _open(video: Video, form: ClipFormat, fps: float | None, seconds: float | None) -> tuple[Iterator[Shown], float]:
-    """The frames of a video and its duration, which is infinite for a stream."""
+    """The frames of a video, up to ``seconds``, and their duration, which is infinite for a stream."""
     squash = form.fit == "squash"
     if not isinstance(video, str | os.PathLike):
         if not fps:
@@ -146,7 +146,9 @@ def _open(video: Video, form: ClipFormat, fps: float | None, seconds: float | No
         return play_live(name, form.size, squash=squash, seconds=seconds), math.inf
     else:
         shown, duration = play(name, form.size, squash=squash), probe(name).duration
-    return (shown if seconds is None else takewhile(lambda frame: frame.start < seconds, shown)), duration
+    if seconds is None:
+        return shown, duration
+    return takewhile(lambda frame: frame.start < seconds, shown), min(duration, seconds)
 
 
 def stacked(group: Sequence[Window]) -> Tensor:
@@ -154,7 +156,7 @@ def stacked(group: Sequence[Window]) -> Tensor:
     return torch.stack([torch.stack([frame.pixels for frame in window.frames]) for window in group])
 
 
-def _until_broken(shown: Iterator[Shown]) -> Iterator[Shown]:
+def until_broken(shown: Iterator[Shown]) -> Iterator[Shown]:
     """The frames up to where a recording or a stream breaks off. That is an error only before the first frame."""
     begun = False
     try:

@@ -59,8 +59,11 @@ _ARCHIVES |= {b"7z\xbc\xaf": "7z", b"(\xb5/\xfd": "zstd"}
 
 def refuse_archives(path: Path) -> None:
     """Raise a Refusal (415) for an archive, known by its first bytes. Nothing is ever unpacked."""
-    with path.open("rb") as file:
-        start = file.read(8)
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError:
+        raise Refusal(404, "path: no such file") from None  # or none that the service may read
     for magic, name in _ARCHIVES.items():
         if start.startswith(magic):
             raise Refusal(415, f"a {name} archive, not a video")

@@ -85,7 +85,10 @@ def serve(
             "the service can only embed"
         )
     listening = listen(host, port)
-    print(f"Serving on http://{host}:{listening.getsockname()[1]} (documentation: /docs)", file=sys.stderr, flush=True)
+    address = f"[{host}]" if ":" in host else host
+    print(
+        f"Serving on http://{address}:{listening.getsockname()[1]} (documentation: /docs)", file=sys.stderr, flush=True
+    )
     config = uvicorn.Config(
         app, http="h11", h11_max_incomplete_event_size=HEADER_BYTES, log_level="warning", access_log=False,
         server_header=False, timeout_graceful_shutdown=int(limits.request_seconds) + 1, timeout_keep_alive=5,

@@ -271,6 +271,8 @@ def check(request: Request) -> None:
         raise ConfigError(f"{request.protocol} takes --data; --source and --adapter go with zero-shot")
     if request.target and request.protocol not in ("zero-shot", "base-to-novel"):
         raise ConfigError(f"{request.protocol} takes no --target")
+    if request.second and transfer:
+        raise ConfigError("zero-shot takes no --second; every --target is tested on")
     if request.shots and request.protocol == "supervised":
         raise ConfigError("supervised trains on all clips; --shots go with the other protocols")
     if request.adapter and request.source:
@@ -296,6 +298,8 @@ def check(request: Request) -> None:
             reading = name.removeprefix("data.")
             if reading != name and reading in READING:
                 raise ConfigError(f"{name} is a data set's own: write it behind its path, 'PATH?{reading}=…'")
+            if override.replace(" ", "") == "eval.keep=nothing":
+                raise ConfigError("eval.keep: the report is made from the predictions; keep predictions or embeddings")
             if name in fixed:
                 raise ConfigError(f"{name} is the protocol's to set; see msta protocol --help for the option")
             inner = name.removeprefix("method.")

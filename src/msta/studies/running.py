@@ -18,7 +18,7 @@ from rich.console import Console
 from msta._version import __version__
 from msta.adapters.model import AdaptedModel
 from msta.backbone.checkpoints import load_backbone
-from msta.backbone.device import best_device
+from msta.backbone.device import best_device, device_name
 from msta.backbone.dual_encoder import DualEncoder
 from msta.config import RunConfig, read_config
 from msta.data.reading import read_catalog
@@ -170,11 +170,11 @@ def check_same_run(run: Path, asked: RunConfig) -> None:
 
 def environment() -> dict[str, str]:
     """What the figures were computed with."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
+    device = device_name()
     versions = {"msta": __version__, "python": platform.python_version(), "torch": torch.__version__}
     return {
         **versions,
         "numpy": np.__version__,
         "system": f"{platform.system()} {platform.machine()}",
-        "device": device,
+        "device": f"CPU, {os.cpu_count()} cores" if device == "CPU" else device,
     }

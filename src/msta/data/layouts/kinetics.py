@@ -92,7 +92,7 @@ def _rows(file: Path) -> Iterator[tuple[str, str, str, str, float, float]]:
             continue
         place, cells = f"{file}, line {line}", dict(zip(columns, map(str.strip, row), strict=False))
         start, end = (seconds(place, cells.get(name, "")) for name in ("time_start", "time_end"))
-        if not cells["youtube_id"] or start is None or end is None or not 0 <= start < end:
+        if not cells.get("youtube_id") or start is None or end is None or not 0 <= start < end:
             raise DataError(f"{place}: expected {', '.join(_COLUMNS)} with the start before the end, got {row}")
         split = cells.get("split", "").lower()
         if split and split not in SPLIT_NAMES:

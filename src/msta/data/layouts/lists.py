@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from msta.data.catalog import Catalog, Clip
+from msta.data.folders import is_video
 from msta.data.layouts.parts import Listed, Options, gather, given_classes, list_lines, not_empty
-from msta.data.layouts.tables import numbers_in_order
+from msta.data.layouts.tables import beside_table, numbers_in_order
 from msta.data.names import class_words
 from msta.errors import DataError
 
@@ -47,7 +48,7 @@ def read(path: Path, options: Options) -> Catalog:
             )
     classes = tuple(names.values())
     if path.is_file():
-        clips = tuple(Clip(str(path.parent / name), ids[k]) for *_, name, k in rows)
+        clips = tuple(Clip(beside_table(path, name), ids[k]) for *_, name, k in rows)
         return Catalog(str(path), classes, clips, spelled=options.labels is not None)
     return gather(path, classes, [Listed((name,), ids[label], split) for _, split, _, name, label in rows])
 
@@ -58,6 +59,8 @@ def _rows(file: Path) -> list[tuple[int, str, str]]:
     for line, words in list_lines(file):
         if len(words) != 2:
             raise DataError(f"{file}, line {line}: expected a path and a label, got {words[0]!r}")
+        if is_video(words[0].split()[0]) and not is_video(words[0]):
+            raise DataError(f"{file}, line {line}: a label of several words; write numbers, with data.labels, or a CSV")
         rows.append((line, words[0], words[1]))
     not_empty(file, rows)
     return rows

@@ -30,8 +30,7 @@ def _head(file: Path) -> bytes:
 def read(path: Path, options: Options) -> Catalog:
     """Read the index, and then the table with the place of each clip. The shards themselves are not read yet."""
     where = as_url(path) or str(path)
-    folder, _, name = where.rpartition("/")
-    folder = folder or "." if name == INDEX else where.rstrip("/")
+    folder = (as_url(path.parent) or str(path.parent)) if path.name == INDEX else where.rstrip("/")
     try:
         index = json.loads(read_bytes(beside(folder, INDEX)))
         if index["format"] != FORMAT:

@@ -268,16 +268,20 @@ def numbers_in_order(label: str) -> tuple[float, str]:
 
 
 def read_parquet(path: Path, options: Options) -> Catalog:
-    """Columns path and class (or label, as text); optionally split, start, end [s]. Others are ignored."""
+    """Columns path and class or label; optionally split, start, end [s]. Names of columns are read as in a CSV."""
     import pyarrow
     import pyarrow.parquet
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
-        called = {name.lower(): name for name in file.schema_arrow.names}
-        named = called.get("class", called.get("label"))
+        names = file.schema_arrow.names
+        of_clips = ("path", "label", "split", "start", "end")
+        found = {i: column for i, column in (as_columns(names, COLUMNS) or {}).items() if column in of_clips}
+        called = {column: names[i] for i, column in found.items()}
+        named = next((name for name in names if name.lower() == "class"), called.get("label"))
         if "path" not in called or named is None:
-            raise DataError(f"{path}: expected the columns path and class, found {', '.join(called.values())}")
+            raise DataError(f"{path}: expected the columns path and class, found {', '.join(names)}")
+        tell_columns(path, names, found)
         stored = (file.schema_arrow.metadata or {}).get(CLASSES_KEY)
         if stored:
             classes = json.loads(stored)

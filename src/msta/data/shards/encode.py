@@ -6,13 +6,15 @@ import io
 import os
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Literal
 
 import av
 
 from msta.data.catalog import Span
 from msta.data.decode import all_frames, probe
-from msta.data.video_file import VIDEO_EXTENSIONS, DecodeError
+from msta.data.storage import shown
+from msta.data.video_file import VIDEO_EXTENSIONS, DecodeError, member_bytes
 
 Mode = Literal["copy", "reencode"]
 
@@ -47,12 +49,12 @@ def encode(path: str, span: Span, mode: Mode, short_side: int | None) -> Encoded
     if mode == "reencode":
         return Encoded(h264(path, span, short_side), "mp4", (None, None))
     probe(path)
-    extension = os.path.splitext(path)[1].lower()
+    extension = os.path.splitext(shown(path))[1].lower()
     try:
-        with open(path, "rb") as file:
-            return Encoded(file.read(), extension[1:] if extension in VIDEO_EXTENSIONS else "video", span)
+        content = member_bytes(path) or Path(path).read_bytes()
     except OSError as error:
         raise DecodeError(path, error.strerror or str(error)) from None
+    return Encoded(content, extension[1:] if extension in VIDEO_EXTENSIONS else "video", span)
 
 
 def h264(path: str, span: Span, short_side: int | None) -> bytes:

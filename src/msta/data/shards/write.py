@@ -26,7 +26,7 @@ from msta.data.shards.encode import Mode, encode
 from msta.data.shards.target import Target
 from msta.data.storage import absolute, digest_of
 from msta.data.verify import in_processes
-from msta.data.video_file import DecodeError
+from msta.data.video_file import DecodeError, OutOfReach
 from msta.errors import ConfigError, DataError, Interrupted, MSTAError, as_text
 from msta.files import sha256_of
 
@@ -95,7 +95,7 @@ def write_shards(
 
     Raises:
         Interrupted: by Ctrl-C; finished shards are kept.
-        MSTAError: ``out`` holds something else, or no clip can be read.
+        MSTAError: ``out`` holds something else, a server does not answer, or no clip can be read.
     """
     require_files(catalog)
     target, workers = Target(out), workers or os.cpu_count() or 1
@@ -209,6 +209,8 @@ class _Writer:
             clips = self.clips[start : start + chunk]
             jobs = [(number, clip, self.mode, self.recipe.short_side) for number, clip in enumerate(clips)]
             results = dict(in_processes(jobs, self.workers, self.timeout, _encode))
+            if outage := next((made["outage"] for made in results.values() if "outage" in made), None):
+                raise DataError(outage)
             yield from zip(clips, (results[job] for job in jobs), strict=True)
 
 
@@ -217,6 +219,8 @@ def _encode(job: tuple[int, Clip, Mode, int | None]) -> dict[str, Any]:
     _, clip, mode, short_side = job
     try:
         made = encode(clip.path, clip.span, mode, short_side)
+    except OutOfReach as error:
+        return {"outage": str(error)}
     except DecodeError as error:
         return {"reason": error.reason}
     return {"data": made.content, "extension": made.extension, "span": made.span}
