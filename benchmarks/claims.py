@@ -147,6 +147,8 @@ def variants() -> dict[str, Variant]:
         **{name: Variant(method=name, strengths=(0.5,)) for name in ("lora", "adaptformer", "full")},
         "st-adapter": Variant(method="st-adapter"),
         "linear-probe": replace(few, method="linear-probe"),
+        "few-shot, 30 epochs: msta": replace(few, settings={"train.epochs": 30}),
+        "few-shot, 30 epochs: linear-probe": replace(few, method="linear-probe", settings={"train.epochs": 30}),
         **{f"scale {s:g}": Variant({"method.scale": s}) for s in (0.001, 0.005, 0.02, 0.3)},
         "templates": Variant(sentences="templates"),
         "a language model's sentences": Variant(sentences="model"),

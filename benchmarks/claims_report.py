@@ -90,6 +90,7 @@ ROWS = (
     Row("7 ahead of ST-Adapter", "msta", "st-adapter"),
     Row("7 ahead of full fine-tuning", "msta", "full", paper="60.0, not 58.2"),
     Row("7 few shots: ahead of a linear probe", "few-shot: all blocks", "linear-probe", "all"),
+    Row("7 the same, 30 epochs", "few-shot, 30 epochs: msta", "few-shot, 30 epochs: linear-probe", "all"),
     Row("(adapted at all)", "msta", "zero-shot"),
     Row("(start at zero, not after Kaiming)", "msta", "kaiming"),
     Row("(width) r 16, not 8", "msta", "r 8"),

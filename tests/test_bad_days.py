@@ -15,6 +15,7 @@ import sys
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -452,6 +453,13 @@ def test_decoding_processes_that_always_die_end_the_run(clips):
     loader = make_loader(Dead(plain.clips[:3], plain.form), 1, 1)
     with pytest.raises(MSTAError, match=r"data\.workers: decoding processes die again and again"):
         list(loader)
+
+
+def test_the_last_of_many_states_of_one_step_is_the_newest(tmp_path):
+    for seconds in range(6):
+        save_state(tmp_path, replace(a_state(7), progress=Progress(step=7, seconds=seconds)))
+        assert read_progress(tmp_path)[1].seconds == seconds
+    assert [path.name for path in saved_states(tmp_path)] == ["step-7.5", "step-7.4"]
 
 
 def test_two_threads_may_write_one_file(tmp_path):

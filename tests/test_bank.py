@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msta.config import make_config
+from msta.data.layouts.parts import class_key
 from msta.descriptions.bank import FORMAT, Described, DescriptionBank, key, load_descriptions
 from msta.descriptions.describe import describe_by_template, edit, export_official, import_official
 from msta.descriptions.labels import read_labels
@@ -61,6 +62,16 @@ def test_classes_are_found_by_name_however_it_is_spelled():
     assert part.sentences("spatial") == {"apply_eye_makeup": ("eye",), "swipe left": PUSH.spatial}
     with pytest.raises(DataError, match=r"b: 1 of 2 classes are not in it: 'swipe leff'; did you mean 'swipe left'"):
         bank.subset(["swipe left", "swipe leff"])
+
+
+@pytest.mark.parametrize(("one", "other"), [("กิน", "กัน"), ("ताली", "तेल"), ("வா", "வீ")])
+def test_vowel_signs_tell_classes_apart(one, other, tmp_path):
+    bank = DescriptionBank("b", {one: PUSH})
+    assert bank.find(one) is PUSH
+    assert bank.find(other) is None
+    (tmp_path / "names.txt").write_text(f"{one}\n{other}\n", encoding="utf-8")
+    assert read_labels(tmp_path / "names.txt") == (one, other)
+    assert class_key(one) != class_key(other)
 
 
 def test_a_spelling_that_two_classes_share_finds_neither_and_their_own_finds_each():
@@ -175,7 +186,8 @@ def test_import_completes_a_bank_and_export_refuses_to_overwrite(tmp_path):
     assert json.loads((tmp_path / "out.json").read_text()) == {"0": ["seen"], "1": ["seen too"]}
     with pytest.raises(MSTAError, match=r"out\.json: exists already"):
         export_official(bank, tmp_path / "out.json", None, labels)
-    with pytest.raises(DataError, match="no temporal sentences for 'Push It'"):
+    assert DescriptionBank.load(bank).classes["Push It"].temporal == PUSH.temporal
+    with pytest.raises(DataError, match="no temporal sentences for 'hug'"):
         export_official(bank, None, tmp_path / "t.json", None)
 
 
@@ -246,6 +258,12 @@ def test_a_slip_of_the_hand_leaves_the_bank_and_keeps_the_text(tmp_path, monkeyp
         ("l.csv", 'id,name\n0,push\n1,"hug, tightly"\n', ("push", "hug, tightly")),
         ("l.json", '{"0": "push", "1": "hug"}', ("push", "hug")),
         ("l.json", '{"push": 0, "hug": 1}', ("push", "hug")),
+        ("l.json", '{"push": 2, "hug": 0, "wave": 1}', ("hug", "wave", "push")),
+        ("l.json", '{"push": 7, "hug": 3}', ("push", "hug")),
+        ("l.json", json.dumps({str(i): f"c{i}" for i in sorted(range(11), key=str)}), tuple(f"c{i}" for i in range(11))),
+        ("l.csv", "name,id\npush,2\nhug,1\n", ("hug", "push")),
+        ("l.csv", "1,push\n0,hug\n", ("hug", "push")),
+        ("l.txt", "1 push\n0 hug\n", ("hug", "push")),
     ],
 )  # fmt: skip
 def test_labels_are_read_from_what_there_is(tmp_path, name, content, expected):

@@ -232,6 +232,13 @@ def test_a_methods_own_rate_is_taken_unless_another_is_told(tmp_path):
     assert rate("train.lr=0.5", "method=full") == 0.5
 
 
+@pytest.mark.parametrize("key", ["method", "method.name"])
+def test_a_method_in_the_settings_is_chosen_as_one_among_the_overrides(tmp_path, key):
+    settings = {"data.path": str(tmp_path)}
+    for preset in ("small", "paper"):
+        assert make_config(preset, settings | {key: "mma"}) == make_config(preset, settings, [f"{key}=mma"])
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_recipes_and_ranges_name_settings_that_exist(tmp_path, method):
     for values in (METHODS[method].paper_overrides, METHODS[method].default_overrides, *({n: x} for n, r in METHODS[method].search_space.items() for x in r)):  # fmt: skip

@@ -20,6 +20,7 @@ from msta.cli import app
 from msta.config import make_config
 from msta.errors import ConfigError
 from msta.methods import METHODS, method_config
+from msta.training import cost as cost_module
 from msta.training.cards import CARDS, Card, card_named
 from msta.training.cost import MovedBytes, bench, count_forward, count_step, flop_counter, time_forward, time_step
 from msta.training.loop import train
@@ -135,6 +136,27 @@ def test_a_plan_is_what_the_run_then_does(task, tmp_path):
     assert said["steps"] == metrics["steps"]
     assert said["trainable parameters"] == metrics["trainable_parameters"]
     assert said["cache"] == "0.00 GB for the training clips"
+
+
+def test_a_plan_counts_the_trainings_that_measure_too(task):
+    clips, backbone = task
+    once, folds, refit = (
+        plan(make_config("small", {"data.path": clips, "backbone": str(backbone), **settings}, ["data.workers=0"]))
+        for settings in (
+            {"data.val_fraction": 0, "data.test_fraction": 0.01},
+            {"train.folds": 3},
+            {"train.refit": True},
+        )
+    )
+    assert folds["steps"] > 2 * once["steps"]
+    assert once["steps"] < refit["steps"] < folds["steps"]
+
+
+def test_memory_is_that_of_the_device(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7)
+    assert cost_module._peak(torch.device("cuda")) == 7
+    assert cost_module._peak(torch.device("cpu")) > 10**7
 
 
 def test_a_plan_counts_in_the_precision_of_the_run(task, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 import msta
-from msta.config import make_config
+from msta.config import changed, make_config, read_config
 from msta.data.catalog import Catalog, Clip
 from msta.data.reading import read_catalog
 from msta.data.splits import make_folds
@@ -193,6 +194,17 @@ def test_what_does_not_go_together(moving_clips, tiny_backbone, tmp_path):
         fit(config(moving_clips, tiny_backbone, "train.folds=99"), tmp_path / "a", QUIET)
     with pytest.raises(ConfigError, match="patience"):
         fit(config(moving_clips, tiny_backbone, "train.folds=2", "train.patience=2"), tmp_path / "a", QUIET)
+    with pytest.raises(ConfigError, match="train.refit: .* leave --shots out"):
+        fit(config(moving_clips, tiny_backbone, "train.refit=true", shots=2), tmp_path / "a", QUIET)
+    with pytest.raises(ConfigError, match="train.folds: measures by itself; leave train.refit out"):
+        config(moving_clips, tiny_backbone, "train.refit=true", "train.folds=2")
+    for overrides, why in (
+        (["train.select=last"], "needs validation clips"),
+        (["data.val_fraction=0"], "needs validation clips"),
+        (["train.eval_every=3"], "is less than train.eval_every"),
+    ):
+        with pytest.raises(ConfigError, match=f"train.patience: {why}"):
+            fit(config(moving_clips, tiny_backbone, "train.patience=2", *overrides, shots=2), tmp_path / "a", QUIET)
     with pytest.raises(ConfigError, match="test-leak"):
         config(moving_clips, tiny_backbone, "train.select=test-leak", "train.refit=true")
     with pytest.raises(ConfigError, match="msta train"):
@@ -210,6 +222,30 @@ def test_patience_ends_a_training_that_no_longer_improves(moving_clips, tiny_bac
     assert metrics["selected_at"]["epoch"] + 2 == epochs[-1] < 8
     assert (tmp_path / "run" / "last" / "adapter_model.safetensors").exists()
     assert msta.load_adapter(tmp_path / "run" / "last").num_trainable()
+
+
+def test_a_moved_run_with_folds_goes_on_and_may_halve_its_batches(folded, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(folded, moved)
+    for gone in ("metrics.json", "measuring/fold-2/metrics.json"):
+        (moved / gone).unlink()
+    shutil.rmtree(moved / "adapter")
+    settings = changed(read_config(moved / "config.yaml"), {"train.auto_batch": True})
+    metrics = fit(settings, moved, QUIET, resume=True)
+    assert metrics["top1"] == json.loads((folded / "metrics.json").read_text())["top1"]
+
+
+def test_test_clips_are_watched_without_validation_clips_too(moving_clips, tiny_backbone, tmp_path):
+    watched = config(moving_clips, tiny_backbone, "train.watch_test=true", "train.select=last", shots=2)
+    fit(watched, tmp_path / "run", QUIET)
+    assert [line["epoch"] for line in read_log(tmp_path / "run") if "test" in line] == [1, 2]
+
+
+def test_a_home_folder_in_a_path_is_found(moving_clips, tiny_backbone, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fit(config(moving_clips, tiny_backbone, shots=2), Path("~/run"), QUIET)
+    assert msta.load_adapter("~/run").num_trainable()
+    assert (tmp_path / "run" / "report.html").exists()
 
 
 def test_stop_after_takes_the_first_steps_of_the_whole_schedule(moving_clips, tiny_backbone, tmp_path):

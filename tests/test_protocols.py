@@ -218,6 +218,31 @@ def test_what_is_finished_is_not_done_again_and_more_can_be_asked_for(world, few
         run_protocol(asked(world, "supervised"), tmp_path / "out", QUIET)
 
 
+def test_the_backbone_alone_has_a_report_and_fewer_shots_and_more_targets_can_be_asked_for(world, tmp_path):
+    alone = dict(methods=("zero-shot",), seeds=(0,), overrides=())
+    run_protocol(asked(world, "few-shot", shots=(3,), **alone), tmp_path / "few", QUIET)
+    second = (f"second={world / 'other'}",)
+    run_protocol(asked(world, "few-shot", shots=(2, 3), second=second, **alone), tmp_path / "few", QUIET)
+    rows = write_report(tmp_path / "few")["rows"]
+    assert [(row["dataset"], row["set"]) for row in rows] == [("clips", ""), ("second", "second")]
+    assert "<h2>second" not in (tmp_path / "few" / "report.html").read_text()
+
+    target = tuple(f"{name}={world / name}" for name in ("other", "clips"))
+    run_protocol(asked(world, "zero-shot", target=target[:1], **alone), tmp_path / "zero", QUIET)
+    run_protocol(asked(world, "zero-shot", target=target, **alone), tmp_path / "zero", QUIET)
+    assert {row["dataset"] for row in write_report(tmp_path / "zero")["rows"]} == {"other", "clips"}
+
+
+def test_the_backbone_alone_sees_the_frames_that_were_asked_for(world, tmp_path):
+    seen = []
+    for frames in (1, 4):
+        request = asked(world, "zero-shot", methods=("zero-shot",), seeds=(0,), overrides=(f"data.frames={frames}",))
+        run_protocol(request, tmp_path / str(frames), QUIET)
+        (file,) = (tmp_path / str(frames) / "runs" / "zero-shot" / "tests").glob("*.parquet")
+        seen.append(read_predictions(file))
+    assert not np.allclose(seen[0].probabilities, seen[1].probabilities)
+
+
 def test_data_that_changed_since_are_refused(world, tmp_path):
     shutil.copytree(world / "other", tmp_path / "clips")
     request = asked(
@@ -520,7 +545,24 @@ def test_descriptions_of_all_classes_are_cut_to_the_base_classes(world, tmp_path
     overrides = (*QUICK, f"descriptions.spatial={tmp_path / 's.json'}", "train.epochs=1")
     request = asked(world, "base-to-novel", shots=(1,), seeds=(0,), methods=("msta",), overrides=overrides)
     run_protocol(request, tmp_path / "out", QUIET)
-    written = json.loads((tmp_path / "out" / "data" / "clips" / "base-seed0" / "spatial.json").read_text())
-    assert written == {"nod": ["about nod"], "pull": ["about pull"]}
+    folder = tmp_path / "out" / "data" / "clips" / "base-seed0"
+    assert [json.loads(file.read_text()) for file in folder.glob("spatial-*.json")] == [
+        {"0": ["about nod"], "1": ["about pull"]}
+    ]
     log = (tmp_path / "out" / "runs" / "clips" / "msta-1shot" / "seed0" / "log.jsonl").read_text()
     assert json.loads(log.splitlines()[0])["consistency"] > 0
+    (tmp_path / "s.json").write_text(json.dumps({i: ["something else"] for i in sentences}))
+    with pytest.raises(MSTAError, match="was run with descriptions.spatial"):
+        run_protocol(request, tmp_path / "out", QUIET)
+
+
+def test_each_method_of_base_to_novel_reads_its_own_descriptions(world, tmp_path):
+    own = []
+    for method in ("msta", "mma"):
+        file = tmp_path / f"{method}.json"
+        file.write_text(json.dumps({str(i): [f"{method} {i}"] for i in range(4)}))
+        own.append((method, (f"descriptions.spatial={file}",)))
+    request = asked(world, "base-to-novel", shots=(1,), seeds=(0,), methods=("msta", "mma"), own=tuple(own))
+    cells = list(PROTOCOLS["base-to-novel"](request, tmp_path / "out"))
+    said = {cell.method: cell.config.descriptions.load(("nod", "pull")).sentences("spatial") for cell in cells}
+    assert said == {m: {"nod": (f"{m} 0",), "pull": (f"{m} 1",)} for m in ("msta", "mma")}

@@ -107,15 +107,14 @@ def make_config(
     """
     tree = read_preset(preset, protocol, dataset or Path(str(settings.get("data.path", ""))).name)
     parsed = [_parsed(override) for override in overrides]
-    for name in (method, *(value for key, value in parsed if key in ("method", "method.name"))):
+    given = [(key, value) for key, value in settings.items() if value is not None]
+    named = [value for key, value in (*given, *parsed) if key in ("method", "method.name") and isinstance(value, str)]
+    for name in (method, *named):
         if name is not None:
             _choose_method(tree, name)
-    for name, value in settings.items():
-        if value is not None:
-            _put(tree, name, value)
-    for name, text in parsed:
-        if name not in ("method", "method.name"):
-            _put(tree, name, _value(text))
+    for key, value in (*given, *((key, _value(text)) for key, text in parsed)):
+        if not (key in ("method", "method.name") and isinstance(value, str)):
+            _put(tree, key, value)
     return _validate(tree)
 
 

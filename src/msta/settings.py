@@ -20,6 +20,7 @@ from msta.data.storage import absolute
 from msta.descriptions.anchors import Average, Distance
 from msta.descriptions.bank import KINDS, DescriptionBank, load_descriptions
 from msta.descriptions.prompts import ENSEMBLE
+from msta.errors import ConfigError
 from msta.files import cache_folder, typed_path
 from msta.notices import notice
 
@@ -176,8 +177,11 @@ class DescriptionSettings(Section):
 
         Raises:
             DataError: files that cannot be read, or do not fit.
+            ConfigError: the file of the chosen kind is missing.
         """
         kinds = KINDS if self.kinds == "both" else (self.kinds,)
+        if (self.spatial or self.temporal) and not any(getattr(self, kind) for kind in kinds):
+            raise ConfigError(f"descriptions.kinds: {self.kinds}, but descriptions.{self.kinds} is not given")
         bank = load_descriptions(self.spatial, self.temporal, classes, bank=self.bank, kinds=kinds)
         return bank.first(self.per_class) if bank and self.per_class else bank
 
@@ -273,6 +277,13 @@ class TrainSettings(Section):
         if clips and given.data.get("accumulate", 1) > 1:
             raise ValueError("decides train.accumulate; set one of the two")
         return clips
+
+    @field_validator("folds")
+    @classmethod
+    def _measures_alone(cls, folds: int | None, given: ValidationInfo) -> int | None:
+        if folds and given.data.get("refit"):
+            raise ValueError("measures by itself; leave train.refit out")
+        return folds
 
     @field_validator("refit", "folds")
     @classmethod

@@ -33,7 +33,7 @@ METRICS, CARD = "metrics.json", "README.md"
 
 def adapter_in(directory: str | os.PathLike[str]) -> Path:
     """An adapter's directory: the one given, or the ``adapter/`` in it if it is that of a run of ``msta train``."""
-    folder = Path(directory)
+    folder = Path(directory).expanduser()
     return folder / "adapter" if (folder / "adapter" / CONFIG).is_file() else folder
 
 

@@ -24,7 +24,7 @@ def adapter_folder(name: str | os.PathLike[str], revision: str | None = None) ->
     Raises:
         CheckpointError: there is no such directory, and the Hub does not give one.
     """
-    folder = Path(name)
+    folder = Path(name).expanduser()
     if folder.exists() or not HUB_ID.fullmatch(os.fspath(name)):
         return adapter_in(folder)
     from huggingface_hub import snapshot_download

@@ -123,6 +123,8 @@ def _is_hub_id(name: str) -> bool:
 
 def _download(hub_id: str) -> Path:
     """A folder with the configs and weights of a model, or the one file that is named."""
+    if "/" not in hub_id:
+        raise CheckpointError(f"{hub_id}: no id on the Hub; expected owner/model")
     owner, model, *file = hub_id.split("/", 2)
     patterns = ["*.json", "*.safetensors", "merges.txt"]
     try:

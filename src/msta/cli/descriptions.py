@@ -72,7 +72,7 @@ def describe(
 )
 def import_(
     labels: Annotated[Path, typer.Option(help="Class names, in the order of the files' indices.")],
-    out: Annotated[Path, typer.Option(help="The file of the bank. Classes that it has already are replaced.")],
+    out: Annotated[Path, typer.Option(help="The file of the bank, new or not. Its classes get these sentences.")],
     spatial: Annotated[Path | None, typer.Option(help="N_s_…json: class index -> sentences.")] = None,
     temporal: Annotated[Path | None, typer.Option(help="N_t_…json: class index -> sentences.")] = None,
 ) -> None:

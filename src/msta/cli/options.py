@@ -145,7 +145,10 @@ def listed(text: str) -> list[str]:
 def integers(text: str, option: str) -> tuple[int, ...]:
     """The whole numbers between commas; an error names ``option``."""
     try:
-        return tuple(int(part) for part in listed(text))
+        numbers = tuple(int(part) for part in listed(text))
+        if not numbers:
+            raise ValueError
+        return numbers
     except ValueError:
         raise ConfigError(f"{option}: expected numbers separated by commas, got {text!r}") from None
 

@@ -48,6 +48,15 @@ def told_by_side(names: Iterable[str]) -> list[str]:
     return [name for name in names if _SIDES.search(class_words(name).lower())]
 
 
+def letters(text: str) -> str:
+    """The letters and digits of a text, with the marks on them (accents, vowel signs), and a space between words."""
+    kept: list[str] = []
+    for c in unicodedata.normalize("NFC", text):
+        on_a_letter = unicodedata.category(c).startswith("M") and kept and kept[-1] != " "
+        kept.append(c if c.isalnum() or on_a_letter else " ")
+    return " ".join("".join(kept).split())
+
+
 def is_number(name: str) -> bool:
     """Whether a name is a number, such as 3, 03, -1 or 0.0."""
     try:

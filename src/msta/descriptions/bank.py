@@ -11,7 +11,6 @@ import difflib
 import functools
 import json
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,6 +18,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
+from msta.data.names import letters
 from msta.errors import DataError, is_text
 from msta.files import read_json, write_bytes, write_json
 from msta.notices import notice
@@ -253,14 +253,12 @@ def key(name: str) -> str:
     """A key that all spellings of a class name share, such as "swipe_left" and "Swipe Left", or "ApplyMakeup" and
     "apply makeup".
     """
-    name = unicodedata.normalize("NFC", name)  # a mark that stands by itself is no part of a word
-    words = re.sub(r"[\W_]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)).strip()
-    return (words or name).casefold()
+    return (letters(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)) or name).casefold()
 
 
 def same_text(sentence: str) -> str:
     """A key that sentences share if they differ only in case, spaces and punctuation."""
-    return re.sub(r"[\W_]+", " ", sentence).strip().casefold() or sentence
+    return letters(sentence).casefold() or sentence
 
 
 def today() -> str:

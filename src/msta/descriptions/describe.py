@@ -154,7 +154,9 @@ def import_official(spatial: Path | None, temporal: Path | None, labels: Path, o
     read = DescriptionBank.read_official(spatial, temporal, read_labels(labels))
     bank = _open(out)
     for name, each in read.classes.items():
-        bank = bank.put(bank.called(name), each)
+        before = bank.find(name) or each  # keeps the kind that was not given
+        own = each.spatial if spatial else before.spatial, each.temporal if temporal else before.temporal
+        bank = bank.put(bank.called(name), replace(each, spatial=own[0], temporal=own[1]))
     bank.save(out)
     counts = [f"{sum(len(e.of(kind)) for e in read.classes.values())} {kind}" for kind in KINDS]
     return f"{len(read.classes)} classes, {' and '.join(counts)} sentences, in {out}"

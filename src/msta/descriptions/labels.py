@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +61,12 @@ def _distinct(names: Iterable[str], source: str) -> tuple[str, ...]:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Class names, in order.
+    """Class names, in the order of their indices if there are such, else as they come.
 
     Args:
         path: a table with a column of names, such as ``classes.csv`` (id,name; other headers, separators and orders are
-            understood); a text file with one name per line, numbered or not; a JSON object of index -> name (or name ->
-            anything); an adapter's ``classes.json``; or a data set, which is a folder or table that
+            understood); a text file with one name per line, numbered or not; a JSON object of index -> name, name ->
+            index, or name -> anything; an adapter's ``classes.json``; or a data set, which is a folder or table that
             :func:`msta.data.reading.read_catalog` reads.
 
     Raises:
@@ -82,7 +82,18 @@ def _of_json(path: Path) -> list[str]:
     own = content.get("names")
     if isinstance(own, list) and all(isinstance(name, str) for name in own):  # an adapter's
         return own
-    return [_text(path, value, name) for name, value in content.items()]
+    pairs = [(name, _text(path, value, name)) for name, value in content.items()]
+    if not any(name.isdecimal() for name in content):  # name -> index, or anything
+        pairs = [(str(value), name) for name, value in content.items()]
+    return _by_index(pairs)
+
+
+def _by_index(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Names of (index, name), in the order of the indices if these are 0, 1, 2 … or 1, 2, 3 …, else as they come."""
+    numbers = [int(index) if index.strip().isdecimal() else -1 for index, _ in pairs]
+    if sorted(numbers) in (list(range(len(pairs))), list(range(1, len(pairs) + 1))):
+        return [name for _, (_, name) in sorted(zip(numbers, pairs, strict=True))]
+    return [name for _, name in pairs]
 
 
 def _of_data(path: Path) -> Iterable[str]:
@@ -108,16 +119,17 @@ def _of_lines(path: Path) -> Iterable[str]:
         short = next((row for row in rows[1:] if len(row) <= at), None)
         if short:
             raise DataError(f"{path}: expected {','.join(rows[0])}, got {in_short(','.join(short))!r}")
-        return [row[at] for row in rows[1:]]
+        index = next((i for i, column in columns.items() if column == "id"), None)
+        return _by_index([("" if index is None or index >= len(row) else row[index], row[at]) for row in rows[1:]])
     if all(len(row) == 2 and is_number(row[0]) for row in rows):  # 0,push
-        return [name for _, name in rows]
+        return _by_index([(row[0], row[1]) for row in rows])
     if len(rows) == 1 and len(rows[0]) > 1 and not _is_one_name(path):  # push,pull,wave
         return rows[0]
     if all(len(row) == 1 for row in rows):
         lines = [row[0].strip() for row in rows]
         numbered = [line.split(None, 1) for line in lines]
         if all(len(words) == 2 and words[0].rstrip(".):").isdecimal() for words in numbered):  # 0 push
-            return [words[1] for words in numbered]
+            return _by_index([(words[0].rstrip(".):"), words[1]) for words in numbered])
         return lines
     if path.suffix.lower() in (".csv", ".tsv"):
         raise DataError(

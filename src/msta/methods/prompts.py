@@ -128,7 +128,8 @@ class PromptsConfig(MethodConfig):
         used = {"coop": "text", "vpt": "video"}.get(self.kind, name) == name
         if used and depth > free:
             raise ConfigError(
-                f"method.depth: prompts in blocks {self.first_block}..{self.first_block + depth - 1}, "
+                f"method.{'depth' if free > 0 else 'first_block'}: prompts in blocks "
+                f"{self.first_block}..{self.first_block + depth - 1}, "
                 f"but {self.kind} can prompt blocks 1..{blocks} of the {name} tower"
             )
         return range(self.first_block - 1, self.first_block - 1 + depth)

@@ -58,7 +58,7 @@ def write_report(out: Path, published: Path | None = None) -> dict[str, Any]:
     caption = f"{title}: top-1 in percent." + (f" {NOT_OURS} Published by others." if sources else "")
     write_bytes(out / "results.tex", main.latex(caption).encode())
     gallery = Gallery()
-    sections = [_section(results, dataset, rows, gallery) for dataset in results.datasets]
+    sections = [_section(results, dataset, rows, gallery) for dataset in results.datasets if results.pictured(dataset)]
     if results.datasets and len({row["method"] for row in rows}) > 1:
         gallery.pictures["trainable"] = figures.trainable_share([row for row in rows if row["set"] != "harmonic mean"])
     write_page(

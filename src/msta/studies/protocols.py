@@ -8,6 +8,7 @@ protocol skips it. :mod:`msta.studies.results` makes all figures from the predic
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -20,7 +21,6 @@ from msta.data.reading import read_catalog
 from msta.data.splits import base_novel, restrict
 from msta.descriptions.bank import KINDS, load_descriptions
 from msta.errors import ConfigError
-from msta.files import write_json
 from msta.methods import METHODS
 from msta.notices import notice
 from msta.studies.datasets import READING, DatasetSplit, parse_datasets, refuse_overlap, shared_classes, write_once
@@ -168,9 +168,8 @@ def few_shot(request: Request, out: Path) -> Iterator[Cell]:
         for method in request.methods:
             tests = () if METHODS[method].closed_set else second
             for k in shots if method != FROZEN else shots[:1]:
-                yield _cell(
-                    method, part, seed, run_config(request, method, csv, seed, k, part.dataset), shots=k, tests=tests
-                )
+                config = run_config(request, method, csv, seed, most if method == FROZEN else k, part.dataset)
+                yield _cell(method, part, seed, config, shots=k, tests=tests)
 
 
 def supervised(request: Request, out: Path) -> Iterator[Cell]:
@@ -279,7 +278,7 @@ def check(request: Request) -> None:
         raise ConfigError("--adapter is trained already; leave --source out")
     for name, values in (("methods", request.methods), ("seeds", request.seeds), ("shots", request.shots or (1,))):
         if not values:
-            raise ConfigError(f"--{name.removesuffix('s')}: give at least one")
+            raise ConfigError(f"--{name}: give at least one")
         if len(set(values)) < len(values):  # type: ignore[arg-type]
             raise ConfigError(f"--{name}: one is given twice in {', '.join(map(str, values))}")
     if any(k is not None and k < 1 for k in request.shots or ()) or any(seed < 0 for seed in request.seeds):
@@ -388,14 +387,16 @@ def _matching(given: Sequence[DatasetSplit], part: DatasetSplit) -> DatasetSplit
 
 
 def _restrict_descriptions(config: RunConfig, whole: Catalog, base: Catalog, folder: Path) -> RunConfig:
-    """Descriptions of all classes, cut to the base classes, by name."""
+    """Descriptions of all classes, cut to the base classes, in files that are named by their content."""
     given = config.descriptions
     bank = load_descriptions(given.spatial, given.temporal, whole.classes)
     if bank is None:
         return config
     files: dict[str, Path] = {}
+    own = bank.subset(base.classes)
     for kind in KINDS:
-        if (sentences := bank.sentences(kind)) is not None:
-            files[kind] = folder / f"{kind}.json"
-            write_json(files[kind], {name: sentences[name] for name in base.classes})
+        if (sentences := own.sentences(kind)) is not None:
+            content = hashlib.sha256(json.dumps(list(sentences.items())).encode()).hexdigest()[:8]
+            files[kind] = folder / f"{kind}-{content}.json"
+            own.write_official(files[kind], kind, base.classes)
     return config.model_copy(update={"descriptions": given.model_copy(update=files)})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from msta.adapters.artefact import Artefact
 from msta.errors import DataError, MSTAError
 from msta.evaluation.calibration import choose_threshold, rejection, temperature_of
 from msta.evaluation.intervals import Answers, interval, paired_test
@@ -202,6 +205,10 @@ class Results:
         trainable = [run.metrics.get("trainable_parameters", 0) for run in runs]
         totals = [read_json(file, MSTAError)["total_parameters"] for run in runs
                   if (file := run.folder / "adapter" / "adapter_config.json").exists()]  # fmt: skip
+        if not totals and runs[0].folder.name.startswith("adapter-"):  # one that was given
+            with contextlib.suppress(MSTAError):
+                given = Artefact.read(self.asked["adapter"])
+                trainable, totals = [given.trained], [given.total]
         return {
             "trainable_parameters": max(trainable),
             "share": 100 * max(trainable) / totals[0] if totals else 0.0,
@@ -226,15 +233,19 @@ class Results:
         """The different environments in which the cells were computed."""
         return list({json.dumps(cell["environment"]): cell["environment"] for cell in self.cells.values()}.values())
 
+    def pictured(self, dataset: str) -> list[Group]:
+        """The groups that pictures may be of: those on all classes, or on base classes. None for a second data set."""
+        return [g for g in self.groups if g[0] == dataset and g[1] in ("", "base")]
+
     def headline(self, dataset: str) -> Group:
-        """The group whose pictures are shown: the last method, of most shots, on base classes if there are any."""
-        groups = [g for g in self.groups if g[0] == dataset and g[1] in ("", "base")]
+        """The group whose pictures are shown: the last method with the most shots (None is all clips)."""
+        groups = self.pictured(dataset)
         last = [g for g in groups if g[2] == groups[-1][2]]
-        return max(last, key=lambda g: g[3] or 0)
+        return max(last, key=lambda g: math.inf if g[3] is None else g[3])
 
     def baseline(self, dataset: str) -> Group | None:
         """The same group for the model without training, if it was measured."""
-        return next((g for g in self.groups if g[0] == dataset and g[1] in ("", "base") and g[2] == FROZEN), None)
+        return next((g for g in self.pictured(dataset) if g[2] == FROZEN), None)
 
     @property
     def datasets(self) -> list[str]:

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from msta._version import __version__
 from msta.adapters.model import AdaptedModel
+from msta.adapters.task import DEFAULT_TEMPLATE, Task
 from msta.backbone.checkpoints import load_backbone
 from msta.backbone.device import best_device, device_name
 from msta.backbone.dual_encoder import DualEncoder
@@ -74,7 +75,8 @@ def run_protocol(
     models = _Models()
     for number, cell in enumerate(cells, 1):
         run = out / "runs" / cell.folder
-        if not (run / "cell.json").exists():
+        lacks = any(not (run / "tests" / test.file).exists() for test in cell.tests)
+        if lacks or not (run / "cell.json").exists():
             console.print(f"\n[bold]{number} of {len(cells)}[/bold]  {one_line(cell.folder)}", highlight=False)
             try:
                 _run_cell(cell, run, models, console)
@@ -112,7 +114,11 @@ class _Models:
             if self._backbone is None:  # the same for all cells of a protocol
                 self._backbone = load_backbone(cell.config.backbone, base=cell.config.base)
             adapter = run / "adapter" if cell.trains else cell.adapter
-            model = attach(self._backbone, FROZEN) if adapter is None else load_adapter(adapter, self._backbone)
+            if adapter is None:
+                model, data = attach(self._backbone, FROZEN), cell.config.data
+                model.task = Task((), data.template, data.frames, data.size, data.fit)
+            else:
+                model = load_adapter(adapter, self._backbone)
             self._run, self._model = run, model.placed().eval()
         return self._model
 
@@ -121,7 +127,7 @@ class _Models:
         model = self.of(cell, run)
         catalog = read_catalog(test.csv)
         config = cell.config
-        template = model.task.template if model.task else config.data.template
+        template = model.task.template if model.task else DEFAULT_TEMPLATE
         recorder = Recorder(catalog.clips, catalog.classes, embeddings=True)
         metrics, unreadable = measure_clips(
             model, catalog.clips, class_embeddings(model, catalog.classes, template),
@@ -133,7 +139,7 @@ class _Models:
         for path, reason in unreadable.items():
             console.print(one_line(f"left out: {path}: {reason}"), markup=False, highlight=False)
         about = {"split": "test", "method": cell.method, "unreadable": unreadable}
-        if test.unknown and model.task is not None:
+        if test.unknown and model.task is not None and model.task.classes:
             own = Recorder(catalog.clips, model.task.classes)
             text = class_embeddings(model, model.task.classes, template)
             embeddings = recorder.embeddings.to(text.device)

@@ -37,8 +37,6 @@ from msta.methods import attach
 from msta.training.losses import objective
 from msta.training.setup import set_up
 
-_SAMPLE = 8
-"""Clips that are decoded to measure how long it takes."""
 _ROUNDS = 3
 """Rounds of a comparison's costs; the median counts."""
 
@@ -304,9 +302,9 @@ def measure_costs(config: RunConfig) -> dict[str, float]:
     Returns:
         "trainable": parameters, and "share", in percent of the backbone's. "step": seconds of a training step of
         ``train.batch_size`` clips. "clips": clips that are encoded and scored per second in a test, ``eval.batch_size``
-        at a time. Both are without decoding. "memory": the most bytes that the process held, without those that Python
-        and its libraries hold before a backbone is loaded. A method that trains nothing has 0 seconds and the memory of
-        testing.
+        at a time. Both are without decoding. "memory": the most bytes of a graphics card; on other devices, of the
+        process, without those that Python and its libraries hold before a backbone is loaded. A method that trains
+        nothing has 0 seconds and the memory of testing.
     """
     check_main_guard("spawn")
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
@@ -314,11 +312,12 @@ def measure_costs(config: RunConfig) -> dict[str, float]:
 
 
 def _measure(config: RunConfig) -> dict[str, float]:
-    before = psutil.Process().memory_info().rss
+    device = best_device()
+    before = 0 if device.type == "cuda" else psutil.Process().memory_info().rss
     made = set_up(config, config.train.step_clips(1))
-    model = made.model.to(best_device())
+    model = made.model.to(device)
     assert model.task is not None
-    form, device = clip_format(model), model.backbone.logit_scale.device
+    form = clip_format(model)
     model.backbone.precision = precision_on(device, config.train.precision)
     prompts = model.prepare_prompts(model.tokenize(model.task.prompts()).to(device))
     shape = {"batch": config.train.batch_size, "frames": form.frames, "size": form.size}
@@ -330,13 +329,13 @@ def _measure(config: RunConfig) -> dict[str, float]:
         seconds = _median(lambda: model.logits(model.encode_video(clips), text).cpu(), _ROUNDS)
     trainable, total = model.num_trainable(), sum(p.numel() for p in made.backbone.parameters())
     counts = {"trainable": trainable, "share": 100 * trainable / total}
-    return {**counts, "step": step_seconds, "clips": len(clips) / seconds, "memory": float(_peak() - before)}
+    return {**counts, "step": step_seconds, "clips": len(clips) / seconds, "memory": float(_peak(device) - before)}
 
 
-def _peak() -> int:
-    """The most bytes that this process, or the graphics card for it, held at once."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
+def _peak(device: torch.device) -> int:
+    """The most bytes that a graphics card held for this process at once, or on another device the process itself."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
     status = Path("/proc/self/status")
     if status.exists():  # getrusage's figure would include what the parent held
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())

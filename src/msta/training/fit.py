@@ -55,7 +55,7 @@ def fit(
     Raises:
         MSTAError: wrong data, files or settings; :class:`Interrupted` after Ctrl-C.
     """
-    config = config.on(best_device())
+    config, out = config.on(best_device()), out.expanduser()
     processes = Processes(config.train)
     if not config.train.on_all_clips:
         metrics = train(config, out, console, resume=resume, or_resume=or_resume, on_epoch=on_epoch)
@@ -73,8 +73,9 @@ def _train_on_all(
 ) -> dict[str, Any]:  # fmt: skip
     if resume and (out / "metrics.json").exists():
         return train(config, out, console, resume=resume, or_resume=or_resume, estimate={})
-    if config.data.shots is not None and config.train.folds is not None:
-        raise ConfigError("train.folds: divides all clips into folds; leave --shots out")
+    if config.data.shots is not None:
+        option = "folds" if config.train.folds else "refit"
+        raise ConfigError(f"train.{option}: the adapter trains on all clips; leave --shots out")
     if config.train.patience is not None and config.train.folds is not None:
         raise ConfigError("train.patience: needs validation clips, and with train.folds there are none")
     catalog = config.data.read()

@@ -20,17 +20,18 @@ def validate(run: Run) -> None:
     """After an epoch, validate if it is time, and keep the best weights."""
     progress, settings = run.progress, run.config.train
     done, run.validated = progress.epoch + 1, None
-    if not run.watched or (done % settings.eval_every and done != run.epochs):
+    if done % settings.eval_every and done != run.epochs:
         return
-    measured = _measure(run, run.watched, record := _recorder(run, run.watched))
-    run.log.epoch(progress, run.watched, measured)
-    run.validated = measured
-    if measured and is_better(measured, progress.best):
-        progress.best = {**measured, "epoch": done}
-        run.best = {name: tensor.clone() for name, tensor in run.model.adapter_state().items()}
-        _keep(run, record, run.watched)
-        run.status.tell(best=progress.best)
-    if settings.watch_test and run.watched != "test":
+    if run.watched:
+        measured = _measure(run, run.watched, record := _recorder(run, run.watched))
+        run.log.epoch(progress, run.watched, measured)
+        run.validated = measured
+        if measured and is_better(measured, progress.best):
+            progress.best = {**measured, "epoch": done}
+            run.best = {name: tensor.clone() for name, tensor in run.model.adapter_state().items()}
+            _keep(run, record, run.watched)
+            run.status.tell(best=progress.best)
+    if settings.watch_test and run.watched != "test" and run.setup.split.test:
         run.log.epoch(progress, "test", _measure(run, "test"))
 
 

@@ -51,7 +51,7 @@ def write_run_page(run: Path) -> Path:
     ]
     settings = ", ".join(f"{name}={value}" for name, value in artefact.settings.items()) or "no settings"
     facts = [
-        ("backbone", f"{artefact.backbone['source']}, frozen"),
+        ("backbone", artefact.backbone["source"] + (", frozen" if not artefact.method.startswith("full") else "")),
         ("method", f"{artefact.label}: {settings}"),
         ("trained", f"{artefact.trained:,} of {artefact.total:,} parameters"),
         ("training", _training(metrics)),
@@ -71,7 +71,9 @@ def _training(metrics: dict[str, Any]) -> str:
     if not metrics["steps"]:
         return "none"
     best = metrics["selected_at"]
-    chosen = f"; the adapter is that after epoch {best['epoch']}, the best on the validation clips" if best else ""
+    leak = metrics["selected_by"] == "test-leak"
+    by = "the test clips, which makes the figure too good" if leak else "the validation clips"
+    chosen = f"; the adapter is that after epoch {best['epoch']}, the best on {by}" if best else ""
     return f"{metrics['steps']:,} steps in {metrics['seconds']:.0f} s{chosen}"
 
 

@@ -56,7 +56,7 @@ def plan(config: RunConfig, device: str | None = None) -> dict[str, Any]:
     augmentation = config.data.augmentation(made.catalog.classes)
     dataset = ClipDataset(made.split.train, clip_format(made.model), augmentation=augmentation, seed=config.train.seed)
     decoding = _seconds_a_clip(dataset)
-    cost, views = times.cost, min(config.cache.views, made.last_epoch)
+    cost, views, measuring = times.cost, min(config.cache.views, made.last_epoch), _measuring(config, made)
     facts: dict[str, Any] = {
         "trainable parameters": made.model.num_trainable(),
         "TFLOP per step": round(cost.flops / 1e12, 3),
@@ -65,8 +65,8 @@ def plan(config: RunConfig, device: str | None = None) -> dict[str, Any]:
         "memory": f"{cost.memory / 1e9:.2f} GB, {'CUDA' if card else 'Python'} and its libraries aside",
         "seconds per step": _rounded(times.step),
         "seconds to decode a clip": _rounded(decoding),
-        "steps": made.last_epoch * made.steps_per_epoch,
-        "seconds": round(_seconds(config, made, times, decoding)),
+        "steps": round((1 + measuring) * made.last_epoch * made.steps_per_epoch),
+        "seconds": round((1 + measuring) * _seconds(config, made, times, decoding)),
     }
     if card:
         facts["seconds per step"] = f"at least {facts['seconds per step']}, by the data sheet of {device}"
@@ -101,8 +101,17 @@ def _times(config: RunConfig, made: Setup, precision: str, card: Card | None) ->
     return _Times(cost, card.seconds(cost.flops, cost.moved, precision, settings.tf32), forward)
 
 
+def _measuring(config: RunConfig, made: Setup) -> float:
+    """How many times as long as the training on all clips the runs take that measure, see msta.training.fit."""
+    if config.train.folds:
+        return config.train.folds - 1.0  # each trains on all clips but those of its fold
+    if config.train.refit:
+        return len(config.data.split(made.catalog).train) / len(made.catalog.clips)
+    return 0.0
+
+
 def _seconds(config: RunConfig, made: Setup, times: _Times, decoding: float) -> float:
-    """Seconds of the whole run: steps, decoding, validations and the test."""
+    """Seconds of one run: steps, decoding, validations and the test."""
     settings, split, views = config.train, made.split, min(config.cache.views, made.last_epoch)
     steps = made.last_epoch * made.steps_per_epoch
     seconds = steps * settings.step_clips(1) / settings.batch_size * times.step
@@ -111,7 +120,7 @@ def _seconds(config: RunConfig, made: Setup, times: _Times, decoding: float) -> 
     processors = os.cpu_count() or 1
     decoded = len(split.train) * (views or made.last_epoch)
     seconds += decoded * decoding / (1 if config.data.workers == 0 else processors)
-    validations = len(range(settings.eval_every, made.last_epoch + 1, settings.eval_every)) if split.val else 0
+    validations = math.ceil(made.last_epoch / settings.eval_every) if split.val and settings.select == "val" else 0
     tested = config.eval.views()
     test_views = (len(split.val) * (1 if views else validations) + len(split.test)) * tested.clips * tested.crops
     return seconds + test_views * (times.forward + decoding / processors)

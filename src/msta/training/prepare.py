@@ -98,6 +98,7 @@ def prepared(
         train_step = TrainStep(config, model, optimizer, prompts, anchors, setup.split.train, failures, processes)
         val = "val" if setup.split.val else None
         watched = {"val": val, "last": None, "test-leak": "test"}[settings.select]
+
         if settings.select == "test-leak":
             notice("The checkpoint is selected on the test clips, as the authors did: the figure will be optimistic.")
         clock = Clock(progress.seconds)

@@ -40,7 +40,8 @@ def print_plan(
     processes: int,
 ) -> None:  # fmt: skip
     """Print before the first step what is frozen and what trains, on which clips, for how many steps."""
-    model, catalog, split, epochs, steps = setup.model, setup.catalog, setup.split, setup.epochs, setup.steps_per_epoch
+    model, catalog, split, steps = setup.model, setup.catalog, setup.split, setup.steps_per_epoch
+    epochs = setup.last_epoch
     total = sum(p.numel() for p in model.parameters())
     trained = model.num_trainable()
     a = model.backbone.architecture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,9 +33,14 @@ def refuse_run(out: Path, data: Path) -> None:
 
 
 def check_same_settings(out: Path, config: RunConfig) -> None:
-    """Raise unless the run in ``out`` has these settings."""
-    if read_config(out / "config.yaml") != config:
+    """Raise unless the run in ``out`` has these settings. The data are compared by their clips, as they may move."""
+    if _compared(read_config(out / "config.yaml")) != _compared(config):
         raise ConfigError(f"{out}: its run has other settings, see its config.yaml; --resume takes them as they are")
+
+
+def _compared(config: RunConfig) -> dict[str, str]:
+    settings = {name: json.dumps(value) for name, value in config.flat().items()}  # tuples become lists
+    return {name: value for name, value in settings.items() if name not in ("data.path", "train.auto_batch")}
 
 
 def open_run(out: Path, config: RunConfig, catalog: Catalog, split: Split) -> None:

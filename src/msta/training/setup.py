@@ -79,6 +79,11 @@ def set_up(config: RunConfig, step_clips: int) -> Setup:
     model.task = Task(catalog.classes, data.template, data.frames, data.size, data.fit, source)
     model.prepare(len(catalog.classes), len(split.train))
     epochs = settings.epochs if model.num_trainable() else 0
+    if epochs and settings.patience is not None:
+        if settings.select == "last" or not (split.val or settings.select == "test-leak"):
+            raise ConfigError("train.patience: needs validation clips to choose by, and there are none; leave it out")
+        if settings.patience < settings.eval_every:
+            raise ConfigError("train.patience: is less than train.eval_every, so no training would get better in time")
     return Setup(
         catalog, split, bank, backbone, model, epochs=epochs, last_epoch=min(epochs, settings.stop_after or epochs),
         steps_per_epoch=math.ceil(len(split.train) / step_clips),

@@ -220,11 +220,9 @@ class Pace:
 
 def _free_name(folder: Path, step: int) -> Path:
     """step-N; or step-N.1 and so on for later states of the same step, such as after a validation."""
-    target, number = folder / f"step-{step}", 0
-    while target.exists():
-        number += 1
-        target = folder / f"step-{step}.{number}"
-    return target
+    found = (_NAME.fullmatch(path.name) for path in saved_states(folder))
+    numbers = [int(m[2] or 0) for m in found if m and int(m[1]) == step]
+    return folder / (f"step-{step}.{max(numbers) + 1}" if numbers else f"step-{step}")
 
 
 def _fault(path: Path) -> str | None:

@@ -121,7 +121,10 @@ def _pixels(path: Path) -> Traits:
 
 def _tokenizer(path: Path, kind: str, vocab_size: int) -> Tokenizer:
     if kind == "clip":
-        return tokenizer_from_directory(path, vocab_size)
+        try:
+            return tokenizer_from_directory(path, vocab_size)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
     file = path / "tokenizer.json"
     if not file.is_file():
         raise CheckpointError(f"{path}: its tokenizer.json is missing; fetch it from where the weights are from")

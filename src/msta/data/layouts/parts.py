@@ -12,6 +12,7 @@ from pathlib import Path
 
 from msta.data.catalog import WHOLE, Catalog, Clip, Span
 from msta.data.folders import Walk
+from msta.data.names import letters
 from msta.data.splits import restrict
 from msta.data.text_tables import as_columns, csv_rows, open_text, tell_columns
 from msta.data.video_file import VIDEO_EXTENSIONS
@@ -118,7 +119,7 @@ def given_classes(path: Path) -> dict[str, str]:
 
 def class_key(name: str) -> str:
     """A key that all spellings of a class name share, such as ``HandStand_Pushups`` and "handstand pushups"."""
-    return "".join(c for c in name.casefold() if c.isalnum()) or name
+    return letters(name).casefold().replace(" ", "") or name
 
 
 def choose_classes(catalog: Catalog, labels: Path | None) -> Catalog:
