@@ -163,12 +163,11 @@ def few_shot(request: Request, out: Path) -> Iterator[Cell]:
     most = None if None in shots else max(k for k in shots if k)
     second = _tests(request.second, "second", out, "second")
     for part, seed in _each(request.data, "--data", request.seeds):
-        catalog = part.read()
-        csv = _divided(catalog, out, part, seed, shots=most, request=request)
+        csv = _divided(part.read(), out, part, seed, shots=most, request=request)
         for method in request.methods:
             tests = () if METHODS[method].closed_set else second
-            for k in shots if method != FROZEN else shots[:1]:
-                config = run_config(request, method, csv, seed, most if method == FROZEN else k, part.dataset)
+            for k in (most,) if method == FROZEN else shots:
+                config = run_config(request, method, csv, seed, k, part.dataset)
                 yield _cell(method, part, seed, config, shots=k, tests=tests)
 
 
@@ -392,8 +391,7 @@ def _restrict_descriptions(config: RunConfig, whole: Catalog, base: Catalog, fol
     bank = load_descriptions(given.spatial, given.temporal, whole.classes)
     if bank is None:
         return config
-    files: dict[str, Path] = {}
-    own = bank.subset(base.classes)
+    own, files = bank.subset(base.classes), dict[str, Path]()
     for kind in KINDS:
         if (sentences := own.sentences(kind)) is not None:
             content = hashlib.sha256(json.dumps(list(sentences.items())).encode()).hexdigest()[:8]
