@@ -285,7 +285,7 @@ def report(runs: Sequence[dict[str, Any]]) -> str:
     )  # fmt: skip
 
 
-SHOWN = (-12, 20)
+SHOWN = (-18, 20)
 """The points that the figure shows. A difference beyond them is written at their right end."""
 COLOURS = ("#2266aa", "#c2571a", "#3a8a4d", "#7a5aa6")
 
@@ -303,7 +303,7 @@ def plot(runs: Sequence[dict[str, Any]], path: Path) -> None:
 
     figure = Figure(figsize=(11, 6.8), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, width_ratios=(1.3, 1))
+    left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
     lines = [line for line in compared(runs) if line["claim"][0].isdigit()]
     for y, line in enumerate(reversed(lines)):
         low, high = line["low"], line["high"]
@@ -317,7 +317,7 @@ def plot(runs: Sequence[dict[str, Any]], path: Path) -> None:
     left.set_yticks(range(len(lines)), [_label(line) for line in reversed(lines)], fontsize=8)
     left.set_xlim(*SHOWN)
     left.axvline(0, color="#44505c", linewidth=1)
-    left.set_title("points in the claim's favour, 95 %; green: it holds, orange: the opposite", fontsize=9, loc="left")
+    left.set_title("in favour of the claim, points, 95 %; green: holds, orange: opposite", fontsize=9, loc="left")
     along = strengths(runs)
     for name, colour in zip(dict.fromkeys(line["variant"] for line in along), COLOURS, strict=False):
         own = [line for line in along if line["variant"] == name]

@@ -53,7 +53,7 @@ FACTS = {
     "predict.md": "95 0.1 settings",
     "protocols.md": "95 of the interval",
     "serve.md": "9.4 a setting; 1.67 1.85 0.25 0.4 46.6 1.3 of former code, as told there",
-    "speed.md": "1.702 of QuickGELU; 81 59 40 31 11 4.3 0.57 0.32 ratios of the tables'",
+    "speed.md": "1.702 of QuickGELU; 81 59 40 31 11 4.3 0.56 0.27 ratios of the tables'",
     "toy.md": "0.2 chance; 0.1 the scale; 0.02 the rate; 0.6 seconds per step, and 29 20 of toy-frames, by log.jsonl",
     "training.md": "40 a setting",
 }
