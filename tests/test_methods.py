@@ -385,7 +385,7 @@ def test_maple_makes_the_videos_prompts_of_the_texts():
             dict(tokens=2, depth=4),
             r"method\.depth: prompts in blocks 1\.\.4, but ivlp can prompt blocks 1\.\.3",
         ),
-        ("prompts", dict(tokens=2, first_block=4), r"method\.depth: prompts in blocks 4\.\.4, but ivlp"),
+        ("prompts", dict(tokens=2, first_block=4), r"method\.first_block: prompts in blocks 4\.\.4, but ivlp"),
         *(
             (name, dict(first_block=4), r"method\.first_block: 4, but the towers have blocks 1\.\.3")
             for name in sorted(SPANNING)
