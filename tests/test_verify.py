@@ -20,7 +20,7 @@ from msta.data.decode import decode_all
 from msta.data.index import index
 from msta.data.reading import read_catalog
 from msta.data.verify import in_processes, verify
-from msta.data.video_file import DecodeError
+from msta.data.video_file import DecodeError, OutOfReach
 from msta.errors import DataError, Interrupted, MSTAError
 
 FAST = dict(workers=2, timeout=60.0)
@@ -141,6 +141,8 @@ def badly(path: str) -> dict[str, object]:
         time.sleep(600)
     if "crash" in path:
         os.kill(os.getpid(), signal.SIGSEGV)
+    if "away" in path:
+        raise OutOfReach(path, "the server does not answer")
     return {"frames": len(path)}
 
 
@@ -157,6 +159,14 @@ def test_what_hangs_or_dies_takes_nothing_with_it():
         if "crash" in path:
             assert results[path] == {"problem": "crash", "reason": "the decoding process died (SIGSEGV)"}
     assert not [child for child in psutil.Process().children(recursive=True) if child.name() == "hang"]
+
+
+def test_a_server_that_does_not_answer_ends_the_work():
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    with pytest.raises(DataError, match="away: the server does not answer"):
+        list(in_processes(["a", "away", "hang 1"], 2, 600.0, badly))
+    left = {child.pid for child in psutil.Process().children(recursive=True)} - before
+    assert not [pid for pid in left if "spawn_main" in " ".join(psutil.Process(pid).cmdline())]
 
 
 def test_nothing_is_left_running_when_the_caller_stops():

@@ -26,7 +26,7 @@ from msta.data.storage import absolute, as_url, content_hash, size_of
 from msta.data.times import segment_times
 from msta.data.verify import in_processes
 from msta.data.video_file import DecodeError, OutOfReach
-from msta.errors import DataError, few, in_short
+from msta.errors import few, in_short
 from msta.notices import notice
 
 IMBALANCE, ODD_LENGTH = 3, 4
@@ -90,8 +90,7 @@ def check(
     require_files(catalog)
     looking = in_processes(catalog.clips, workers or os.cpu_count() or 1, timeout, _look)
     found = dict(with_bar(looking, "looking", len(catalog.clips), console))
-    if outage := next((facts["outage"] for facts in found.values() if "outage" in facts), None):
-        raise DataError(outage)
+
     warnings = [
         *quick_warnings(catalog, shots, most=len(catalog.clips)),
         *_unreadable(catalog, found),
@@ -206,8 +205,8 @@ def _look(clip: Clip) -> dict[str, Any]:
         info = probe(clip.path)
         _, seconds = part_of(clip.path, info.duration, clip.span)
         frames = read_frames(clip.path, _times(_FRAMES), _GRID, squash=True, within=clip.span)
-    except OutOfReach as error:
-        return {"outage": str(error)}
+    except OutOfReach:
+        raise
     except DecodeError as error:
         return {"reason": error.reason}
     size, rate = f"{info.width}x{info.height}", "unknown" if info.fps is None else f"{info.fps:.0f}"

@@ -74,8 +74,6 @@ def verify(
         with (out / JOURNAL).open("a", encoding="utf-8") as journal:
             decoded = in_processes(jobs, workers or os.cpu_count() or 1, timeout, _decode)
             for path, result in with_bar(decoded, "decoding", len(jobs), console):
-                if "outage" in result:
-                    raise DataError(result["outage"])
                 line = {"path": path, **_identity(path), "timeout": timeout, **result}
                 done[path] = line
                 journal.write(json.dumps(line) + "\n")
@@ -144,8 +142,8 @@ def _problems(clip: Clip, line: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _decode(path: str) -> dict[str, Any]:
     try:
         decoded = decode_all(path)
-    except OutOfReach as error:
-        return {"outage": str(error)}
+    except OutOfReach:
+        raise
     except DecodeError as error:
         return {"problem": "unreadable", "reason": error.reason}
     result: dict[str, Any] = {"frames": decoded.frames, "duration": round(decoded.duration, 6)}
@@ -182,7 +180,11 @@ Job = TypeVar("Job")
 def in_processes(
     jobs: Iterable[Job], workers: int, timeout: float, work: Callable[[Job], dict[str, Any]]
 ) -> Iterator[tuple[Job, dict[str, Any]]]:
-    """(job, ``work(job)``), in the order in which they finish. Slow processes are killed, and dead ones replaced."""
+    """(job, ``work(job)``), in the order in which they finish. Slow processes are killed, and dead ones replaced.
+
+    Raises:
+        DataError: a job met a server that does not answer (OutOfReach). Nothing is known against its file.
+    """
     check_main_guard("spawn")
     waiting = iter(jobs)
     busy: list[_Worker] = []
@@ -199,6 +201,8 @@ def in_processes(
                     result = {"problem": "timeout", "reason": f"not decoded within {timeout:g} s"}
                 else:
                     continue
+                if isinstance(result, DataError):
+                    raise result
                 done, following = worker.job, next(waiting, None)
                 if following is not None and not worker.pipe.closed:
                     worker.send(following, timeout)
@@ -213,9 +217,9 @@ def in_processes(
             worker.stop()
 
 
-def _receive(worker: _Worker) -> dict[str, Any]:
+def _receive(worker: _Worker) -> dict[str, Any] | DataError:
     try:
-        result: dict[str, Any] = worker.pipe.recv()
+        result: dict[str, Any] | DataError = worker.pipe.recv()
         return result
     except (EOFError, OSError):
         worker.process.join()
@@ -254,6 +258,10 @@ def _serve(pipe: Connection, work: Callable[[Any], dict[str, Any]]) -> None:
     try:
         pipe.send("ready")
         while True:
-            pipe.send(work(pipe.recv()))
+            job = pipe.recv()
+            try:
+                pipe.send(work(job))
+            except OutOfReach as error:
+                pipe.send(DataError(str(error)))
     except (EOFError, OSError):
         return

@@ -155,8 +155,8 @@ def import_official(spatial: Path | None, temporal: Path | None, labels: Path, o
     bank = _open(out)
     for name, each in read.classes.items():
         before = bank.find(name) or each  # keeps the kind that was not given
-        own = each.spatial if spatial else before.spatial, each.temporal if temporal else before.temporal
-        bank = bank.put(bank.called(name), replace(each, spatial=own[0], temporal=own[1]))
+        seen, happens = (each if spatial else before).spatial, (each if temporal else before).temporal
+        bank = bank.put(bank.called(name), replace(each, spatial=seen, temporal=happens))
     bank.save(out)
     counts = [f"{sum(len(e.of(kind)) for e in read.classes.values())} {kind}" for kind in KINDS]
     return f"{len(read.classes)} classes, {' and '.join(counts)} sentences, in {out}"

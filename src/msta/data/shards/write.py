@@ -209,8 +209,7 @@ class _Writer:
             clips = self.clips[start : start + chunk]
             jobs = [(number, clip, self.mode, self.recipe.short_side) for number, clip in enumerate(clips)]
             results = dict(in_processes(jobs, self.workers, self.timeout, _encode))
-            if outage := next((made["outage"] for made in results.values() if "outage" in made), None):
-                raise DataError(outage)
+
             yield from zip(clips, (results[job] for job in jobs), strict=True)
 
 
@@ -219,8 +218,8 @@ def _encode(job: tuple[int, Clip, Mode, int | None]) -> dict[str, Any]:
     _, clip, mode, short_side = job
     try:
         made = encode(clip.path, clip.span, mode, short_side)
-    except OutOfReach as error:
-        return {"outage": str(error)}
+    except OutOfReach:
+        raise
     except DecodeError as error:
         return {"reason": error.reason}
     return {"data": made.content, "extension": made.extension, "span": made.span}
