@@ -17,7 +17,7 @@ from rich.console import Console
 
 from msta._version import __version__
 from msta.adapters.model import AdaptedModel
-from msta.adapters.task import DEFAULT_TEMPLATE, Task
+from msta.adapters.task import Task
 from msta.backbone.checkpoints import load_backbone
 from msta.backbone.device import best_device, device_name
 from msta.backbone.dual_encoder import DualEncoder
@@ -127,7 +127,7 @@ class _Models:
         model = self.of(cell, run)
         catalog = read_catalog(test.csv)
         config = cell.config
-        template = model.task.template if model.task else DEFAULT_TEMPLATE
+        template = model.task.template if model.task else config.data.template
         recorder = Recorder(catalog.clips, catalog.classes, embeddings=True)
         metrics, unreadable = measure_clips(
             model, catalog.clips, class_embeddings(model, catalog.classes, template),
