@@ -716,7 +716,9 @@ def test_a_video_that_the_browser_cannot_play_is_shown_as_pictures(page, folder)
     pick(page, "Adapter", "a")
     predict(page, folder / "bad" / "old.avi")
     page.wait_for_selector("#msta-frames img")
-    assert page.locator("#msta-frames img").evaluate("image => image.naturalWidth > 5 * image.naturalHeight")
+    assert page.locator("#msta-frames img").evaluate(
+        "image => image.decode().then(() => image.naturalWidth > 5 * image.naturalHeight)"
+    )
     page.wait_for_selector(".msta-ranking")
 
 
@@ -738,7 +740,7 @@ def test_four_clips_become_an_adapter_that_can_be_picked(page, folder, tmp_path)
     page.wait_for_selector(".msta-run.finished")
     assert page.locator(".msta-problem").count() == 0
     assert "Of 4 clips" in page.locator(".msta-result").inner_text()
-    assert page.locator(".msta-curve").evaluate("image => image.naturalWidth") > 100
+    assert page.locator(".msta-curve").evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
     with page.expect_download() as download:
         page.click("#msta-download")
     download.value.save_as(tmp_path / "two-ways.zip")
@@ -828,7 +830,7 @@ def test_the_camera_is_answered_live_and_recorded(page):
     page.click("#msta-recorder [data-do=record]")
     page.wait_for_selector("#msta-added span:has-text('something green 1 clip')")
     thumbnail = page.locator("#msta-thumbnails img").first
-    assert thumbnail.evaluate("image => image.naturalWidth") > 0
+    assert thumbnail.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
 
 
 def test_clips_move_to_another_class_and_go(page, folder):
