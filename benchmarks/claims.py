@@ -26,7 +26,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -216,13 +217,21 @@ class Results:
                 return run
         start = time.perf_counter()
         measured = {**which, **made_with, **measure(), "seconds": round(time.perf_counter() - start, 1)}
-        with self.file.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.file.with_suffix(".lock")):
             # what was measured with other clips, weights or settings is out of date
             others = [run for run in self.runs if not which.items() <= run.items()]
             write_json(self.file, {"runs": [*others, measured]})
         print(which | {"seconds": measured["seconds"], "top1": measured["top1"]}, flush=True)
         return measured
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Let one process at a time do what follows."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def tune(results: Results, methods: set[str], work: Path) -> dict[str, float]:
@@ -251,8 +260,9 @@ class Bench:
         self.digest = hashlib.sha256(b"".join(video.numpy().tobytes() for video in self.video.values())).hexdigest()
 
     def _draw(self, part: str, motions: Sequence[str], clips: int, seed: int) -> None:
-        if not (self.folder / part).exists():
-            write_dataset(self.folder / part, sorted(motions), clips, size=64, frames_per_clip=16, seed=seed)
+        with locked(self.folder / "drawing.lock"):
+            if not (self.folder / part).exists():
+                write_dataset(self.folder / part, sorted(motions), clips, size=64, frames_per_clip=16, seed=seed)
 
     def _read(self, motion: str) -> Tensor:
         """Its test clips: uint8 [clips, T, 3, H, W]."""

@@ -162,6 +162,17 @@ def test_wrong_usage_is_named_before_anything_is_written(clips, backbone, tmp_pa
     assert sorted(clips.parent.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("template", "named"),
+    [("a clip of {}.", "a clip of {}."), ("ensemble", "ensemble"), (("one {}", "two {}"), "2 of your own")],
+)
+def test_the_prompts_of_a_run_are_named_as_what_they_are(template, named):
+    config = make_config("small", {"data.path": ".", "data.template": template})
+    axis = points(config, msta.random_backbone(tiny()), None, ("template",))["template"]
+    assert axis[named] == {}
+    assert axis.get("ensemble", {}) == ({} if template == "ensemble" else {"data.template": "ensemble"})
+
+
 def test_seeds_are_numbers():
     with pytest.raises(ConfigError, match="--seeds: expected numbers separated by commas, got '1,a'"):
         CliRunner().invoke(app, ["ablate", "--data", ".", "--out", "x", "--seeds", "1,a"], catch_exceptions=False)

@@ -10,6 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import OUTSIDE, needs, tiny
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 from video_files import write_video
 
@@ -17,7 +19,7 @@ import msta
 from msta import cli
 from msta.app.clips import warnings as app_warnings
 from msta.data.catalog import Catalog, Clip
-from msta.data.check import check, quick_warnings
+from msta.data.check import alike, check, quick_warnings
 from msta.data.decode import all_frames
 from msta.data.reading import read_catalog
 from msta.data.shards.encode import h264
@@ -77,6 +79,15 @@ def test_a_clip_that_was_encoded_again_is_found_and_other_clips_are_not(root):
     frames = np.stack([picture for _, _, picture in all_frames(str(root / "push" / "0.mp4"), 32)])
     write_video(root / "pull" / "smaller.mp4", frames, fps=10)
     assert "Almost the same pictures in two classes" in told(root)["near-duplicates"]
+
+
+@given(st.integers(0, 12), st.integers(1, 5), st.integers(0, 10_000))
+def test_pairs_are_those_that_differ_in_a_tenth_of_the_bits(clips, block, seed):
+    random = np.random.default_rng(seed)
+    hashes = random.integers(0, 2, (1, 40)) ^ (random.random((clips, 40)) < 0.06)
+    differ = (hashes[:, None] != hashes[None]).sum(-1)
+    expected = [(i, j) for i in range(clips) for j in range(i + 1, clips) if differ[i, j] <= 4]
+    assert list(alike(hashes.astype(np.uint8), block)) == expected
 
 
 @needs("clips")

@@ -93,6 +93,8 @@ def test_later_epochs_and_runs_decode_nothing(clips, backbone, tmp_path, monkeyp
     assert len(decoded) == 2 * 6 + 6
     run(clips, backbone, tmp_path / "three", *cache, "train.seed=1")
     assert len(decoded) == 2 * (2 * 6) + 6  # other augmentations, the same test views
+    run(clips, backbone, tmp_path / "four", *cache, "train.tf32=true")
+    assert len(decoded) == 3 * (2 * 6) + 2 * 6  # a card computes other numbers
 
 
 def test_views_come_again(clips):

@@ -185,7 +185,10 @@ def test_an_interrupted_run_goes_on_to_the_same_end(clips, backbone, tmp_path, s
     assert train(settings, tmp_path / "run", QUIET, resume=True) == resumed  # finished: nothing happens
 
 
-def test_a_trained_cache_goes_on_where_it_stopped_without_the_clips_that_cannot_be_read(clips, backbone, tmp_path):
+@pytest.mark.parametrize("mended", [False, True])
+def test_a_trained_cache_goes_on_where_it_stopped_without_the_clips_that_could_not_be_read(
+    clips, backbone, tmp_path, mended
+):
     mine = tmp_path / "clips"
     shutil.copytree(clips, mine)
     (mine / "go_back" / "bad.mp4").write_text("no video")
@@ -195,9 +198,14 @@ def test_a_trained_cache_goes_on_where_it_stopped_without_the_clips_that_cannot_
     _StopAt(tmp_path / "run", 2)
     with pytest.raises(Interrupted):
         train(settings, tmp_path / "run", QUIET)
+    if mended:
+        shutil.copy(next((mine / "go_back").glob("*0.mp4")), mine / "go_back" / "bad.mp4")
+    stopped = load_file(saved_states(tmp_path / "run" / "checkpoints")[0] / "adapter.safetensors")
     train(settings, tmp_path / "run", QUIET, resume=True)
     ours, theirs = (load_file(tmp_path / n / "adapter" / "adapter_model.safetensors") for n in ("run", "whole"))
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs if not mended)
+    assert torch.equal(ours["adapter.labels"], theirs["adapter.labels"])
+    assert not torch.equal(ours["adapter.keys"], stopped["adapter.keys"]), "it goes on training"
     read = [
         c for c in read_catalog(tmp_path / "whole" / "split.csv").clips if c.split == "train" and "bad" not in c.path
     ]

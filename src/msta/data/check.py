@@ -231,15 +231,22 @@ def _near_duplicates(catalog: Catalog, found: dict[Clip, dict[str, Any]]) -> Ite
     clips = [clip for clip in catalog.clips if "hash" in found[clip]]
     if len(clips) < 2:
         return
-    hashes = np.array([found[clip]["hash"] for clip in clips])
-    most = _ALIKE * 8 * hashes.shape[1]
-    pairs = []
-    for i in range(len(clips) - 1):
-        differing = np.unpackbits(hashes[i + 1 :] ^ hashes[i], axis=1).sum(1)
-        for j in (i + 1 + np.flatnonzero(differing <= most)).tolist():
-            if not _known(clips[i], clips[j]):
-                pairs.append((clips[i], clips[j]))
-    yield from _alike(catalog, pairs, "near-duplicates", "almost the same pictures")
+    close = alike(np.unpackbits(np.array([found[clip]["hash"] for clip in clips]), axis=1))
+    pairs = ((clips[i], clips[j]) for i, j in close)
+    yield from _alike(catalog, (p for p in pairs if not _known(*p)), "near-duplicates", "almost the same pictures")
+
+
+def alike(hashes: NDArray[np.uint8], block: int = 256) -> Iterator[tuple[int, int]]:
+    """The pairs (i, j), i < j, of hashes (bits [N, bits]) that differ in a tenth of the bits at most.
+
+    The product of two hashes, with -1 for 0, is the bits that agree minus those that differ; ``block`` hashes are
+    multiplied with all others at once.
+    """
+    signs = 2 * hashes.astype(np.float32) - 1
+    least = signs.shape[1] - 2 * int(_ALIKE * signs.shape[1])
+    for start in range(0, len(signs), block):
+        for i, j in np.argwhere(np.triu(signs[start : start + block] @ signs[start:].T >= least, 1)).tolist():
+            yield start + i, start + j
 
 
 def _known(one: Clip, other: Clip) -> bool:

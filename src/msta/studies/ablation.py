@@ -18,6 +18,7 @@ from msta.backbone.checkpoints import load_backbone
 from msta.backbone.dual_encoder import DualEncoder
 from msta.config import RunConfig, changed
 from msta.descriptions.bank import KINDS, DescriptionBank
+from msta.descriptions.prompts import ENSEMBLE
 from msta.errors import ConfigError
 from msta.evaluation.figures import AFTER, BEFORE, blank, percent
 from msta.evaluation.fonts import png
@@ -154,7 +155,14 @@ def points(
     width = backbone.video.shape.width
     kinds = {kind: bank.sentences(kind) or {} for kind in KINDS if bank.sentences(kind)} if bank else {}
     longest = max((len(s) for sentences in kinds.values() for s in sentences.values()), default=0)
-    own = config.data.template if isinstance(config.data.template, str) else "ensemble"
+    template = config.data.template
+    own = (
+        template
+        if isinstance(template, str)
+        else "ensemble"
+        if template == ENSEMBLE
+        else f"{len(template)} of your own"
+    )
     counts = [*(n for n in (1, 2, 4, 8, 16) if n < longest), longest]
     dims = [r for r in (8, 16, 32, 64, 128, 256, 512) if method.temporal_kernel in (None, 0, 1) or width % r == 0]
     every: dict[str, dict[str, dict[str, Any]]] = {

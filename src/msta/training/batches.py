@@ -76,8 +76,11 @@ class Source:
             if model.exact_reference:
                 raise ConfigError("cache.views: the exact reference computes everything, every time")
             settings = config.cache
+            precision: str = config.train.precision
+            if config.train.tf32 and precision == "fp32":
+                precision = "tf32"
             self.cache = PrefixCache(
-                settings.folder(), model, max_gb=settings.max_gb, dtype=settings.dtype, precision=config.train.precision
+                settings.folder(), model, max_gb=settings.max_gb, dtype=settings.dtype, precision=precision
             )
         self._loaders: dict[str, SteadyLoader] = {}
         self._filled: set[tuple[str, int]] = set()

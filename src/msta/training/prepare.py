@@ -31,7 +31,7 @@ from msta.training.run import Callback, Run, Schedule, Stop
 from msta.training.run_folder import check_same_settings, check_same_split, open_run, refuse_run, reported
 from msta.training.saving import made_with, restore
 from msta.training.setup import Setup, set_up
-from msta.training.state import Pace, Progress, read_progress
+from msta.training.state import Pace, Progress, load_state, read_progress
 from msta.training.step import TrainStep
 
 
@@ -75,7 +75,9 @@ def prepared(
         failures = Failures(config.data.on_error)
         source = Source(config, model, setup.catalog, setup.split, processes, failures, step_clips, lambda: stop.is_set)
         held.callback(source.close)
-        if model.support_views:
+        if model.support_views and saved:
+            load_state(*saved, model)  # before the optimizer holds the keys: only the clips that were read have some
+        elif model.support_views:
             with console.status("reading the training clips"):
                 model.add_support(*source.embeddings(model.support_views))
         optimizer = processes.accelerator.prepare(
