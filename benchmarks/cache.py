@@ -17,6 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
+import msta
 from msta.config import make_config
 from msta.training.loop import train
 
@@ -47,6 +48,7 @@ def main() -> None:
                 print(variant, seed, rows[-1], flush=True)
     result = {"settings": {k: str(v) if k == "clips" else v for k, v in vars(arguments).items()}, "runs": measured}
     result["settings"]["clips"] = arguments.clips.name
+    result["backbone"] = msta.load_backbone("toy").fingerprint()
     (RESULTS / "cache.json").write_text(json.dumps(result, indent=2) + "\n")
     names = {"without": "no cache", "with": f"{arguments.views} views, an empty cache", "again": "the same, a full one"}
     seeds = ", ".join(map(str, arguments.seeds))

@@ -1,6 +1,6 @@
 """The paper's claims, measured on drawn motion: one training per variant and seed, tested on thousands of clips.
 
-    python benchmarks/claims.py run [--seeds 0 1 2 3 4] [--only NAME ...] [--work runs/claims]
+    python benchmarks/claims.py run [--seeds 0 1 2 ...] [--only NAME ...] [--work runs/claims]
     python benchmarks/claims.py report --plot docs/claims.png
 
 59 motions that are made of one to three straight strokes, or of growing and shrinking, are 30 base and 29 novel
@@ -11,9 +11,9 @@ on seed 100, the best of five for each method: by the harmonic mean, or for the 
 classes, by top-1 on all of them. The towers compute in bf16. On four shots the weaker toy-frames learns no order, so
 it is also asked about the four swipes alone, after 128 clips of each.
 
-What each clip was answered is kept as a bit in results/claims.json. A variant and seed that is there for the same
-clips, weights and settings is not measured again, so a run that was stopped goes on. See claims_report.py for the
-intervals and tests.
+results/claims.json keeps one bit for every test clip: whether the answer was right. A variant and seed that is there
+for the same clips, weights and settings is not measured again, so a run that was stopped goes on. See claims_report.py
+for the intervals and tests.
 """
 
 from __future__ import annotations
@@ -112,6 +112,11 @@ class Variant:
     control: bool = False
 
 
+SEEDS = (0, 1, 2, 3, 4)
+MORE_SEEDS = {
+    name: tuple(range(11)) for name in ("msta", "not shared", "not temporal", "no consistency", "lora", "full")
+}
+"""The seeds of a variant are SEEDS, or these: for the comparisons whose differences are small."""
 STRENGTHS = (0.25, 0.5, 0.75, 1.25)
 RATES = {
     "lora": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2), "adaptformer": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
@@ -146,6 +151,7 @@ def variants() -> dict[str, Variant]:
         "few-shot: blocks 4..6": replace(few, settings=upper),
         "few-shot: blocks 1..3": replace(few, settings=lower),
         **{name: Variant(method=name, strengths=(0.5,)) for name in ("lora", "adaptformer", "full")},
+        **{f"{name}, no consistency": Variant({"descriptions.alpha": 0.0}, method=name) for name in ("lora", "full")},
         "st-adapter": Variant(method="st-adapter"),
         "linear-probe": replace(few, method="linear-probe"),
         "few-shot, 30 epochs: msta": replace(few, settings={"train.epochs": 30}),
@@ -166,7 +172,7 @@ def variants() -> dict[str, Variant]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "report"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: those of each variant")
     parser.add_argument("--only", nargs="+", choices=variants(), metavar="VARIANT", help="default: all")
     parser.add_argument("--work", type=Path, default=Path("runs/claims"), help="clips and runs; may be deleted")
     parser.add_argument("--plot", type=Path, help="a picture; docs/claims.png is what the docs show")
@@ -176,9 +182,10 @@ def main() -> None:
     if arguments.what == "run":
         chosen = arguments.only or list(variants())
         rates = tune(results, {variants()[name].method for name in chosen}, arguments.work)
-        for seed in arguments.seeds:
+        seeds = {name: arguments.seeds or MORE_SEEDS.get(name, SEEDS) for name in chosen}
+        for seed in sorted(set().union(*seeds.values())):
             bench = Bench(arguments.work, seed)
-            for name in chosen:
+            for name in (name for name in chosen if seed in seeds[name]):
                 variant = variants()[name]
                 if variant.method in rates:
                     variant = replace(variant, settings={"train.lr": rates[variant.method], **variant.settings})

@@ -6,8 +6,10 @@ Each step writes its files to results/. A step that was finished with the same s
 not done again, so a call that was stopped goes on where it was; the longest steps go on in their middle, too. (Those
 look at weights, clips and settings: after a change of an adapter's code delete claims.json and toy.json.) Accuracy
 needs time, speed needs a machine that does nothing else. FOLDER holds the real clips, egogestar/ and ut_interaction/,
-class folders of videos; without it the steps that need them are left out, and named. Three are not among the steps:
-against.py needs another checkout, export.py an adapter, tests/chaos.py an hour of kills.
+class folders of videos; without it the steps that need them are left out, and named. Not among the steps are
+against.py, which needs another checkout, export.py, which needs an adapter, gpu.py, which needs a GPU, tests/chaos.py,
+an hour of kills, methods.py, which counts and does not measure, and anchors.py and few_clips.py, whose figures no page
+shows.
 """
 
 from __future__ import annotations

@@ -93,7 +93,13 @@ def main() -> None:
         }
         for name in runs
     }
-    result = {"test clips": len(test), "classes": len(member.classes), "rounds": arguments.rounds, "forms": rows}
+    made_with = {"backbone": member.model.origin["fingerprint"]}
+    result = made_with | {
+        "test clips": len(test),
+        "classes": len(member.classes),
+        "rounds": arguments.rounds,
+        "forms": rows,
+    }
     (RESULTS / "export.json").write_text(json.dumps(result, indent=2) + "\n")
     lines = [
         "| | `video` MB | ms per clip, one | of torch's | ms per clip, eight | of torch's | top-1 % |",

@@ -46,7 +46,7 @@ FREE = 2000
 
 
 def write(path: Path, width: int, height: int, seed: int) -> None:
-    """Ten seconds of a blurred pattern that drifts, with a little noise: some 1 Mbit/s at 340x256."""
+    """Ten seconds of a pattern of blocks that drifts, with a little noise: some 1 Mbit/s at 340x256."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (height // 16, width // 16, 3), np.uint8).repeat(16, 0).repeat(16, 1)
     with av.open(str(path), "w") as container:

@@ -1,6 +1,6 @@
 """How the preset small was chosen on drawn motion: its schedule, rate, alpha, and the adapters' scale and start.
 
-    python benchmarks/presets.py run [--seeds 100 101] [--only TASK ...] [--work runs/claims]
+    python benchmarks/presets.py run [--seeds 100 101 ...] [--only TASK ...] [--work runs/claims]
     python benchmarks/presets.py checkpoints [--seeds 100 101 ...]
     python benchmarks/presets.py report
 
@@ -39,6 +39,15 @@ class Recipe(NamedTuple):
     init: str = "zero"
 
 
+class Task(NamedTuple):
+    """What recipes are tried on: few-shot or base-to-novel, with so many training clips per class, on these seeds."""
+
+    few_shot: bool
+    shots: int
+    seeds: tuple[int, ...]
+    recipes: tuple[Recipe, ...]
+
+
 USUAL = Recipe(0, 0, 0)[3:]
 """Scale and start of most recipes, those of small."""
 BASE_TO_NOVEL = "base-to-novel, 4 shots"
@@ -46,17 +55,17 @@ FORMER = Recipe(30, 1e-2, 10)
 """What small was before."""
 STARTS = ((0.1, "kaiming"), (0.05, "kaiming"), (0.02, "kaiming"), (0.02, "zero"))
 """Scale and start."""
-TASKS: dict[str, tuple[bool, int, tuple[Recipe, ...]]] = {
-    BASE_TO_NOVEL: (
-        False, 4,
+TASKS: dict[str, Task] = {
+    BASE_TO_NOVEL: Task(
+        False, 4, TUNING_SEEDS,
         (
             *(Recipe(EPOCHS, lr, alpha) for lr in (1e-2, 2e-2, 4e-2) for alpha in (0, 1, 3, 10)), FORMER,
             Recipe(30, 2e-2, 1), *(Recipe(EPOCHS, 2e-2, 1, *start) for start in STARTS),
         ),
     ),
     **{
-        f"few-shot, {shots} shots": (
-            True, shots,
+        f"few-shot, {shots} shots": Task(
+            True, shots, TUNING_SEEDS[:1],
             (
                 *(Recipe(EPOCHS, lr, 1) for lr in (1e-2, 2e-2, 4e-2)), Recipe(EPOCHS, 2e-2, 10), FORMER,
                 Recipe(30, 1e-2, 1), Recipe(30, 2e-2, 1),
@@ -64,9 +73,11 @@ TASKS: dict[str, tuple[bool, int, tuple[Recipe, ...]]] = {
         )
         for shots in (2, 5)
     },
-    **{f"few-shot, {shots} shots": (True, shots, (Recipe(EPOCHS, 2e-2, 1), Recipe(30, 2e-2, 1))) for shots in (8, 16)},
+    **{
+        f"few-shot, {shots} shots": Task(True, shots, TUNING_SEEDS[:1], (Recipe(EPOCHS, 2e-2, 1), Recipe(30, 2e-2, 1)))
+        for shots in (8, 16)
+    },
 }  # fmt: skip
-"""Task -> whether it is few-shot, its training clips per class, and the recipes that were tried."""
 
 TRIALS, CLASSES, VALIDATION, TESTED = 3, 10, 3, 20
 """Of the checkpoints: trials per seed; of each its classes, and validation and test clips per class."""
@@ -75,22 +86,21 @@ TRIALS, CLASSES, VALIDATION, TESTED = 3, 10, 3, 20
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "checkpoints", "report"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=TUNING_SEEDS)
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: those of each task")
     parser.add_argument("--only", nargs="+", choices=TASKS, metavar="TASK", default=list(TASKS))
     parser.add_argument("--work", type=Path, default=Path("runs/claims"), help="clips and runs; may be deleted")
     parser.add_argument("--out", type=Path, default=RESULTS / "presets.json")
     arguments = parser.parse_args()
     results = Results(arguments.out)
-    for seed in arguments.seeds if arguments.what != "report" else ():
+    for seed in arguments.seeds or TUNING_SEEDS if arguments.what != "report" else ():
         bench = Bench(arguments.work, seed)
         if arguments.what == "checkpoints":
             for trial in range(TRIALS):
                 which = {"variant": "checkpoints", "seed": seed, "trial": trial}
                 results.keep(which, bench.key(Variant()), functools.partial(checkpoints, bench, trial))
         for task in arguments.only if arguments.what == "run" else ():
-            few_shot, shots, recipes = TASKS[task]
-            for recipe in recipes:
-                results.measure(name(task, recipe), bench, variant(recipe, few_shot, shots))
+            for recipe in TASKS[task].recipes if seed in (arguments.seeds or TASKS[task].seeds) else ():
+                results.measure(name(task, recipe), bench, variant(recipe, TASKS[task]))
     text = report(results.runs)
     arguments.out.with_suffix(".md").write_text(text)
     print(text)
@@ -102,10 +112,10 @@ def name(task: str, recipe: Recipe) -> str:
     return f"{task}: {recipe.epochs} epochs, rate {recipe.lr:g}, alpha {recipe.alpha:g}{start}"
 
 
-def variant(recipe: Recipe, few_shot: bool, shots: int) -> Variant:
+def variant(recipe: Recipe, task: Task) -> Variant:
     settings = {"train.epochs": recipe.epochs, "train.lr": recipe.lr, "descriptions.alpha": recipe.alpha}
     settings |= {"method.scale": recipe.scale, "method.init": recipe.init} if recipe[3:] != USUAL else {}
-    return Variant(settings, task="few-shot" if few_shot else "base-to-novel", shots=shots)
+    return Variant(settings, task="few-shot" if task.few_shot else "base-to-novel", shots=task.shots)
 
 
 # ---------------------------------------------------------------- which epoch's weights
@@ -142,11 +152,11 @@ def checkpoints(bench: Bench, trial: int) -> dict[str, Any]:
 def report(runs: list[dict[str, Any]]) -> str:
     """A table per task, and that of the checkpoints, as Markdown."""
     texts = []
-    for task, (few_shot, _, recipes) in TASKS.items():
-        figure = "all" if few_shot else "harmonic mean"
+    for heading, task in TASKS.items():
+        figure = "all" if task.few_shot else "harmonic mean"
         lines = []
-        for recipe in recipes:
-            own = [run for run in runs if run["variant"] == name(task, recipe)]
+        for recipe in task.recipes:
+            own = [run for run in runs if run["variant"] == name(heading, recipe)]
             if own:
                 shown = [name for name in ("base", "novel", "harmonic mean", "all") if name in own[0]["top1"]]
                 means = {name: statistics.mean(run["top1"][name] for run in own) for name in shown}
@@ -154,8 +164,8 @@ def report(runs: list[dict[str, Any]]) -> str:
                 lines.append(recipe._asdict() | means | {"each": each})
         columns = [Column("epochs", "epochs", "d"), Column("learning rate", "lr", "g"), Column("alpha", "alpha", "g")]
         columns += [Column("scale", "scale", "g"), Column("start", "init")]
-        columns += [Column(n, n, ".1f") for n in (("all",) if few_shot else ("base", "novel", "harmonic mean"))]
-        texts += [f"## {task}\n", Table((*columns, Column("its seeds", "each")), lines).markdown()] if lines else []
+        columns += [Column(n, n, ".1f") for n in (("all",) if task.few_shot else ("base", "novel", "harmonic mean"))]
+        texts += [f"## {heading}\n", Table((*columns, Column("its seeds", "each")), lines).markdown()] if lines else []
     trials = [run["top1"] for run in runs if run["variant"] == "checkpoints"]
     if trials:
         lines = []

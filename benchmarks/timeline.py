@@ -4,7 +4,7 @@
 
 Brute force cuts every window out of the file and predicts it by itself, as `read_frames` and the model would; the
 timeline reads the file once. Both see the same frames and must give the same probabilities. Measured in alternation, in
-one process, with windows of 2 s every 0.5 s. Then one, and four, adapters in one pass against as many passes. Memory is
+one process, with windows of 2 s every 0.5 s. Then four adapters in one pass against four passes. Memory is
 the largest resident size that the kernel saw of a process of its own for each length, of a generated file. Writes
 results/timeline.json, results/timeline.md and docs/timeline-memory.png.
 """

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
+from scipy import stats
 from sklearn.linear_model import LogisticRegressionCV
 
 import msta
@@ -31,6 +33,7 @@ from msta.data.reading import read_catalog
 from msta.data.splits import make_split
 from msta.demo import demo
 from msta.evaluation.evaluate import evaluate_on
+from msta.evaluation.predictions import read_predictions
 from msta.evaluation.tables import Column, Table
 from msta.files import write_json
 from msta.motionworld.measure import measure
@@ -53,6 +56,7 @@ def main() -> None:
     for seed in REAL_SEEDS:
         if arguments.clips is not None and "real" in arguments.parts:
             for name in ("egogestar", "ut_interaction"):
+                table.fill(f"{name}, zero-shot", seed, lambda s, name=name: frozen(arguments.clips / name, s))
                 table.fill(name, seed, lambda s, name=name: real(arguments.clips / name, s))
     for seed in SEEDS:
         if "synthetic" in arguments.parts:
@@ -67,10 +71,15 @@ IN_SHORT = (
     ("demo, drawn motion, 10 classes, 8 clips per class", ("demo", "zero_shot"), ("demo", "msta")),
     ("the same, 5 base and 5 novel classes, harmonic mean",
      ("demo", "zero-shot, harmonic_mean"), ("demo", "MSTA, harmonic_mean")),
-    ("egogestar, 10 gestures, 5 clips per class", ("egogestar", "zero-shot"), ("egogestar", "MSTA, 5 shots")),
+    ("egogestar, 10 gestures, 5 clips per class",
+     ("egogestar, zero-shot", "the clips that 5 shots leave"), ("egogestar", "MSTA, 5 shots")),
     ("ut_interaction, 5 interactions, 5 clips per class",
-     ("ut_interaction", "zero-shot"), ("ut_interaction", "MSTA, 5 shots")),
+     ("ut_interaction, zero-shot", "the clips that 5 shots leave"), ("ut_interaction", "MSTA, 5 shots")),
 )  # fmt: skip
+"""What it is measured on, and (group, figure) of both methods, on the same test clips."""
+SHOTS = (5, 8)
+HALVES = {"first": True, "second": False}
+"""Half of the recordings -> whether it is the early one."""
 
 
 class Figures:
@@ -90,20 +99,35 @@ class Figures:
             write_json(self.file, self.content)
             print(group, seed, done[str(seed)], flush=True)
 
+    def seeds(self, group: str, name: str) -> list[float]:
+        """One figure of each seed, in percent, by seed; empty if it is not measured."""
+        return [figures[name] for _, figures in sorted(self.content.get(group, {}).items())]
+
     def mean(self, group: str, name: str) -> str:
         """Of the seeds, in percent; a dash if it is not measured."""
-        values = [figures[name] for figures in self.content.get(group, {}).values()]
-        return f"{statistics.mean(values):.1f}" if values else "–"
+        return f"{statistics.mean(values):.1f}" if (values := self.seeds(group, name)) else "–"
+
+    def gain(self, before: tuple[str, str], after: tuple[str, str]) -> str:
+        """The 95 % interval of the seeds' differences, by Student's t; a dash if it is not measured."""
+        gains = [b - a for a, b in zip(self.seeds(*before), self.seeds(*after), strict=True)]
+        if len(gains) < 2:
+            return "–"
+        half = float(stats.t.ppf(0.975, len(gains) - 1)) * statistics.stdev(gains) / math.sqrt(len(gains))
+        mean = statistics.mean(gains)
+        return f"{mean:+.1f} ({mean - half:+.1f} .. {mean + half:+.1f})"
 
     def markdown(self) -> str:
-        short = [{"row": row, "before": self.mean(*a), "after": self.mean(*b)} for row, a, b in IN_SHORT]
+        short = [
+            {"row": row, "before": self.mean(*a), "after": self.mean(*b), "gain": self.gain(a, b)}
+            for row, a, b in IN_SHORT
+        ]
         every = []
         for group, seeds in self.content.items():
             for name in next(iter(seeds.values())) if group not in self.made_with else ():
                 each = ", ".join(f"{figures[name]:.1f}" for figures in seeds.values())
                 every.append({"figure": f"{group}: {name}", "mean": self.mean(group, name), "seeds": each})
         in_short = (Column("top-1 in percent, means of seeds", "row"), Column("zero-shot", "before", ">"),
-                    Column("MSTA", "after", ">"))  # fmt: skip
+                    Column("MSTA", "after", ">"), Column("difference, 95 %", "gain", ">"))  # fmt: skip
         columns = (Column("figure", "figure"), Column("mean", "mean", ">"), Column("seeds", "seeds"))
         tables = (("In short", Table(in_short, short)), ("Every figure", Table(columns, every)))
         return "\n".join(f"## {heading}\n\n{table.markdown()}" for heading, table in tables)
@@ -119,36 +143,65 @@ def demo_task(seed: int) -> dict[str, float]:
     return figures
 
 
+def frozen(folder: Path, seed: int) -> dict[str, float]:
+    """Zero-shot on all clips, and on those that each of the tasks of :func:`real` tests on."""
+    catalog = real_clips(folder)
+    model = msta.attach(msta.load_backbone("toy"), "zero-shot")
+    with tempfile.TemporaryDirectory() as temporary:
+        file = Path(temporary) / "predictions.parquet"
+        figures = {"all clips": evaluate_on(model, catalog, split="all", predictions=file, console=QUIET)["top1"]}
+        answered = read_predictions(file)
+    right = dict(zip((path for path, *_ in answered.files), answered.hits, strict=True))
+
+    def share(clips: Sequence[Clip]) -> float:
+        return 100 * statistics.fmean(right[clip.path] for clip in clips)
+
+    for shots in SHOTS:
+        split = make_split(catalog, shots=shots, val_fraction=0, test_fraction=0.2, seed=seed)
+        figures[f"the clips that {shots} shots leave"] = share(split.test)
+    for half, early in HALVES.items():
+        figures[f"the {half} half of the recordings"] = share([c for c in catalog.clips if in_half(catalog, c, early)])
+    return figures
+
+
 def real(folder: Path, seed: int) -> dict[str, float]:
-    """Zero-shot on all clips; MSTA and a linear probe on 5 and 8 shots, tested on the clips that remain; and MSTA on
-    one half of the recordings, tested on the other.
+    """MSTA and a linear probe on 5 and 8 shots, tested on the clips that remain; and MSTA on one half of the
+    recordings, tested on the other.
     """
     with tempfile.TemporaryDirectory() as temporary:
-        catalog = read_catalog(folder)
-        if "point" in catalog.classes:  # its crop gives it away: one person, not two
-            catalog = without(catalog, "point")
+        catalog = real_clips(folder)
         csv = Path(temporary) / "clips.csv"
         write_catalog(csv, catalog.classes, catalog.clips)
         toy = msta.load_backbone("toy")
-        figures = {"zero-shot": evaluate_on(msta.attach(toy, "zero-shot"), csv, console=QUIET)["top1"]}
+        figures = {}
 
         def trained(name: str, **settings: Any) -> float:
             given = {f"data.{key}": value for key, value in settings.items()} | {"train.seed": seed}
             return train(make_config("small", given), Path(temporary) / name, QUIET)["top1"]
 
-        for shots in (5, 8):
+        for shots in SHOTS:
             figures[f"MSTA, {shots} shots"] = trained(f"{shots}", path=csv, shots=shots, val_fraction=0, seed=seed)
             figures[f"linear probe, {shots} shots"] = linear_probe(toy, catalog, shots, seed)
-        numbers = sorted(recording(clip) for clip in catalog.clips)
-        for half, early in (("first", True), ("second", False)):
+        for half, early in HALVES.items():
             split = Path(temporary) / half / "split.csv"
             split.parent.mkdir()
-            inside = [(recording(c) <= numbers[len(numbers) // 2]) == early for c in catalog.clips]
-            parts = ["train" if own else "test" for own in inside]
+            parts = ["train" if in_half(catalog, clip, early) else "test" for clip in catalog.clips]
             clips = [replace(clip, split=part) for clip, part in zip(catalog.clips, parts, strict=True)]
             write_catalog(split, catalog.classes, clips)
             figures[f"MSTA on the {half} half of the recordings"] = trained(f"{half}-run", path=split, val_fraction=0)
     return figures
+
+
+def real_clips(folder: Path) -> Catalog:
+    """The clips of the folder, without the class "point": its crop gives it away, with one person, not two."""
+    catalog = read_catalog(folder)
+    return without(catalog, "point") if "point" in catalog.classes else catalog
+
+
+def in_half(catalog: Catalog, clip: Clip, early: bool) -> bool:
+    """Whether a clip is of the early half of the recordings, or of the other."""
+    numbers = sorted(map(recording, catalog.clips))
+    return (recording(clip) <= numbers[len(numbers) // 2]) == early
 
 
 def recording(clip: Clip) -> int:

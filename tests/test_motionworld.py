@@ -144,8 +144,9 @@ def test_trajectory_and_occupancy_match_the_pixels():
     assert (centroid - batch.trajectory)[inside].norm(dim=-1).max() < 0.07
 
 
-def test_a_fingertip_is_where_the_trajectory_says():
-    batch = clips("circle", 40, size=64, grid=64)
+@pytest.mark.parametrize("motion", ["circle", "wave"])
+def test_a_fingertip_is_where_the_trajectory_says(motion):
+    batch = clips(motion, 40, size=64, grid=64)
     near = torch.nn.functional.max_pool2d(batch.occupancy, 7, 1, 3)
     column, row = (batch.trajectory * 64).long().clamp(0, 63).unbind(-1)
     found = near.gather(3, column[..., None, None].expand(-1, -1, 64, 1))[..., 0].gather(2, row[..., None])[..., 0]

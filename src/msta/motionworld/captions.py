@@ -194,14 +194,14 @@ def naming(motion: str) -> tuple[str, ...]:
 
 
 def descriptions(motion: str, count: int = 4) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Sentences in the authors' manner: ``count`` spatial ones, on what is visible, and as many on the sub-steps."""
+    """Sentences in the authors' manner: up to ``count`` on what is visible, and as many on sub-steps."""
     wording = WORDINGS[motion]
     filled = {"a": "the moving thing", "b": "the other"}
     if motion in PEOPLE:
         filled = {"a": "one person", "b": "the other person"}
     spatial = [f"A video about {sight}." for sight in (*wording.sights, *wording.names)]
     steps = [step.format(**filled) for way in wording.steps for step in way]
-    order = ("first", "second", "third", "last")
+    order = ("first", "second")
     temporal = [
         *(
             f"A video of {class_name(motion)} generally involves the following step: {step}, which is a sub-step."

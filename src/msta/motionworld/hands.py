@@ -90,8 +90,12 @@ def choose_hand(rng: Rng, busy: float, pose: str | None = None) -> Hand:
     )
 
 
-def hand_layers(hand: Hand, tip: Array, swing: Array | None = None, blur: Array | None = None) -> list[Layer]:
-    """The layers of a hand whose fingertip is at ``tip`` [T, 2]; ``swing`` [T] turns the hand about its wrist."""
+def hand_layers(
+    hand: Hand, tip: Array, swing: Array | None = None, blur: Array | None = None
+) -> tuple[list[Layer], Array]:
+    """The layers of a hand, and where its fingertip is: at ``tip`` [T, 2], or beside it where ``swing`` [T] (radians)
+    turns the hand about its wrist.
+    """
     s = hand.scale
     elbow = hand.elbow + hand.follow * (tip - tip.mean(0))
     arm = _unit(tip - elbow)
@@ -157,7 +161,7 @@ def hand_layers(hand: Hand, tip: Array, swing: Array | None = None, blur: Array 
             middle = knuckle - palm_up * 0.055 * s + side * (0.0 - 0.026 * k) * s
             folds.append(_limb(middle, middle + palm_up * 0.035 * s, 0.012 * s, 0.011 * s))
         layers.append(Layer(folds, f32(hand.skin * 0.78), blur=blur, owner=MAIN))
-    return layers
+    return layers, tip
 
 
 def _limb(start: Vectors, end: Vectors | Array, start_radius: float, end_radius: float) -> Capsule:

@@ -56,7 +56,7 @@ OVERLAPS = (
     ("walk left", "swipe left"),
     ("walk right", "swipe right"),
 )
-"""Motions of which one could be called the other: a caption of one says nothing against a clip of the other."""
+"""Motions of which one could be called the other, so neither is used as a negative of the other."""
 
 REVERSED = {
     "swipe left": "swipe right",

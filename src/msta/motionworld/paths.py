@@ -67,12 +67,12 @@ def _spiral(rng: Rng) -> Strokes:
 
 
 def _closed(corners: Points, rng: Rng) -> Strokes:
-    """Round a polygon once, from any of its corners, either way; the first corner counts double."""
+    """Round a polygon once, from any of its corners, either way. Half start at the first corner."""
     start = 0 if rng.random() < 0.5 else int(rng.integers(len(corners)))
     ring = np.roll(corners, -start, 0)
     if rng.random() < 0.5:
         ring = np.roll(ring[::-1], 1, 0)
-    end = ring[:1] * rng.uniform(0.85, 1.0) + ring[1:2] * 0.0
+    end = ring[:1] * rng.uniform(0.85, 1.0)
     return [np.stack(pair) for pair in zip(ring, np.concatenate([ring[1:], end]), strict=True)]
 
 

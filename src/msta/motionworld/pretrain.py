@@ -1,9 +1,9 @@
-"""Pretrain the small backbone on MotionWorld: CLIP's loss, tube masking as in ViCLIP, and three aids that are not kept.
+"""Pretrain the small backbone on MotionWorld: CLIP's loss, tube masking as in ViCLIP, and auxiliary heads.
 
 Contrast alone leaves a small model at chance for tens of thousands of clips: nothing tells it to look for what moves.
-So positions start as sine waves as strong as the patches, and three heads, thrown away at the end, ask where the main
-thing is in each patch (after half of the blocks), along which path it went, and which motion it was (from the class
-token). Read top to bottom: settings, clips, model, loss, loop.
+So positions start as sine waves as strong as the patches, and auxiliary heads, which are dropped at the end, ask four
+questions: whether the main thing is in a patch, and where it goes next (after half of the blocks), along which path it
+went, and which motion it was (from the class token). Read top to bottom: settings, clips, model, loss, loop.
 """
 
 from __future__ import annotations
@@ -489,7 +489,10 @@ def _other_attention(start: DualEncoder, config: PretrainConfig) -> DualEncoder:
 
 
 def vary(video: Tensor, rng: torch.Generator) -> Tensor:
-    """Light, tint, now and then grey, and a slight zoom, the same in all frames of a clip [B, T, 3, H, W] in 0..1."""
+    """Light, tint, now and then grey, and a slight zoom, the same in all frames of a clip [B, T, 3, H, W] in 0..1.
+
+    What the auxiliary heads are asked about is not zoomed; it moves by 0.09 of the frame at most, at the edges.
+    """
     b = len(video)
     gain = 1 + 0.4 * (torch.rand(b, 1, 1, 1, 1, generator=rng) - 0.5)
     gain = gain * (1 + 0.3 * (torch.rand(b, 1, 3, 1, 1, generator=rng) - 0.5))

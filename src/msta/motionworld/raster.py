@@ -72,7 +72,7 @@ class Capsule:
 
 @dataclass(frozen=True)
 class Polygon:
-    """A convex polygon: ``corners`` [T, K, 2]. Distances near a corner are too small, which only rounds nothing."""
+    """A convex polygon: ``corners`` [T, K, 2]. Outside a corner the distance is too small, so corners stay sharp."""
 
     corners: Array
 
@@ -249,7 +249,6 @@ class Canvas:
         if layer.shade:
             # 1 where the surface faces the viewer, falling to 1 - shade at the rim, over the first 0.05 frames
             dark = np.clip(distance * np.float32(-layer.shade / 0.05) + np.float32(1 - layer.shade), 0, 1)
-            np.minimum(dark, 1, out=dark)
         for channel in range(3):
             target = self.pixels[channel, :, rows, columns]
             colour: Array | np.float32 = layer.colour[channel]

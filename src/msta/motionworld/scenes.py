@@ -109,7 +109,7 @@ def _hand(motion: str, rng: Rng, times: Numbers, busy: float) -> Scene:
     comes, goes = (rng.random() < 0.28 * busy and motion not in COMPOSED for _ in range(2))
     path = _from_the_edge(path, hand.entry, comes, goes, rng)
     tip = f32(path.at(times) + _jitter(rng, times, rng.uniform(0, 0.005)))
-    layers = hand_layers(hand, tip, blur=_blur(tip, times, rng, busy))
+    layers, _ = hand_layers(hand, tip, blur=_blur(tip, times, rng, busy))
     return Scene(Cast("hand", pose=hand.pose), layers, tip, _nothing(len(tip)), np.ones(len(tip), np.float32))
 
 
@@ -135,7 +135,7 @@ def _waving_hand(rng: Rng, times: Numbers, busy: float) -> Scene:
     place = np.array([rng.uniform(0.3, 0.7), rng.uniform(0.15, 0.45)])
     swing = rng.uniform(0.35, 0.7) * np.sin(2 * np.pi * rng.uniform(1.8, 3) * times + rng.uniform(0, 6.3))
     tip = f32(place + rng.uniform(0, 0.08) * np.sin(swing)[:, None] * (1, 0) + np.zeros((count, 2)))
-    layers = hand_layers(hand, tip, swing=f32(swing))
+    layers, tip = hand_layers(hand, tip, swing=f32(swing))
     return Scene(Cast("hand", pose="open"), layers, tip, _nothing(count), np.ones(count, np.float32))
 
 
@@ -192,9 +192,8 @@ def _change(motion: str, rng: Rng, times: Numbers, busy: float, shifted: bool) -
         # a hand that just stays there
         hand = choose_hand(rng, busy)
         tip = f32(np.array([rng.uniform(0.2, 0.8), rng.uniform(0.1, 0.6)]) + _jitter(rng, times, 0.003))
-        return Scene(
-            Cast("hand", pose=hand.pose), hand_layers(hand, tip), tip, _nothing(count), np.ones(count, np.float32)
-        )
+        layers, _ = hand_layers(hand, tip)
+        return Scene(Cast("hand", pose=hand.pose), layers, tip, _nothing(count), np.ones(count, np.float32))
     layer = sprite(looks, centre, f32(radius), f32(angle), mirrored=rng.random() < 0.5, opacity=opacity)
     shown = np.ones(count, np.float32) if opacity is None else opacity
     return Scene(Cast("thing", [looks]), [layer], centre, _nothing(count), shown)

@@ -1,4 +1,4 @@
-"""Things that move: balls, boxes, animals and tools as silhouettes, and hands on arms that reach in from an edge."""
+"""Things that move: balls, boxes, animals and tools as silhouettes; and colours, patterns and skins."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ class MotionWorld:
 
         Args:
             indices: any non-negative numbers.
-            motions: of each clip; by default each draws its own from ``config.vocabulary``, all alike.
+            motions: of each clip; by default each draws its own from ``config.vocabulary``, each equally likely.
 
         Raises:
             ConfigError: unknown motions, no indices, or not as many as motions.

@@ -48,7 +48,7 @@ def write_dataset(
         seed: of everything random; clip j of a class is the same whichever classes are written with it.
         domain: as in :class:`WorldConfig`.
         busy: as in :class:`WorldConfig`.
-        sentences: of either kind for each class.
+        sentences: the most of either kind for each class.
 
     Raises:
         ConfigError: an unknown motion, a number out of range.
