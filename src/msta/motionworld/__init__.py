@@ -11,7 +11,7 @@ Example:
 
 from __future__ import annotations
 
-from msta.motionworld.captions import class_name, descriptions, naming, prompts
+from msta.motionworld.captions import class_name, descriptions, naming
 from msta.motionworld.motions import ALL_MOTIONS, DEMO_MOTIONS, HELD_OUT_MOTIONS, MEANING, MOTIONS, REVERSED
 from msta.motionworld.world import Batch, Clip, MotionWorld, WorldConfig, same_meaning
 from msta.motionworld.write import write_dataset
@@ -30,7 +30,6 @@ __all__ = [
     "class_name",
     "descriptions",
     "naming",
-    "prompts",
     "same_meaning",
     "write_dataset",
 ]

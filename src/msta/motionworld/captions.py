@@ -179,13 +179,6 @@ def class_name(motion: str) -> str:
     return f"draw {wording.nouns[0]}" if wording.nouns else wording.names[0]
 
 
-def prompts(motion: str) -> tuple[str, ...]:
-    """Fixed wordings for zero-shot evaluation, the same number for every motion."""
-    wording = WORDINGS[motion]
-    name = class_name(motion)
-    return (name, f"a video of {name}.", wording.names[1], f"a video of {wording.names[1]}.")
-
-
 def naming(motion: str) -> tuple[str, ...]:
     """Every way to name a motion without saying who does it, bare and as a sentence."""
     wording = WORDINGS[motion]

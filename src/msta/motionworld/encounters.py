@@ -28,8 +28,6 @@ from msta.motionworld.raster import MAIN, OTHER, Layer
 Vectors = NDArray[np.float64]
 Numbers = NDArray[np.float64]
 
-PAIR_MOTIONS = ("handshake", "hug", "kick", "punch", "push", "point", "approach", "move apart", "follow")
-
 
 @dataclass
 class Encounter:
@@ -93,7 +91,7 @@ def _alone(motion: str, times: Numbers, rng: Rng, height: float, ground: float) 
     if mirrored:
         pose = _mirror(pose)
     body = pose_body(outfit, pose, times, rng.uniform(0, 6.28), MAIN)
-    point = body.chest if motion.startswith("walk") else body.hands[1]
+    point = body.chest if motion.startswith("walk") else body.hand
     return Encounter([ground_shadow(outfit, pose), *body.layers], point, None, 1)
 
 
@@ -140,7 +138,7 @@ def _together(motion: str, times: Numbers, rng: Rng, height: float, ground: floa
 def _acting_point(motion: str, body: Body) -> Vectors:
     if motion in ("approach", "move apart", "follow"):
         return body.chest
-    return body.foot if motion == "kick" else body.hands[1]
+    return body.foot if motion == "kick" else body.hand
 
 
 class _Walk:

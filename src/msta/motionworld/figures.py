@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msta.motionworld.paths import Rng
-from msta.motionworld.raster import NOBODY, Array, Capsule, Layer, Texture, f32
+from msta.motionworld.raster import NOBODY, Array, Capsule, Layer, Texture, f32, limb
 from msta.motionworld.things import any_colour, any_skin, near
 
 Vectors = NDArray[np.float64]
@@ -80,13 +80,11 @@ class Pose:
 
 @dataclass
 class Body:
-    """A posed person: layers to paint, and where things are, [T, 2] each."""
+    """A posed person: layers to paint, and where the chest, the near hand and the near foot are, [T, 2] each."""
 
     layers: list[Layer]
     chest: Vectors
-    hips: Vectors
-    head: Vectors
-    hands: tuple[Vectors, Vectors]
+    hand: Vectors
     foot: Vectors
 
 
@@ -145,9 +143,9 @@ def pose_body(outfit: Outfit, pose: Pose, times: Numbers, stride: float, owner: 
         elbow, hand = arms[k]
         fist = hand + (hand - elbow) * 0.12
         lower = outfit.shirt if outfit.long_sleeves else outfit.skin
-        add(f32(outfit.skin * dim), _bone(elbow, fist, 0.02 * w, 0.024 * w))
-        add(f32(lower * dim), _bone(elbow, hand, 0.026 * w, 0.022 * w))
-        add(f32(outfit.shirt * dim), _bone(shoulder, elbow, 0.034 * w, 0.028 * w), texture=stripes)
+        add(f32(outfit.skin * dim), limb(elbow, fist, 0.02 * w, 0.024 * w))
+        add(f32(lower * dim), limb(elbow, hand, 0.026 * w, 0.022 * w))
+        add(f32(outfit.shirt * dim), limb(shoulder, elbow, 0.034 * w, 0.028 * w), texture=stripes)
 
     def leg(k: int, dim: float) -> None:
         knee, foot = legs[k]
@@ -158,36 +156,34 @@ def pose_body(outfit: Outfit, pose: Pose, times: Numbers, stride: float, owner: 
             shin = (foot - knee) / np.maximum(np.linalg.norm(foot - knee, axis=1, keepdims=True), 1e-6)
             up = np.stack([-shin[:, 1], shin[:, 0]], 1) * -facing
             toes = toes + wish * (foot + up * 0.07 * h - toes)
-        add(f32(outfit.shoes * dim), _bone(ankle, toes, 0.022 * w, 0.018 * w))
-        add(
-            f32(outfit.trousers * dim), _bone(hips, knee, 0.05 * w, 0.038 * w), _bone(knee, ankle, 0.038 * w, 0.028 * w)
-        )
+        add(f32(outfit.shoes * dim), limb(ankle, toes, 0.022 * w, 0.018 * w))
+        add(f32(outfit.trousers * dim), limb(hips, knee, 0.05 * w, 0.038 * w), limb(knee, ankle, 0.038 * w, 0.028 * w))
 
     head = neck + tilt * (HEAD + 0.035) * h
     arm(0, 0.75)
     leg(0, 0.78)
     leg(1, 1.0)
     low = hips - tilt * outfit.coat * h
-    add(outfit.shirt, _bone(shoulder + tilt * 0.005 * h, low, 0.062 * w, 0.055 * w), texture=stripes)
+    add(outfit.shirt, limb(shoulder + tilt * 0.005 * h, low, 0.062 * w, 0.055 * w), texture=stripes)
     add(
         outfit.skin,
-        _bone(neck - tilt * 0.01 * h, head, 0.03 * h, 0.055 * h),
-        _bone(head, head + ahead * 0.02 * h, 0.055 * h, 0.045 * h),
+        limb(neck - tilt * 0.01 * h, head, 0.03 * h, 0.055 * h),
+        limb(head, head + ahead * 0.02 * h, 0.055 * h, 0.045 * h),
     )
     back = head - ahead * 0.022 * h + tilt * 0.025 * h
-    hair = [_bone(back, back + ahead * 0.03 * h + tilt * 0.012 * h, 0.06 * h, 0.045 * h)]
+    hair = [limb(back, back + ahead * 0.03 * h + tilt * 0.012 * h, 0.06 * h, 0.045 * h)]
     if outfit.long_hair:
-        hair.append(_bone(back, back - tilt * 0.13 * h, 0.045 * h, 0.035 * h))
+        hair.append(limb(back, back - tilt * 0.13 * h, 0.045 * h, 0.035 * h))
     add(outfit.hair, *hair)
     arm(1, 1.0)
-    return Body(layers, (hips + neck) / 2, hips, head, (arms[0][1], arms[1][1]), legs[1][1])
+    return Body(layers, (hips + neck) / 2, arms[1][1], legs[1][1])
 
 
 def ground_shadow(outfit: Outfit, pose: Pose) -> Layer:
     """The dark patch under a person's feet."""
     h = outfit.height
     middle = np.stack([pose.x, pose.ground], 1)
-    part = _bone(middle - np.array([0.09 * h, 0]), middle + np.array([0.12 * h, 0.0]), 0.025 * h, 0.02 * h)
+    part = limb(middle - np.array([0.09 * h, 0]), middle + np.array([0.12 * h, 0.0]), 0.025 * h, 0.02 * h)
     count = len(pose.x)
     return Layer(
         [part], f32([0.1, 0.1, 0.1]), opacity=np.full(count, 0.35, np.float32), blur=np.full(count, 0.03, np.float32)
@@ -205,8 +201,3 @@ def _reach(root: Vectors, target: Vectors, upper: float, lower: float, bend: int
     # for a limb that hangs down (0, 1), turning it this way takes the joint to the right
     joint = root + upper * np.stack([way[:, 0] * cos + way[:, 1] * sin, way[:, 1] * cos - way[:, 0] * sin], 1)
     return joint, root + way * reach[:, None]
-
-
-def _bone(start: Vectors, end: Vectors, start_radius: float, end_radius: float) -> Capsule:
-    one = np.ones(len(start), np.float32)
-    return Capsule(f32(start), f32(end), one * np.float32(start_radius), one * np.float32(end_radius))

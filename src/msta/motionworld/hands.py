@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msta.motionworld.paths import Rng
-from msta.motionworld.raster import MAIN, NOBODY, Array, Capsule, Layer, Texture, f32
+from msta.motionworld.raster import MAIN, NOBODY, Array, Layer, Texture, f32, limb
 from msta.motionworld.things import TEXTURES, any_colour, any_skin
 
 Vectors = NDArray[np.float64]
@@ -114,10 +114,10 @@ def hand_layers(
         tip, pointing = f32(wrist + _turned(tip - wrist, swing)), _turned(pointing, swing)
     side = _across(palm_up) * hand.thumb
 
-    forearm = [_limb(wrist, elbow, 0.055 * s, 0.115 * s)]
+    forearm = [limb(wrist, elbow, 0.055 * s, 0.115 * s)]
     fist = [
-        _limb(wrist + palm_up * 0.02 * s, knuckle - palm_up * 0.045 * s, 0.052 * s, 0.062 * s),
-        _limb(
+        limb(wrist + palm_up * 0.02 * s, knuckle - palm_up * 0.045 * s, 0.052 * s, 0.062 * s),
+        limb(
             knuckle - palm_up * 0.05 * s - side * 0.03 * s,
             knuckle - palm_up * 0.02 * s + side * 0.02 * s,
             0.045 * s,
@@ -126,17 +126,17 @@ def hand_layers(
     ]
     if hand.pose in ("pointing", "two fingers"):
         base = knuckle + side * 0.025 * s
-        fist.append(_limb(base - palm_up * 0.03 * s, tip, 0.028 * s, 0.017 * s))
+        fist.append(limb(base - palm_up * 0.03 * s, tip, 0.028 * s, 0.017 * s))
         if hand.pose == "two fingers":
             other = tip - side * 0.045 * s - pointing * 0.01 * s
-            fist.append(_limb(knuckle - side * 0.015 * s, other, 0.027 * s, 0.018 * s))
+            fist.append(limb(knuckle - side * 0.015 * s, other, 0.027 * s, 0.018 * s))
     elif hand.pose == "open":
         for k, spread in enumerate((-0.32, -0.1, 0.1, 0.32)):
             reach = fingers * (1.0, 1.12, 1.05, 0.85)[k] * 1.15
             root = knuckle + side * (0.04 - 0.027 * k) * s
-            fist.append(_limb(root, root + _turned(pointing, -spread * hand.thumb) * reach, 0.023 * s, 0.016 * s))
+            fist.append(limb(root, root + _turned(pointing, -spread * hand.thumb) * reach, 0.023 * s, 0.016 * s))
     thumb_tip = wrist + palm_up * 0.1 * s + side * (0.11 if hand.pose == "open" else 0.07) * s
-    fist.append(_limb(wrist + palm_up * 0.03 * s + side * 0.02 * s, thumb_tip, 0.035 * s, 0.022 * s))
+    fist.append(limb(wrist + palm_up * 0.03 * s + side * 0.02 * s, thumb_tip, 0.035 * s, 0.022 * s))
 
     layers = []
     if hand.shadow is not None:
@@ -151,22 +151,15 @@ def hand_layers(
             angle = f32(np.arctan2(arm[:, 1], arm[:, 0]))
             texture = Texture(hand.sleeve_texture, hand.sleeve_second, 0.09 * s, f32(cuff), angle)
         radius = 0.062 + 0.06 * hand.sleeve
-        layers.append(
-            Layer([_limb(cuff, elbow, radius * s, 0.135 * s)], hand.sleeve_colour, texture=texture, blur=blur)
-        )
+        layers.append(Layer([limb(cuff, elbow, radius * s, 0.135 * s)], hand.sleeve_colour, texture=texture, blur=blur))
     layers.append(Layer(fist, hand.skin, shade=hand.shade, blur=blur, owner=MAIN))
     if hand.pose != "open":  # the folded fingers
         folds = []
         for k in range(3):
             middle = knuckle - palm_up * 0.055 * s + side * (0.0 - 0.026 * k) * s
-            folds.append(_limb(middle, middle + palm_up * 0.035 * s, 0.012 * s, 0.011 * s))
+            folds.append(limb(middle, middle + palm_up * 0.035 * s, 0.012 * s, 0.011 * s))
         layers.append(Layer(folds, f32(hand.skin * 0.78), blur=blur, owner=MAIN))
     return layers, tip
-
-
-def _limb(start: Vectors, end: Vectors | Array, start_radius: float, end_radius: float) -> Capsule:
-    one = np.ones(len(start), np.float32)
-    return Capsule(f32(start), f32(end), one * np.float32(start_radius), one * np.float32(end_radius))
 
 
 def _unit(vectors: Vectors | Array) -> Vectors:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+Vectors = NDArray[np.float64]
 
 Bounds = tuple[float, float, float, float]
 """Left, top, right, bottom in frames."""
@@ -68,6 +69,12 @@ class Capsule:
         share += self.start_radius[:, None, None]
         off_x -= share
         return off_x
+
+
+def limb(start: Array | Vectors, end: Array | Vectors, start_radius: float, end_radius: float) -> Capsule:
+    """A capsule from ``start`` to ``end`` [T, 2], with the same radii in every frame."""
+    one = np.ones(len(start), np.float32)
+    return Capsule(f32(start), f32(end), one * np.float32(start_radius), one * np.float32(end_radius))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from msta.motionworld import encounters, surroundings
 from msta.motionworld.hands import choose_hand, hand_layers
-from msta.motionworld.motions import PEOPLE
+from msta.motionworld.motions import PAIRS, PEOPLE
 from msta.motionworld.paths import COMPOSED, MOVES, SHAPES, Path, Points, Rng, draw, smooth
 from msta.motionworld.raster import MAIN, OTHER, Array, Canvas, Layer, f32, move
 from msta.motionworld.surroundings import Camera
@@ -55,7 +55,7 @@ class Scene:
 
 def compose(motion: str, rng: Rng, times: Numbers, busy: float, shifted: bool) -> Scene:
     """A random scene of ``motion``, at ``times`` [T] in 0..1."""
-    if motion in PEOPLE or (motion in encounters.PAIR_MOTIONS and rng.random() < 0.5):
+    if motion in PEOPLE or (motion in ("approach", "move apart", "follow") and rng.random() < 0.5):
         if motion == "wave" and rng.random() < 0.5:
             return _waving_hand(rng, times, busy)
         if motion == "push" and rng.random() < 0.2:
@@ -64,7 +64,7 @@ def compose(motion: str, rng: Rng, times: Numbers, busy: float, shifted: bool) -
     if motion in {**SHAPES, **MOVES, **COMPOSED}:
         by_hand = motion != "bounce" and rng.random() < (0.3 if shifted else 0.6)
         return _hand(motion, rng, times, busy) if by_hand else _traced(motion, rng, times, busy, shifted)
-    if motion in ("approach", "move apart", "follow", "collide", "orbit"):
+    if motion in PAIRS:
         return _things(motion, rng, times, busy, shifted)
     return _change(motion, rng, times, busy, shifted)
 
