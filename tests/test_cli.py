@@ -19,6 +19,7 @@ from launch import run_msta
 from video_files import write_video
 
 import msta
+from msta import cli
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,14 @@ def test_a_completed_fine_tuned_backbone_is_found_again(world, tmp_path):
 def test_version_and_no_arguments():
     assert run_msta("--version").stdout.strip() == msta.__version__
     assert "train" in run_msta().stdout
+
+
+def test_a_notebooks_backend_for_pictures_does_not_matter(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "module://not_installed.here")
+    monkeypatch.setattr(sys, "argv", ["msta", "--version"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    subprocess.run([sys.executable, "-c", "import matplotlib"], check=True)
 
 
 def test_zero_shot_with_any_labels(world):

@@ -518,6 +518,7 @@ def test_sound_alone(tmp_path: Path, suffix: str) -> None:
 
 def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
     assert numbers(write_covered(tmp_path / "covered.mp4", 10), [0.3]) == [7]
+    assert numbers(write_covered(tmp_path / "preview.mp4", 10, said=False), [0.3]) == [7]
     assert refusal(write_covered(tmp_path / "cover.mp4", None)) == "no video stream (cover picture only)"
 
 

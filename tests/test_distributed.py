@@ -19,7 +19,9 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from video_files import moving_squares
 
 from msta.data.loading import StepSampler
+from msta.errors import ConfigError
 from msta.evaluation.predictions import read_predictions
+from msta.settings import TrainSettings
 from msta.training.processes import _BUCKET, Processes
 from msta.training.state import random_state, restore_random, saved_states
 
@@ -185,3 +187,38 @@ def test_the_accelerator_s_generator_is_saved_and_restored(monkeypatch):
     assert held["state"].tolist() == [0, 0]
     restore_random(saved)
     assert held["state"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"},
+        {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost"},
+        {"WORLD_SIZE": "", "LOCAL_WORLD_SIZE": "", "LOCAL_RANK": "0"},
+        {"ACCELERATE_USE_DEEPSPEED": "true", "RANK": "0", "LOCAL_RANK": "0"},
+        {"ACCELERATE_USE_FSDP": "true", "ACCELERATE_TORCH_DEVICE": "cuda"},
+    ],
+    ids=lambda left: " ".join(left),
+)
+def test_what_a_launcher_leaves_for_one_process_does_not_matter(left, monkeypatch):
+    for name, value in left.items():
+        monkeypatch.setenv(name, value)
+    processes = Processes(TrainSettings(precision="fp32"))
+    assert (processes.rank, processes.count) == (0, 1)
+    assert processes.decoders(2) == 2
+
+
+@pytest.mark.parametrize(
+    ("left", "says"),
+    [
+        ({"WORLD_SIZE": "auto"}, "WORLD_SIZE is 'auto', not a number"),
+        ({"WORLD_SIZE": "2"}, "RANK and MASTER_ADDR and MASTER_PORT are not set: start them with torchrun"),
+    ],
+)
+def test_what_a_launcher_forgot_is_said(left, says, monkeypatch):
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in left.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=says):
+        Processes(TrainSettings(precision="fp32"))

@@ -54,6 +54,8 @@ def test_words_are_those_of_the_prompt_and_one_class_alone_has_a_score(backbone,
     assert [word for word, _ in explain(again, clip, "push it", steps=2).words] == ["push", "it"]
     with pytest.raises(MSTAError, match="--class: 'jump' is none of push it, don't-stop"):
         explain(p, clip, "jump")
+    hindi = Predictor(p.model, ("नमस्ते", "push"))
+    assert "नमस्ते" in [word for word, _ in explain(hindi, clip, "नमस्ते", steps=2).words]
     assert np.isfinite(explain(Predictor(p.model, ("push",)), clip, steps=2).score)
 
 

@@ -169,6 +169,16 @@ def test_split_folders_stay_what_they_were(tree, caplog):
     assert read_catalog(root).classes == ("pull", "push")
 
 
+@pytest.mark.parametrize(
+    ("train", "test"), [("training_set", "test_set"), ("trainset", "Testset"), ("train set", "testing")]
+)
+def test_a_split_may_be_called_a_set(tree, train, test):
+    root = tree(f"{train}/push/a.mp4", f"{train}/pull/b.mp4", f"{test}/push/c.mp4", f"{test}/pull/d.mp4")
+    catalog = read_catalog(root)
+    assert catalog.classes == ("pull", "push")
+    assert sorted(str(clip.split) for clip in catalog.clips) == ["test", "test", "train", "train"]
+
+
 def test_two_classes_called_as_splits_are_asked_about(tree):
     root = tree("train/a.mp4", "test/b.mp4")
     with pytest.raises(ConfigError, match="a class or a split"):

@@ -240,6 +240,7 @@ def test_axes_of_percent_end_at_0_and_100(monkeypatch):
     figures.reliability_diagram({"a": (np.array([[1.0, 0.0], [0.01, 0.99]]), np.array([1, 1]))})
     log = [{"epoch": 0, "step": 1, "loss": 1.0}, *({"epoch": e, "step": e, "val": {"top1": 100.0 * e}} for e in (0, 1))]
     figures.learning_curves({"a": log})
+    figures.learning_curves({"a": [*log, {"epoch": 1, "val": {"clips": 0}}]})  # none of them could be read
     ends = [axes.get_ylim() for figure in drawn for axes in figure.axes if "%" in axes.get_ylabel()]
     ends += [axes.get_xlim() for figure in drawn for axes in figure.axes if "%" in axes.get_xlabel()]
     assert len(ends) == 8

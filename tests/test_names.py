@@ -54,6 +54,13 @@ def test_words_stay_words(name):
         "wipe l/r",
         "move r to l",
         "counter-clockwise",
+        "rotateclockwise",
+        "LtoR",
+        "links wischen",
+        "main droite",
+        "взмах влево",
+        "左に振る",
+        "←",
     ],
 )
 def test_a_name_that_tells_a_side(name):
@@ -62,9 +69,16 @@ def test_a_name_that_tells_a_side(name):
     assert DataSettings(path=".", flip_guard=False).augmentation(["push", name]).flip == 0.5
 
 
-@pytest.mark.parametrize("name", ["bright light", "cwm", "lord of the ring", "accwt", "wave"])
+@pytest.mark.parametrize(
+    "name", ["bright light", "cwm", "lord of the ring", "accwt", "wave", "destroy", "swipe l", "linked rings"]
+)
 def test_a_name_that_tells_none(name):
     assert told_by_side([name]) == []
+
+
+@pytest.mark.parametrize("pair", [("swipeleft", "swiperight"), ("swipe_l", "swipe_r"), ("swipe L", "swipe R")])
+def test_two_names_that_differ_in_the_side_alone(pair):
+    assert told_by_side(["wave", *pair, "bright", "lord"]) == list(pair)
 
 
 def test_numbers():
@@ -201,7 +215,11 @@ def test_cp1252_is_read_with_a_notice(clips, caplog):
     assert "cp1252" in caplog.text
 
 
-@pytest.mark.parametrize("junk", ["__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found", "System Volume Information"])
+@pytest.mark.parametrize(
+    "junk",
+    ["__MACOSX", "@eaDir", "@Transcode", "$RECYCLE.BIN", "lost+found", "FOUND.001", "System Volume Information",
+     "Network Trash Folder", "~snapshot"],
+)  # fmt: skip
 def test_a_systems_own_folders_are_no_classes(tmp_path, junk, caplog):
     notice.cache_clear()
     for folder in ("push", "pull", junk, f"push/{junk}"):

@@ -163,12 +163,16 @@ def write_audio(path: Path, seconds: float = 1.0) -> Path:
     return path
 
 
-def write_covered(path: Path, n: int | None) -> Path:
-    """Write an MP4 with a cover picture as its first video stream and n numbered frames beside it, or none."""
+def write_covered(path: Path, n: int | None, said: bool = True) -> Path:
+    """Write an MP4 with a picture as its first video stream and n numbered frames beside it, or none.
+
+    ``said``: the file says that the picture is a cover; otherwise FFmpeg takes it for the video.
+    """
     with av.open(str(path), "w") as container:
         cover: Any = container.add_stream("mjpeg", rate=1)
         cover.height, cover.width, cover.pix_fmt = 96, 96, "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
+        if said:
+            cover.disposition = av.stream.Disposition.attached_pic
         video: Any = container.add_stream("libx264", rate=25) if n else None
         if n:
             video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 from typing import NoReturn
 
@@ -18,6 +19,7 @@ __all__ = ["app", "console", "main"]
 def main() -> None:
     """Run the command line. Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
     logging.getLogger("msta").addHandler(_Notices())
+    os.environ["MPLBACKEND"] = "agg"  # pictures are saved, not shown; a notebook's backend may not be installed here
     if isinstance(sys.stdout, io.TextIOWrapper):  # what its encoding lacks is escaped
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

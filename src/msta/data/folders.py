@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,16 +11,17 @@ from msta.data.video_file import VIDEO_EXTENSIONS
 from msta.errors import DataError, few
 from msta.notices import notice
 
-SYSTEM_FOLDERS = frozenset(
-    "__macosx __pycache__ @eadir @recycle @recently-snapshot #recycle #snapshot $recycle.bin recycler found.000 "  # noqa: SIM905
-    "lost+found lost.dir".split()
-) | {"system volume information"}
-"""Folders, in lower case, that systems and servers create among those of a user."""
+_SYSTEM_FOLDER = re.compile(
+    r"[.@$].*|[#~](recycle|snapshot)|__macosx|__pycache__|recycle[dr]|found\.\d{3}|lost\+found|lost\.dir"
+    r"|system volume information|network trash folder|temporary items|thevolumesettingsfolder",
+    re.I,
+)
+"""Folders that systems and servers create among those of a user: Windows with $, a NAS with @, # or ~."""
 
 
 def is_system_folder(name: str) -> bool:
     """Whether a folder is hidden or belongs to the system, so that it is not a class."""
-    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
+    return bool(_SYSTEM_FOLDER.fullmatch(name))
 
 
 def is_video(name: str) -> bool:

@@ -10,9 +10,15 @@ from collections.abc import Iterable
 from msta.notices import notice
 
 _SIDES = re.compile(
-    r"\b(left|right|(counter|anti)?[- ]?clockwise)"  # also "leftward", "right-handed"
-    r"|(?<![a-z0-9])(c?cw|acw|l2r|r2l|ltr|rtl|[lr] ?[/>|] ?[lr]|[lr] to [lr])(?![a-z0-9])"
+    r"\b(left|right)|clockwise|uhrzeigersinn"  # also "leftward", "right-handed", "rotateclockwise"
+    r"|(?<![a-z0-9])(c?cw|acw|l2r|r2l|ltr|rtl|[lr] ?[/>|] ?[lr]|[lr] ?to ?[lr])(?![a-z0-9])"
+    r"|\b(links|linke[mnrs]?|rechts|rechte[mnrs]?|gauche|droite?|izquierd[ao]|derech[ao]|esquerd[ao]|direit[ao]|sinistr[ao]"
+    r"|destr[ao]|lew[aoy]|praw[aoy]|vänster|höger|venstre|høyre|højre|kiri|kanan|trái|phải)\b"
+    r"|\b(влево|вправо|слева|справа|лев(ая|ой|ую|ый)|прав(ая|ой|ую|ый))\b"
+    r"|[左右]|왼|오른|ซ้าย|ขวา|يسار|يمين|[←→↔⇐⇒⇦⇨⬅➡↖-↙↩↪↶↷↺↻⟲⟳]"
 )
+_OTHER_SIDE = (("left", "right"), ("(?<![a-z])l(?![a-z])", "r"))
+"""A name is told by side, too, if what replaces the one by the other makes another class: swipeleft, swipe l."""
 
 
 def class_words(name: str) -> str:
@@ -44,8 +50,17 @@ def read_as_words(names: Iterable[str], source: str, remedy: str = "") -> tuple[
 
 
 def told_by_side(names: Iterable[str]) -> list[str]:
-    """The names that would be wrong for a flipped video: left, right, clockwise, cw, ccw, L2R, l/r and the like."""
-    return [name for name in names if _SIDES.search(class_words(name).lower())]
+    """The names that would be wrong for a flipped video: left, right, clockwise, cw, ccw, L2R, l/r and the like, also
+    in other languages.
+    """
+    words = {name: class_words(name).lower() for name in names}
+    every, sided = set(words.values()), set()
+    for text in every:
+        for one, other in _OTHER_SIDE:
+            flipped = re.sub(one, other, text)
+            if flipped != text and flipped in every:
+                sided |= {text, flipped}
+    return [name for name, text in words.items() if text in sided or _SIDES.search(text)]
 
 
 def letters(text: str) -> str:
@@ -55,6 +70,12 @@ def letters(text: str) -> str:
         on_a_letter = unicodedata.category(c).startswith("M") and kept and kept[-1] != " "
         kept.append(c if c.isalnum() or on_a_letter else " ")
     return " ".join("".join(kept).split())
+
+
+def words_in(text: str) -> list[re.Match[str]]:
+    """The words of a text, with the marks on their letters, hyphens and apostrophes within them."""
+    joined = "".join("\\" + c for c in sorted(set(text)) if unicodedata.category(c).startswith("M"))
+    return list(re.finditer(rf"\w[\w'’{joined}-]*", text))
 
 
 def is_number(name: str) -> bool:

@@ -341,9 +341,10 @@ def _open_container(path: str, file: BinaryIO) -> InputContainer:
 
 
 def video_stream(path: str, container: InputContainer) -> VideoStream:
-    """FFmpeg's choice among the video streams. Cover pictures and still previews do not count."""
+    """FFmpeg's choice among the video streams. Cover pictures, and previews of one picture, do not count."""
     stills = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
     videos = [s for s in container.streams.video if not s.disposition & stills]
+    videos = [s for s in videos if s.frames != 1] or videos  # 0: the header does not say
     chosen = container.streams.best("video") if len(videos) > 1 else None
     videos.sort(key=lambda s: chosen is None or s.index != chosen.index)
     if not videos:

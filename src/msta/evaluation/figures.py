@@ -168,7 +168,7 @@ def learning_curves(logs: Mapping[str, Sequence[dict[str, Any]]]) -> bytes:
         mean = [np.mean(v) for v in by_epoch.values()]
         above.plot(list(by_epoch), mean, color=colour, label=name, marker="." if len(mean) == 1 else None)
         for part, style in (("val", "-"), ("test", ":")):
-            measured = [(line["epoch"], line[part]["top1"]) for line in log if part in line]
+            measured = [(line["epoch"], line[part]["top1"]) for line in log if "top1" in line.get(part, {})]
             if measured:
                 below.plot(*zip(*measured, strict=True), style, color=colour, marker=".", markersize=4)
     last = max((line["epoch"] + ("loss" in line) for log in logs.values() for line in log), default=0)

@@ -13,7 +13,7 @@ from typing import Any
 from msta.adapters.artefact import METRICS, adapter_in
 from msta.adapters.hub import adapter_folder
 from msta.data.catalog import Catalog, Clip
-from msta.data.folders import SYSTEM_FOLDERS, is_video, videos_in
+from msta.data.folders import is_system_folder, is_video, videos_in
 from msta.data.layouts.parts import seconds
 from msta.data.layouts.tables import COLUMNS, beside_table
 from msta.data.reading import check_range
@@ -126,7 +126,8 @@ def _find(name: str) -> Iterator[str]:
 
 def _in_a_system_folder(match: str, pattern: str) -> bool:
     """Whether a system's own folder, which the pattern does not name, holds a file or is it."""
-    system = [part for part in Path(match).parts if part.lower() in SYSTEM_FOLDERS and part not in Path(pattern).parts]
+    named = Path(pattern).parts
+    system = [part for part in Path(match).parts if is_system_folder(part) and part not in named]
     if system:
         notice(f"{pattern}: skips {system[0]}, the system's own.")
     return bool(system)

@@ -23,6 +23,7 @@ from msta.adapters.task import per_class, prompts
 from msta.data.catalog import WHOLE, Span
 from msta.data.clips import ONE_VIEW, cut_views
 from msta.data.decode import read_frames
+from msta.data.names import words_in
 from msta.data.times import segment_times
 from msta.errors import MSTAError
 from msta.inference.predictor import Path, Predictor
@@ -148,7 +149,7 @@ def word_relevance(predictor: Predictor, embedding: Tensor, index: int) -> list[
     name, template = predictor.classes[index], predictor.template
     single = isinstance(template, str)
     text = prompts([name], template)[0] if single else name
-    words = list(re.finditer(r"\w[\w'’-]*", text)) or list(re.finditer(r"\S+", text))
+    words = words_in(text) or list(re.finditer(r"\S+", text))
     without = [" ".join(f"{text[: word.start()]} {text[word.end() :]}".split()) for word in words]
     texts: Sequence[str] = without if single else prompts(without, template)
     ids = model.tokenize([each or "." for each in texts]).to(embedding.device)

@@ -19,6 +19,7 @@ from torch import Tensor
 from msta.backbone.device import best_device
 from msta.data.processes import decoders
 from msta.errors import ConfigError, Interrupted, MSTAError
+from msta.notices import notice
 from msta.settings import TrainSettings
 
 T = TypeVar("T")
@@ -42,10 +43,7 @@ class Processes:
         AcceleratorState._reset_state(reset_partial_state=True)  # one process may run several precisions, one by one
         mixed = {"fp32": "no"}.get(settings.precision, settings.precision)
         wait = InitProcessGroupKwargs(timeout=_PATIENCE)
-        if os.environ.get("WORLD_SIZE") == "1" and "MASTER_ADDR" not in os.environ:  # a scheduler's, for one process
-            for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
-                os.environ.pop(name, None)
-        device, several = best_device(), int(os.environ.get("WORLD_SIZE", "1")) > 1
+        device, several = best_device(), _several()
         if device.type == "cpu" and (several or torch.accelerator.is_available()):
             options["cpu"] = True  # or Accelerate takes each process for the only one, or an accelerator
         elif device.index is not None and not several:
@@ -53,8 +51,8 @@ class Processes:
         try:
             self.accelerator = Accelerator(mixed_precision=mixed, kwargs_handlers=[wait], **options)
         except ValueError as error:
-            message = f"train.precision: {settings.precision} does not work on this machine: {error}"
-            raise ConfigError(message) from error
+            what = f"train.precision: {settings.precision} does not work on this machine"
+            raise ConfigError(f"{'the processes do not find each other' if several else what}: {error}") from error
         set_tf32(self.device, settings.tf32)
         self.rank, self.count = self.accelerator.process_index, self.accelerator.num_processes
         if not self.main:
@@ -72,7 +70,7 @@ class Processes:
 
     def decoders(self, wanted: int | None) -> int:
         """Decoding processes for this process, see :func:`msta.data.processes.decoders`."""
-        return decoders(self.device, wanted, int(os.environ.get("LOCAL_WORLD_SIZE", self.count)))
+        return decoders(self.device, wanted, _number("LOCAL_WORLD_SIZE", self.count))
 
     def share(self, total: int) -> range:
         """The share of this process in so many things, which are dealt out like cards: shares differ by one at most."""
@@ -163,6 +161,38 @@ class Processes:
                 "another process of this run has ended, see what it says; msta train --resume goes on from the last "
                 "saved step"
             ) from error
+
+
+def _several() -> bool:
+    """Whether a launcher started this process as one of several. What one left for a single process is dropped, and so
+    is what would make Accelerate divide the model.
+
+    Raises:
+        ConfigError: the launcher's variables are no numbers, or some are missing.
+    """
+    for name in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
+        if os.environ.pop(f"ACCELERATE_USE_{name}", "false").lower() not in ("", "0", "false"):
+            notice(f"ACCELERATE_USE_{name} is ignored: every process holds the whole model.")
+    if os.environ.pop("ACCELERATE_TORCH_DEVICE", ""):
+        notice("ACCELERATE_TORCH_DEVICE is ignored: MSTA_DEVICE chooses the device.")
+    if _number("WORLD_SIZE", 1) <= 1:
+        for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+            os.environ.pop(name, None)
+        return False
+    if lacking := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]:
+        raise ConfigError(
+            f"the environment variable WORLD_SIZE asks for several processes, but {' and '.join(lacking)} "
+            f"{'is' if len(lacking) == 1 else 'are'} not set: start them with torchrun, or unset WORLD_SIZE"
+        )
+    return True
+
+
+def _number(name: str, default: int) -> int:
+    """An environment variable that is a number; the default if it is empty or not set."""
+    text = os.environ.get(name, "").strip()
+    if text and not text.isdecimal():
+        raise ConfigError(f"the environment variable {name} is {text!r}, not a number; unset it")
+    return int(text or default)
 
 
 def set_tf32(device: torch.device, allowed: bool) -> None:

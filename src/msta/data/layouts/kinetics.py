@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from msta.data.catalog import Catalog
+from msta.data.catalog import SPLITS, Catalog
 from msta.data.decode import probe
 from msta.data.exports import table_rows
 from msta.data.layouts.parts import SPLIT_NAMES, Listed, Options, VideoFiles, gather, not_empty, places, seconds
@@ -96,7 +96,7 @@ def _rows(file: Path) -> Iterator[tuple[str, str, str, str, float, float]]:
             raise DataError(f"{place}: expected {', '.join(_COLUMNS)} with the start before the end, got {row}")
         split = cells.get("split", "").lower()
         if split and split not in SPLIT_NAMES:
-            raise DataError(f"{place}: the split {split!r} is none of {', '.join(SPLIT_NAMES)}")
+            raise DataError(f"{place}: the split {split!r} is none of {', '.join(SPLITS)}")
         if not (split or by_name):
             raise DataError(f"{place}: no split, and none in the file's name; add a column split")
         yield place, SPLIT_NAMES.get(split, by_name), cells.get("label", ""), cells["youtube_id"], start, end

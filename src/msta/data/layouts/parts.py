@@ -20,14 +20,13 @@ from msta.errors import DataError, in_short
 from msta.notices import notice
 
 SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "validation": "val",
-    "validate": "val",
-    "valid": "val",
-    "test": "test",
-    "testing": "test",
+    f"{word}{end}": split
+    for word, split in zip(
+        ("train", "training", "val", "valid", "validate", "validation", "test", "testing"),
+        ("train", "train", "val", "val", "val", "val", "test", "test"),
+        strict=True,
+    )
+    for end in ("", "set", "_set", "-set", " set")
 }
 
 
