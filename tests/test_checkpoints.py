@@ -327,7 +327,7 @@ def test_files_that_are_no_checkpoints(tmp_path, content, message):
 def test_missing_paths_and_directories(tmp_path):
     with pytest.raises(CheckpointError, match=r"nowhere\.pt: no such file"):
         msta.load_backbone(tmp_path / "nowhere.pt")
-    with pytest.raises(CheckpointError, match=r"config\.json"):
+    with pytest.raises(CheckpointError, match="a folder without weights"):
         msta.load_backbone(tmp_path)
     (tmp_path / "link.pt").symlink_to(tmp_path / "gone.pt")
     with pytest.raises(CheckpointError, match=r"link\.pt: No such file"):
@@ -378,16 +378,6 @@ def test_a_backbone_can_be_pickled_for_another_process(joint_backbone):
     assert torch.equal(again.tokenize(["a push"]), joint_backbone.tokenize(["a push"]))
 
 
-def test_figures_beside_the_weights_do_not_hide_them(tmp_path):
-    weights = {"visual.proj": torch.zeros(2, 2)}
-    for wrapped in (
-        {"state_dict": weights, "best_acc1": torch.tensor(71.3)},
-        {"best": torch.tensor(1.0), "model": weights},
-    ):
-        torch.save(wrapped, tmp_path / "c.pth")
-        assert read_tensors(tmp_path / "c.pth").keys() == weights.keys()
-
-
 class Config(dict):
     """As yacs's: a dict of a class of its own."""
 
@@ -399,8 +389,8 @@ def test_objects_beside_the_weights_are_not_read_and_named(tmp_path, caplog, bes
     file = tmp_path / "c.pth"
     torch.save({"model": weights, "config": beside}, file, _use_new_zipfile_serialization=new_format)
     read = read_tensors(file)
-    assert read.keys() == weights.keys()
-    assert torch.equal(read["a"], weights["a"])
+    assert read.keys() == {"model/a", "model/b"}
+    assert torch.equal(read["model/a"], weights["a"])
     if not isinstance(beside, float):
         assert type(beside).__name__ in caplog.text
 

@@ -338,7 +338,8 @@ def described(path: str, model: str, **said: str):
     from msta.backbone.formats.parts import Facts, strip
     from msta.backbone.formats.resblocks import load
 
-    return load(strip(native(**SIZES[model])), Path(path), Facts(path, said), None, None)
+    facts = Facts(path, said)
+    return load(strip(native(**SIZES[model]), facts), Path(path), facts, None, None)
 
 
 @pytest.mark.parametrize(
@@ -387,11 +388,10 @@ def test_open_clips_file_without_its_config_is_asked_about(tmp_path):
 
 def test_unknown_sizes_without_a_word_are_said(caplog):
     file = DATA / "open_clip" / "quick-gelu" / "open_clip_model.safetensors"
-    from msta.backbone.checkpoints import strip
     from msta.backbone.formats.parts import Facts
     from msta.backbone.formats.resblocks import load
 
-    load(strip(load_file(file)), Path("weights.pt"), Facts("weights.pt"), None, None)
+    load(load_file(file), Path("weights.pt"), Facts("weights.pt"), None, None)
     assert "?activation=gelu" in caplog.text
 
 

@@ -84,6 +84,8 @@ class Hub(BaseHTTPRequestHandler):
         self.asked.append(f"GET {path}")
         parts = path.strip("/").split("/")
         name = "/".join(parts[2:4] if parts[0] == "api" else parts[:2])
+        if name.startswith("ill/"):
+            return self._answer(200, b"<html>log in") if name == "ill/page" else self._answer(int(name[4:]))
         if name not in self.repos or "nothing" in parts:
             return self._answer(404, b"{}", X_Error_Code="RepoNotFound")
         files = self.repos[name]
@@ -236,6 +238,53 @@ def test_refusals_are_one_line(hub, tmp_path):
     assert len(lines) == 2, done.stdout + done.stderr
     assert lines[0].startswith("me/nothing: no directory here, and not to be had from the Hub: ")
     assert lines[1].startswith("me/x: the Hub does not take it: ")
+
+
+def refusals(names: list[str], endpoint: str, home: Path, offline: str = "0") -> list[str]:
+    """What is said of these ids, as backbones and, if they name no file, as adapters too."""
+    code = f"""
+import os, time
+os.environ["HF_HUB_OFFLINE"] = {offline!r}
+time.sleep = lambda seconds: None  # the client tries five times
+import msta
+from msta.errors import MSTAError
+for load in msta.load_backbone, msta.load_adapter:
+    for name in {names}:
+        try: name.endswith(".pth") and load is msta.load_adapter or print(load(name))
+        except MSTAError as error: print(error)
+"""
+    done = run(code, endpoint, home)
+    said = done.stdout.splitlines()
+    assert len(said) == sum(1 if name.endswith(".pth") else 2 for name in names), done.stdout + done.stderr
+    return said
+
+
+def test_why_the_hub_gives_nothing_is_said_and_what_to_do(hub, tmp_path):
+    _, endpoint = hub
+    ills = {
+        "429": "the error 429; try again later",
+        "500": "the error 500; try again later",
+        "page": "log in to the network",
+    }
+    names = [f"ill/{ill}{file}" for ill in ills for file in ("", "/c.pth")]
+    for said in refusals(names, endpoint, tmp_path):
+        ill = said.split(":")[0].split("/")[1]
+        assert ills[ill] in said
+        assert "connection" not in said
+    both = ["lab/x", "lab/x/c.pth"]
+    for said in refusals(both, endpoint, tmp_path, offline="1"):
+        assert "HF_HUB_OFFLINE" in said
+        assert "connection" not in said
+    for said in refusals(both, "http://127.0.0.1:9", tmp_path):
+        assert "no connection ([Errno 111] Connection refused); check the network, its proxy and HF_ENDPOINT" in said
+
+
+def test_a_repository_without_weights_is_called_that(hub, tmp_path):
+    handler, endpoint = hub
+    handler.repos |= {"lab/empty": {"README.md": b""}, "lab/below": {"weights/c.pth": b"x"}}
+    for said in refusals(["lab/empty", "lab/below"], endpoint, tmp_path)[:2]:
+        assert "no file at the top of its repository ends in .safetensors, .bin" in said
+        assert str(tmp_path) not in said
 
 
 def test_a_directory_comes_before_the_hub(tmp_path, monkeypatch):

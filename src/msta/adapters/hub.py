@@ -8,7 +8,8 @@ from pathlib import Path
 
 from msta.adapters.artefact import CARD, CLASSES, CONFIG, METRICS, WEIGHTS, Artefact, adapter_in
 from msta.adapters.card import HUB_ID, model_card
-from msta.errors import CheckpointError, DataError, MSTAError, in_short
+from msta.backbone.published import hub_reason
+from msta.errors import CheckpointError, DataError, MSTAError
 from msta.files import read_json
 
 _WANTED = [CONFIG, WEIGHTS, CLASSES, METRICS]
@@ -31,9 +32,9 @@ def adapter_folder(name: str | os.PathLike[str], revision: str | None = None) ->
 
     try:
         return Path(snapshot_download(os.fspath(name), revision=revision, allow_patterns=_WANTED))
-    except Exception as error:  # the Hub's errors have no common base and run over many lines
+    except Exception as error:  # the Hub's errors have no common base
         raise CheckpointError(
-            f"{name}: no directory here, and not to be had from the Hub: {in_short(error)}"
+            f"{name}: no directory here, and not to be had from the Hub: {hub_reason(error)}"
         ) from error
 
 
@@ -77,5 +78,5 @@ def push_adapter(
                 repo_id=repo_id, folder_path=aside, revision=revision, commit_message=f"Add {artefact.method} adapter"
             )
         except Exception as error:  # see above
-            raise MSTAError(f"{repo_id}: the Hub does not take it: {in_short(error)}") from error
+            raise MSTAError(f"{repo_id}: the Hub does not take it: {hub_reason(error)}") from error
     return str(done.commit_url)

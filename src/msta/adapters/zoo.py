@@ -12,6 +12,7 @@ from pathlib import Path
 
 from msta.adapters.artefact import CONFIG, METRICS, WEIGHTS, Artefact
 from msta.adapters.card import HUB_ID
+from msta.backbone.published import hub_reason
 from msta.errors import CheckpointError, DataError, MSTAError, in_short
 from msta.files import new_directory, read_json, sha256_of, write_json
 
@@ -124,4 +125,6 @@ def _folder(where: str, patterns: list[str]) -> Path:
     try:
         return Path(snapshot_download(where, allow_patterns=patterns))
     except Exception as error:  # the Hub's errors have no common base
-        raise CheckpointError(f"{where}: no folder here, and not to be had from the Hub: {in_short(error)}") from error
+        raise CheckpointError(
+            f"{where}: no folder here, and not to be had from the Hub: {hub_reason(error)}"
+        ) from error

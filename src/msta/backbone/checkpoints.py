@@ -20,8 +20,8 @@ from msta.backbone.dual_encoder import FORMAT, DualEncoder, WithoutInitialising,
 from msta.backbone.formats import hugging_face, open_clip, own, resblocks
 from msta.backbone.formats.parts import Facts, Parts, Tensors, strip
 from msta.backbone.formats.unsupported import refusal
-from msta.backbone.published import PUBLISHED
-from msta.backbone.tensor_files import WEIGHTS, only_weights, read_sharded, read_tensors
+from msta.backbone.published import PUBLISHED, hub_reason
+from msta.backbone.tensor_files import WEIGHTS, index_of, read_tensors, weights_in
 from msta.backbone.tokenizer import Tokenizer, foreign_tokenizer, read_tokenizer
 from msta.errors import CheckpointError, few, in_short
 from msta.files import read_json, sha256_of
@@ -49,8 +49,8 @@ def load_backbone(name: str | os.PathLike[str], *, base: str | os.PathLike[str] 
         name: "toy" or "toy-frames", which come with the package; a name of
             :data:`msta.backbone.published.PUBLISHED`, such as "viclip-b16", which is fetched from the Hub once; a
             directory (ours; Hugging Face's CLIP, Meta CLIP 2 and SigLIP; open_clip's); a file (``.pt``, ``.pth``,
-            ``.bin``, ``.safetensors``: ViCLIP, OpenAI CLIP as state dict or TorchScript archive, open_clip, or
-            fine-tuned in the manner of ViFi-CLIP); a Hub id (``owner/model``, ``hf-hub:owner/model``,
+            ``.ckpt``, ``.bin``, ``.safetensors``: ViCLIP, OpenAI CLIP as state dict or TorchScript archive, open_clip,
+            or fine-tuned in the manner of ViFi-CLIP); a Hub id (``owner/model``, ``hf-hub:owner/model``,
             ``owner/model/file.pth``); or ``random:`` and the name of an architecture (see :func:`random_backbone`).
             Facts that a file lacks can be added, as in ``ViT.pt?activation=gelu&heads=16``: see
             :data:`msta.backbone.formats.parts.OPTIONS`.
@@ -117,8 +117,8 @@ def tell_of_toy(backbone: DualEncoder, texts: Iterable[str]) -> None:
 def _is_hub_id(name: str) -> bool:
     """Whether it is ``owner/model``, or a file in such a repository."""
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        return Path(name).suffix not in WEIGHTS
-    return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+/[\w./-]+", name) is not None and Path(name).suffix in WEIGHTS
+        return not name.endswith(WEIGHTS)
+    return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+/[\w./-]+", name) is not None and name.endswith(WEIGHTS)
 
 
 def _download(hub_id: str) -> Path:
@@ -132,9 +132,12 @@ def _download(hub_id: str) -> Path:
             return Path(hf_hub_download(f"{owner}/{model}", file[0]))
         folder = Path(snapshot_download(hub_id, allow_patterns=patterns))
         if not list(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(hub_id, allow_patterns=[*patterns, "*.bin", "*.pt", "*.pth"]))
-    except Exception as error:  # the Hub's errors have no common base and run over many lines
-        raise CheckpointError(f"{hub_id}: no path here, and not to be had from the Hub: {in_short(error)}") from error
+            folder = Path(snapshot_download(hub_id, allow_patterns=[*patterns, *(f"*{end}" for end in WEIGHTS)]))
+    except Exception as error:  # the Hub's errors have no common base
+        raise CheckpointError(f"{hub_id}: no path here, and not to be had from the Hub: {hub_reason(error)}") from error
+    if not any(file.name == "config.json" or file.name.endswith(WEIGHTS) for file in folder.glob("*")):
+        ends = ", ".join(WEIGHTS)
+        raise CheckpointError(f"{hub_id}: no file at the top of its repository ends in {ends}; name one: {hub_id}/FILE")
     return folder
 
 
@@ -164,42 +167,48 @@ def _kind(path: Path) -> tuple[str | None, dict[str, Any]]:
     return (None if kind is None else str(kind)), config
 
 
-def _from_folder(path: Path, facts: Facts) -> Parts:
+def _from_folder(path: Path, facts: Facts, raw: Tensors | None = None) -> Parts:
+    """The model of a directory. ``raw``: the content of the one file in it that is asked for."""
     kind, config = _kind(path)
     try:
         if kind == FORMAT:
-            return own.load(path, config, facts)
+            return own.load(path, config, facts, raw)
         if kind in hugging_face.MODEL_TYPES:
-            return hugging_face.load(path, config, facts, _tokenizer(facts))
+            raw = raw or strip(read_tensors(weights_in(path, open_clip=False)), facts)
+            return hugging_face.load(raw, path, config, facts, _tokenizer(facts))
         if (path / open_clip.CONFIG).is_file():
-            return open_clip.load(strip(read_sharded(path, open_clip=True)), path, facts, _tokenizer(facts))
+            return open_clip.load(strip(read_tensors(weights_in(path)), facts), path, facts, _tokenizer(facts))
     except CheckpointError:
         raise
     except Exception as error:  # configs and tokenizers can be damaged in any way
         raise CheckpointError(f"{path}: damaged: {in_short(error)}") from error
     if (reason := refusal(kind)) is not None:
         raise CheckpointError(f"{path}: {reason}")
-    if kind is not None and not any(f.is_file() and f.suffix in WEIGHTS for f in path.iterdir()):
+    if kind is not None and not any(f.is_file() and f.name.endswith(WEIGHTS) for f in path.iterdir()):
         raise CheckpointError(f"{path}: no backbone directory: its config.json is of a model of type {kind!r}")
-    return _from_file(only_weights(path), facts, None)
+    return _from_file(weights_in(path), facts, None)
 
 
 def _from_file(path: Path, facts: Facts, base: DualEncoder | None) -> Parts:
-    raw = strip(read_tensors(path))
+    raw = strip(read_tensors(index_of(path)), facts)
     if (path.parent / open_clip.CONFIG).is_file() and any(name.startswith("visual.") for name in raw):
         return open_clip.load(raw, path.parent, facts, _tokenizer(facts))
     if any(name.startswith(("vision_model.", "video.")) for name in raw):
-        if _kind(path.parent)[0] in (FORMAT, *hugging_face.MODEL_TYPES):
-            return _from_folder(path.parent, facts)
-        raise CheckpointError(f"{path}: weights of a directory format; their config.json is not beside them")
+        kind, _ = _kind(path.parent)
+        if kind in (FORMAT, *hugging_face.MODEL_TYPES):
+            return _from_folder(path.parent, facts, raw)
+        reason = refusal(kind, raw)
+        raise CheckpointError(
+            f"{path}: {reason or 'weights of a directory format; their config.json is not beside them'}"
+        )
     if (reason := refusal(None, raw)) is not None:
         raise CheckpointError(f"{path}: {reason}")
     if any(name.startswith("visual.trunk.") for name in raw):
         raise CheckpointError(f"{path}: an open_clip model with a tower of timm; {open_clip.CONFIG} must be beside it")
-    if re.search(r"swa_|open.?vclip", path.name.lower()):
+    if re.search(r"swa_\d+_\d+\.|open.?vclip", path.name.lower()):
         raise CheckpointError(
-            f"{path}: by its name this is Open-VCLIP, whose attention also looks at neighbouring frames. No tensor "
-            "shows that, and it is not supported. If it is another model, rename the file"
+            f"{path}: Open-VCLIP's files are called like this; its attention also looks at neighbouring frames. No "
+            "tensor shows that, and it is not supported. If it is another model, rename the file"
         )
     if (path.parent / "tokenizer.json").is_file() and facts.said("tokenizer") is None:
         notice(f"{path}: the tokenizer.json beside it is not read; ?tokenizer=FILE takes one")

@@ -7,6 +7,9 @@ bytes. The arithmetic is counted on the architecture with random weights, for on
 from __future__ import annotations
 
 from dataclasses import dataclass
+from json import JSONDecodeError
+
+from msta.errors import in_short
 
 
 @dataclass(frozen=True)
@@ -47,3 +50,18 @@ PUBLISHED = {
     "pe-core-b16": Published("timm/PE-Core-B-16", 1791, 281, "Apache 2.0", "single frames; a large text tower"),
 }
 """Short name -> repository; ``load_backbone`` takes the names."""
+
+
+def hub_reason(error: Exception) -> str:
+    """Why the Hub gives nothing, and what to do: its client's advice is to check the connection, whatever the cause."""
+    from huggingface_hub.errors import FileMetadataError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    cause = (isinstance(error, LocalEntryNotFoundError) and error.__cause__) or error
+    status = getattr(getattr(cause, "response", None), "status_code", 0)
+    if status == 429 or status >= 500:
+        return f"it answers with the error {status}; try again later"
+    if isinstance(cause, (JSONDecodeError, FileMetadataError)):
+        return "the answer is not the Hub's; log in to the network, if it has a page for that, or check HF_ENDPOINT"
+    if cause is error or status or isinstance(cause, OfflineModeIsEnabled):
+        return in_short(cause)
+    return f"no connection ({in_short(cause)}); check the network, its proxy and HF_ENDPOINT"

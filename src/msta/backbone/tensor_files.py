@@ -12,6 +12,7 @@ import io
 import pickle
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +20,27 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from msta.errors import CheckpointError, in_short
+from msta.errors import CheckpointError, few, in_short
 from msta.files import read_json
 from msta.notices import notice
 
-_WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state", "module", "checkpoint", "model_ema", "ema")
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pth.tar")
+_INDEX = ".index.json"
+_INDEXES = tuple(f"{end}{_INDEX}" for end in WEIGHTS)
 _STEMS = ("model.safetensors", "pytorch_model.bin")
 _OPEN_CLIP_STEMS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All named tensors of a file, on the CPU, in the precision of the file.
+    """All named tensors of a file, or of the shards in an index, on the CPU, in the precision of the file.
+
+    A tensor in nested dictionaries is called by its place: ``model/visual.proj``.
 
     Raises:
         CheckpointError: the file cannot be read, is cut off, has an unknown format, or needs code to be unpickled.
     """
+    if path.name.endswith(_INDEX):
+        return {name: tensor for shard in _shards(path) for name, tensor in read_tensors(path.with_name(shard)).items()}
     try:
         with open(path, "rb") as file:
             head = file.read(16)
@@ -47,12 +53,21 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"{path}: a pointer of Git LFS in the place of the weights; fetch them: git lfs pull, or download the file "
             "from the model's page"
         )
-    if path.suffix == ".safetensors" or head[8:9] == b"{":
+    if head[8:9] == b"{":
         looked_like = "safetensors"
     elif head.startswith(b"PK\x03\x04"):
-        looked_like = "a TorchScript archive" if _is_torchscript(path) else "a PyTorch checkpoint"
+        entries = _entries(path)
+        if entries and not any(name.endswith("/data.pkl") for name in entries):
+            raise CheckpointError(
+                f"{path}: no checkpoint, but an archive of {few(entries)}; unpack it, and give its weights as a file "
+                "of torch.save or safetensors"
+            )
+        scripted = any(name.endswith("/constants.pkl") for name in entries)
+        looked_like = "a TorchScript archive" if scripted else "a PyTorch checkpoint"
     elif head.startswith(b"\x80"):
         looked_like = "a PyTorch checkpoint (old format)"
+    elif path.suffix == ".safetensors":
+        looked_like = "safetensors"
     else:
         raise CheckpointError(f"{path}: no checkpoint: neither safetensors nor a file written by torch.save")
     try:
@@ -61,7 +76,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if looked_like == "a TorchScript archive":
             return _read_torchscript(path)
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with open(path, "rb") as file:  # given a name, torch would go by its suffix
+                return _named_tensors(torch.load(file, map_location="cpu", weights_only=True), path)
         except pickle.UnpicklingError as error:
             if "nsupported" not in str(error):
                 raise
@@ -75,64 +91,61 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path}: looked like {looked_like}, but is truncated or damaged ({in_short(error)})"
         ) from error
-    return _named_tensors(content, path)
 
 
 def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in what torch.load returned. Training scripts like to wrap it: {"model": …, "epoch": …}."""
-    for _ in range(3):
-        if not isinstance(content, dict):
-            break
-        inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)]
-        if inner:  # other tensors beside it are figures, as best_acc1
-            content = inner[0]
-            continue
-        tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)}
-        if not tensors:
-            break
-        return {str(k): v for k, v in tensors.items()}
+    """The tensors in what torch.load returned. Training scripts like to wrap them: {"model": …, "epoch": …}."""
+    if tensors := dict(_under("", content)):
+        return tensors
     found = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
     raise CheckpointError(f"{path}: a PyTorch file without a state dict; it holds: {found or 'nothing'}")
+
+
+def _under(place: str, content: Any) -> Iterator[tuple[str, Tensor]]:
+    """Only behind names: the state of an optimizer is numbered."""
+    for name, value in content.items() if isinstance(content, dict) else ():
+        if isinstance(value, Tensor):
+            yield f"{place}{name}", value
+        elif isinstance(name, str):
+            yield from _under(f"{place}{name}/", value)
 
 
 # ---------------------------------------------------------------- folders
 
 
-def read_sharded(path: Path, open_clip: bool = False) -> dict[str, Tensor]:
-    """Read ``model.safetensors`` or the shards in its index; or ``pytorch_model.bin``. A file of open_clip comes first.
-
-    Raises:
-        CheckpointError: there are none, or the index is damaged.
-    """
-    stems = _OPEN_CLIP_STEMS + _STEMS if open_clip else _STEMS
-    for stem in stems:
-        index = path / f"{stem}.index.json"
-        if index.is_file():
-            weight_map = read_json(index, CheckpointError).get("weight_map")
-            if not isinstance(weight_map, dict):
-                raise CheckpointError(f"{index}: no index of shards: it has no weight_map")
-            tensors: dict[str, Tensor] = {}
-            for shard in sorted(set(weight_map.values())):
-                tensors.update(read_tensors(path / shard))
-            return tensors
-        if (path / stem).is_file():
-            return read_tensors(path / stem)
-    raise CheckpointError(f"{path}: a config without weights: no {' or '.join(stems)}, whole or in shards")
-
-
-def only_weights(path: Path) -> Path:
-    """The one file of weights in a directory.
+def weights_in(path: Path, open_clip: bool = True) -> Path:
+    """The one file of weights in a directory, or the index of its shards. One of open_clip comes first, if asked.
 
     Raises:
         CheckpointError: there is none, or there are several.
     """
-    files = sorted(file for file in path.iterdir() if file.suffix in WEIGHTS and file.is_file())
-    stems = [file for stem in (*_OPEN_CLIP_STEMS, *_STEMS) for file in files if file.name == stem]
-    if len(files) == 1 or stems:
-        return (stems or files)[0]
-    if not files:
-        raise CheckpointError(f"{path}: no backbone directory: neither a config.json that is known nor weights in it")
-    raise CheckpointError(f"{path}: several files of weights; name one: {', '.join(file.name for file in files)}")
+    files = sorted(file for file in path.iterdir() if file.name.endswith(WEIGHTS + _INDEXES) and file.is_file())
+    stems = _OPEN_CLIP_STEMS + _STEMS if open_clip else _STEMS
+    usual = [file for stem in stems for file in files if file.name.removesuffix(_INDEX) == stem]
+    found = usual[:1] or [file for file in files if file.name.endswith(_INDEXES)] or files
+    if not found:
+        raise CheckpointError(f"{path}: a folder without weights: no file in it ends in {', '.join(WEIGHTS)}")
+    if len(found) > 1:
+        raise CheckpointError(f"{path}: several files of weights; name one: {', '.join(file.name for file in found)}")
+    return found[0]
+
+
+def index_of(path: Path) -> Path:
+    """The index beside a file that lists it as a shard; the file itself if there is none.
+
+    Raises:
+        CheckpointError: an index is damaged.
+    """
+    if not re.search(r"-\d+-of-\d+\.", path.name):
+        return path
+    return next((index for index in sorted(path.parent.glob(f"*{_INDEX}")) if path.name in _shards(index)), path)
+
+
+def _shards(index: Path) -> list[str]:
+    weight_map = read_json(index, CheckpointError).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise CheckpointError(f"{index}: no index of shards: it has no weight_map")
+    return sorted(set(map(str, weight_map.values())))
 
 
 # ---------------------------------------------------------------- objects beside the weights, without running them
@@ -203,7 +216,8 @@ def _beside_objects(path: Path) -> dict[str, Tensor]:
         CheckpointError: the weights cannot be told from the objects.
     """
     inert = _Pickle()
-    content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=inert)
+    with open(path, "rb") as file:
+        content = torch.load(file, map_location="cpu", weights_only=False, pickle_module=inert)
     classes = [name for name in dict.fromkeys(inert.met) if not name.startswith(("builtins.", "copyreg."))]
     objects = ", ".join(classes[:3])
     try:
@@ -222,12 +236,12 @@ def _beside_objects(path: Path) -> dict[str, Tensor]:
 # ---------------------------------------------------------------- TorchScript, without running it
 
 
-def _is_torchscript(path: Path) -> bool:
+def _entries(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+            return archive.namelist()
     except Exception:  # damaged: torch.load will say so
-        return False
+        return []
 
 
 def _read_torchscript(path: Path) -> dict[str, Tensor]:

@@ -7,9 +7,8 @@ from typing import Any
 
 from msta.backbone.architecture import CLIP_MEAN, CLIP_STD, HALF, SIGLIP
 from msta.backbone.blocks import Activation
-from msta.backbone.formats.parts import Facts, Parts, Tensors, architecture, join_qkv, rename, sizes, strip
+from msta.backbone.formats.parts import Facts, Parts, Tensors, architecture, join_qkv, rename, sizes
 from msta.backbone.known import Traits
-from msta.backbone.tensor_files import read_sharded
 from msta.backbone.tokenizer import Tokenizer, foreign_tokenizer, read_tokenizer, tokenizer_from_directory
 from msta.errors import CheckpointError
 from msta.files import read_json
@@ -51,14 +50,16 @@ _DEFAULTS = {  # transformers', for what a config leaves out: heads of video and
 }
 
 
-def load(path: Path, config: dict[str, Any], facts: Facts, tokenizer: Tokenizer | None) -> Parts:
-    """Load a directory whose config.json has a model_type of MODEL_TYPES. ``tokenizer``: given by the user.
+def load(raw: Tensors, path: Path, config: dict[str, Any], facts: Facts, tokenizer: Tokenizer | None) -> Parts:
+    """Tensors without prefixes, and the config.json in their folder, with a model_type of MODEL_TYPES -> the model.
+
+    ``tokenizer``: given by the user.
 
     Raises:
         CheckpointError: something is missing, or the config asks for something that is not supported.
     """
     kind = str(config["model_type"])
-    tensors = _tensors(path)
+    tensors = _tensors(raw)
     label = {"clip": "a Hugging Face CLIP", "metaclip_2": "a Meta CLIP 2", "siglip": "a SigLIP"}[kind]
     found = sizes(tensors, path, label)
     towers, configs = {}, {}
@@ -97,14 +98,13 @@ def _traits(facts: Facts, kind: str, side: str, config: dict[str, Any]) -> list[
     ]
 
 
-def _tensors(path: Path) -> Tensors:
-    tensors = rename(join_qkv(strip(read_sharded(path))), _NAMES)
+def _tensors(raw: Tensors) -> Tensors:
+    tensors = rename(join_qkv(raw), _NAMES)
     for side in ("video", "text"):
         if f"{side}.proj" in tensors:
             tensors[f"{side}.proj"] = tensors[f"{side}.proj"].T
-    for name in ("video.attention_pooling.query", "logit_scale", "logit_bias"):
-        if name in tensors:
-            tensors[name] = tensors[name].flatten() if name.startswith("video") else tensors[name].reshape(())
+    if (name := "video.attention_pooling.query") in tensors:
+        tensors[name] = tensors[name].flatten()
     return tensors
 
 

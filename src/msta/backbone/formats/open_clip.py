@@ -60,9 +60,6 @@ def load(raw: Tensors, folder: Path, facts: Facts, tokenizer: Tokenizer | None) 
         tensors["text.proj"] = raw["text.text_projection.weight"].T
         tensors["text.proj_bias"] = raw["text.text_projection.bias"]
         tensors = {k: v for k, v in tensors.items() if not k.startswith(("text_projection.", "text.text_projection."))}
-    for scalar in ("logit_scale", "logit_bias"):
-        if scalar in tensors:
-            tensors[scalar] = tensors[scalar].reshape(())
     found = sizes(tensors, folder, kind)
     stated: dict[str, Any] = {"pooling": _pooling(folder, vision)} if timm is None else dict(timm.unlike_clip)
     stated |= _text_fields(folder, text)

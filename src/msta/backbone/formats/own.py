@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from msta.backbone.architecture import Architecture
-from msta.backbone.formats.parts import Facts, Parts
+from msta.backbone.formats.parts import Facts, Parts, Tensors
 from msta.backbone.tensor_files import read_tensors
 from msta.backbone.tokenizer import TextRules, clip_tokenizer, tokenizer_from_json
 from msta.errors import CheckpointError
 
 
-def load(path: Path, config: dict[str, Any], facts: Facts) -> Parts:
-    """Load a directory that :meth:`DualEncoder.save` wrote.
+def load(path: Path, config: dict[str, Any], facts: Facts, raw: Tensors | None = None) -> Parts:
+    """Load a directory that :meth:`DualEncoder.save` wrote. ``raw``: other tensors than those of its model.safetensors.
 
     Raises:
         CheckpointError: it is damaged, or the user gives options for it, although it holds all facts.
@@ -38,4 +38,4 @@ def load(path: Path, config: dict[str, Any], facts: Facts) -> Parts:
     if tokenizer == "tokenizer.json":
         rules = TextRules(**config["tokenizer_rules"]) if "tokenizer_rules" in config else None
         own = tokenizer_from_json((path / tokenizer).read_text(encoding="utf-8"), rules)
-    return Parts("our own format", architecture, read_tensors(path / "model.safetensors"), own, {})
+    return Parts("our own format", architecture, raw or read_tensors(path / "model.safetensors"), own, {})

@@ -21,6 +21,7 @@ from msta.backbone.blocks import ACTIVATIONS, TowerShape
 from msta.backbone.known import Traits
 from msta.backbone.tokenizer import Tokenizer
 from msta.errors import CheckpointError
+from msta.notices import notice
 
 Tensors = dict[str, Tensor]
 
@@ -47,6 +48,7 @@ OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "std": (_triple, "pixel standard deviation"),
     "fit": (str, "crop | squash"),
     "tokenizer": (Path, "a tokenizer.json"),
+    "prefix": (str, "what stands before the names of the one model to read, if a file holds several"),
 }
 """Options after the question mark of a backbone's name: facts about the model, and how the file is read."""
 
@@ -114,13 +116,19 @@ class Parts:
 
 
 def rename(tensors: Tensors, table: Iterable[tuple[str, str]]) -> Tensors:
-    """Replace every pattern of ``table`` in every name, in order."""
-    renamed = {}
-    for name, tensor in tensors.items():
+    """Replace every pattern of ``table`` in every name, in order. If two tensors get one name, the second is marked."""
+    renamed: Tensors = {}
+    for given, tensor in tensors.items():
+        name = given
         for pattern, ours in table:
             name = re.sub(pattern, ours, name)
-        renamed[name] = tensor
+        again = name in renamed and not _equal(tensor, renamed[name])
+        renamed[f"{name} (again, as {given})" if again else name] = tensor
     return renamed
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool((one == other).all())
 
 
 RESBLOCKS = [
@@ -141,19 +149,58 @@ RESBLOCKS = [
 """OpenAI's tensor names, which open_clip, ViCLIP and many others use too."""
 
 
-# What training scripts wrap around a model, taken off the front of a name, one after the other.
-_PREFIXES = ("module.", "model.", "clip_model.", "clip.", "net.", "_orig_mod.", "_fsdp_wrapped_module.")
+_TOWER = r"(?<![^./])(visual|vision_encoder|image_encoder|vision_model|video)\."
+_PATCHES = _TOWER + r"(.*\.)?(conv1|patch_embed\w*)\."
+_WRAPPER = (r"(?<![^.])(module|_\w*mod|_\w*module)\.", "")  # of DataParallel, compile, FSDP, checkpointing …
+_SCALARS = ("logit_scale", "logit_bias", "temp")
+_USUAL = {"state_dict", "model", "module", "model_state_dict", "model_state", "checkpoint"}
 
 
-def strip(tensors: Tensors) -> Tensors:
-    """Names without the prefixes of wrappers. DataParallel, compile and trainers add them in any order."""
+def strip(tensors: Tensors, facts: Facts) -> Tensors:
+    """The tensors of the one model among those of a file, under the names that it has by itself.
 
-    def bare(name: str) -> str:
-        while (prefix := next((p for p in _PREFIXES if name.startswith(p)), None)) is not None:
-            name = name[len(prefix) :]
-        return name
+    A model is what stands behind one prefix: what comes before the name of the image tower. Trainers, wrappers and the
+    nested dictionaries of a file add prefixes. Names behind no such prefix (metrics, optimizers) are left out.
 
-    return {bare(name): tensor for name, tensor in tensors.items()}
+    Raises:
+        CheckpointError: there are several models of different weights, and neither the user nor their places say which.
+    """
+    found = _before(_PATCHES, tensors) or _before(_TOWER, tensors)
+    if not found:
+        return tensors
+    models: dict[str, Tensors] = {prefix: {} for prefix in sorted(found)}
+    for name, tensor in tensors.items():
+        prefix = max((p for p in found if name.startswith(p)), key=len, default=None)
+        if prefix is not None and "/" not in name[len(prefix) :]:
+            models[prefix][name[len(prefix) :]] = tensor
+    models = {prefix: rename(model, [_WRAPPER]) for prefix, model in models.items()}
+    taken = facts.said("prefix")
+    if taken is None:
+        taken = max(models, key=lambda p: (any("text" in n for n in models[p]), _is_usual(p), len(models[p])))
+        if others := [p for p in models if p != taken and not _within(models[p], models[taken])]:
+            if not _is_usual(taken) or any(map(_is_usual, others)):
+                choices = " or ".join(f"?prefix={prefix}" for prefix in (taken, *others))
+                raise CheckpointError(f"{facts.name}: several models of different weights; say which: {choices}")
+            notice(f"{facts.name}: {taken} is read, not {', '.join(others)}; ?prefix={others[0]} reads the other.")
+    elif taken not in models:
+        raise CheckpointError(
+            f"{facts.name}: ?prefix={taken}: no model there; there are {', '.join(map(repr, models))}"
+        )
+    model = models[taken]
+    return model | {n: model[n].reshape(()) for n in _SCALARS if n in model and model[n].numel() == 1}
+
+
+def _before(pattern: str, names: Iterable[str]) -> set[str]:
+    return {name[: found.start()] for name in names if (found := re.search(pattern, name))}
+
+
+def _within(copy: Tensors, model: Tensors) -> bool:
+    return all(name in model and _equal(tensor, model[name]) for name, tensor in copy.items())
+
+
+def _is_usual(prefix: str) -> bool:
+    """Whether the dictionaries around a model are called as plain weights are, not as an average or a teacher."""
+    return _USUAL.issuperset(prefix.split("/")[:-1])
 
 
 def join_qkv(tensors: Tensors) -> Tensors:
@@ -209,7 +256,9 @@ def sizes(tensors: Tensors, path: Path, kind: str) -> dict[str, Any]:
     except KeyError as error:
         missing = str(error.args[0])
         hint = ""
-        if missing == "text.token_embedding.weight":
+        if not any("text" in name for name in tensors):
+            hint = ": it has no text tower; give the whole model"
+        elif missing == "text.token_embedding.weight":
             hint = "; ViFi-CLIP does not save it: name the CLIP the file was tuned from as base"
         raise CheckpointError(f"{path}: looked like {kind}, but {missing} is missing{hint}") from error
     except (ValueError, IndexError) as error:

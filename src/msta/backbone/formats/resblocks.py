@@ -42,10 +42,6 @@ def load(raw: Tensors, path: Path, facts: Facts, tokenizer: Tokenizer | None, ba
     Raises:
         CheckpointError: the file does not exist, something is missing, or two known models fit.
     """
-    joint = any("temporal_positional_embedding" in name for name in raw)
-    fine_tuned = any(name.startswith("image_encoder.") for name in raw)
-    perception = "visual.attn_pool.probe" in raw
-    kind = "ViCLIP" if joint else "a fine-tuned CLIP" if fine_tuned else "PE-Core" if perception else "OpenAI CLIP"
     if not any(name.startswith(("vision_encoder.", "image_encoder.", "visual.")) for name in raw):
         raise CheckpointError(
             f"{path}: no CLIP or ViCLIP: no video or image tower among its {len(raw)} tensors "
@@ -54,6 +50,10 @@ def load(raw: Tensors, path: Path, facts: Facts, tokenizer: Tokenizer | None, ba
     if any(".layer1." in name or ".attnpool." in name for name in raw):
         raise CheckpointError(f"{path}: a CLIP with a ResNet image tower; only vision transformers are supported")
     tensors = rename(rename(raw, RESBLOCKS), _ATTENTION_POOLING)
+    joint = "video.temporal_positional_embedding" in tensors
+    fine_tuned = any(name.startswith("image_encoder.") for name in raw)
+    perception = "visual.attn_pool.probe" in raw
+    kind = "ViCLIP" if joint else "a fine-tuned CLIP" if fine_tuned else "PE-Core" if perception else "OpenAI CLIP"
     if perception:
         tensors["video.attention_pooling.query"] = tensors["video.attention_pooling.query"].flatten()
     if joint:

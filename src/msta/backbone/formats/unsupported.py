@@ -43,6 +43,8 @@ def refusal(model_type: str | None, names: Iterable[str] = ()) -> str | None:
     if known is None:
         every = "\n".join(names)
         known = next((_MODEL_TYPES[key] for part, key in _KEYS if part in every), None)
+    if (model_type or "").endswith(("_vision_model", "_text_model")):
+        return "this is one tower of a model, and both are needed; give the whole model"
     if known is None:
         return None
     name, missing, nearest = known
