@@ -128,6 +128,17 @@ def test_classes_csv_with_numbers_matches_folders_by_name(tmp_path):
     assert {Path(c.path).stem: c.label for c in catalog.clips} == {"1": 0, "2": 1}
 
 
+@pytest.mark.parametrize(
+    "rows",
+    ["label,name\n0,push\n1,pull\n", "class,name\n0,push\n1,pull\n", "folder,name\n0,push\n1,pull\n",
+     "class,label\npush,0\npull,1\n", "class,label\n0,push\n1,pull\n", "push,0\npull,1\n", "id|name\n0|push\n1|pull\n"],
+)  # fmt: skip
+def test_a_header_of_classes_csv_is_no_class(tmp_path, rows):
+    tree(tmp_path, ["0/1.mp4", "1/2.mp4"])
+    (tmp_path / "classes.csv").write_text(rows)
+    assert read_catalog(tmp_path).classes == ("push", "pull")
+
+
 def test_a_csv_of_path_and_label(tmp_path):
     (tmp_path / "clips.csv").write_text("path,label,split\na.mp4,push,train\nsub/b.mp4,hug,test\n/abs/c.mp4,push,\n")
     catalog = read_catalog(tmp_path / "clips.csv")

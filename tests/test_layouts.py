@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import unicodedata
 from collections import Counter
@@ -378,6 +379,34 @@ def test_kinetics_rows_that_cannot_be_used_say_why(tmp_path, row, message):
         file.write(row + "\n")
     with pytest.raises(DataError, match=message):
         read_catalog(root)
+
+
+@given(data=st.data())
+def test_a_message_is_one_short_line_however_long_a_cell_is(tmp_path_factory, videos, data):
+    """Everything that a layout reads from a text file, with one or all of its words replaced by a long one."""
+    root = tmp_path_factory.mktemp("long")
+    tree = data.draw(st.sampled_from([ucf, hmdb, ssv2, activitynet, None]))
+    if tree:
+        tree(root, videos)
+    else:
+        kinetics(root)
+        text(root / "t.csv", "path,label,split,start,end,fold", "a.mp4,push,train,1,2,1", "b.mp4,pull,test,1,2,1")
+        text(root / "t.txt", "a.mp4 push", "b.mp4 pull")
+        text(root / "classes.csv", "id,name", "push,x", "pull,y")
+    file = data.draw(st.sampled_from(sorted(p for p in root.rglob("*.*") if p.suffix in (".csv", ".txt", ".json"))))
+    words = re.findall(r"[\w.]+|[^\w.]+", file.read_text())
+    chosen = data.draw(st.sampled_from(range(len(words))) | st.none())
+    long = data.draw(st.sampled_from(["x", "7", "y ", "a/"])) * 30_000
+    file.write_text(
+        "".join(long if i == chosen or (chosen is None and w.isalnum()) else w for i, w in enumerate(words))
+    )
+    said = []
+    for path in (root, root / "t.csv", root / "t.txt"):
+        try:
+            said += read_catalog(path).classes
+        except msta.errors.MSTAError as error:
+            said.append(str(error))
+    assert all(len(text) < 2000 and "\n" not in text for text in said)
 
 
 def test_unknown_layouts_and_options_are_refused(tmp_path, videos):

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from msta.errors import MSTAError
+from msta.errors import MSTAError, in_short
 
 if sys.platform != "win32":
     import fcntl
@@ -104,13 +104,24 @@ def read_json(path: Path, error: type[MSTAError], *, unique: bool = False) -> di
 
 
 def read_any_json(path: Path, error: type[MSTAError], *, unique: bool = False) -> Any:
-    """Like :func:`read_json`, but the file may hold a list or another value."""
+    """Like :func:`read_json`, but the file may hold a list or another value. It may be UTF-8 or UTF-16."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique if unique else None)
+        content = path.read_bytes()
     except OSError as cause:
         raise error(f"{path}: {cause.strerror}") from cause
+    return parse_json(path, content, error, unique=unique)
+
+
+def parse_json(path: Path, content: str | bytes, error: type[MSTAError], *, unique: bool = False) -> Any:
+    """The value in the content of a JSON file. Bytes may be UTF-8 or UTF-16.
+
+    Raises:
+        error: one line that names the file.
+    """
+    try:
+        return json.loads(content, object_pairs_hook=_unique if unique else None)
     except ValueError as cause:
-        raise error(f"{path}: no valid JSON ({cause})") from cause
+        raise error(f"{path}: no valid JSON ({in_short(cause)})") from cause
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

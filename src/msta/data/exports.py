@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from msta.data.text_tables import csv_rows
-from msta.errors import DataError
+from msta.data.text_tables import csv_rows, open_text
+from msta.errors import DataError, in_short
+from msta.files import parse_json
 
 Row = tuple[int, list[str]]
 _CLIP = ["path", "label", "start", "end"]
@@ -64,12 +65,7 @@ def _records(path: Path) -> Iterator[Row]:
 
 
 def _load(path: Path) -> list[dict[str, Any]]:
-    try:
-        text = path.read_text("utf-8-sig")
-        lines = path.suffix.lower() != ".json"
-        content = [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{path}: no valid JSON ({error})") from error
+    content = read_json_text(path)
     if isinstance(content, dict):
         tool = next((name for name, keys in _OF_FRAMES.items() if keys <= content.keys()), None)
         if tool is not None:
@@ -79,6 +75,19 @@ def _load(path: Path) -> list[dict[str, Any]]:
         known = "records with path and label in a list or by file, or Label Studio's export as JSON or CSV"
         raise DataError(f"{path}: expected {known}; else {_SAY}")
     return content
+
+
+def read_json_text(path: Path, *, unique: bool = False) -> Any:
+    """Like :func:`msta.files.read_any_json`, in any encoding of :func:`open_text`; a list of the lines of a .jsonl.
+
+    Raises:
+        DataError: it is not JSON.
+        OSError: it cannot be read.
+    """
+    with open_text(path) as file:
+        if path.suffix.lower() in (".jsonl", ".ndjson"):
+            return [parse_json(path, line, DataError, unique=unique) for line in file if line.strip()]
+        return parse_json(path, file.read(), DataError, unique=unique)
 
 
 def _by_key(content: dict[str, Any]) -> Any:
@@ -128,7 +137,8 @@ def _task(where: str, task: dict[str, Any]) -> Iterator[list[str]]:
         for name in names:
             labelled.add((name, start, end))
             if len({label for label, *span in labelled if span == [start, end]}) > 1:
-                raise DataError(f"{where}: two labels of one clip, {' and '.join(sorted({x for x, *_ in labelled}))}")
+                both = " and ".join(sorted({label for label, *_ in labelled}))
+                raise DataError(f"{where}: two labels of one clip, {in_short(both)}")
     for name, start, end in sorted(labelled, key=lambda clip: (clip[1], clip[0])):
         yield [videos[0], name, start, end]
 
@@ -160,7 +170,7 @@ def _cvat(path: Path) -> Iterator[Row]:
     except ET.ParseError as error:
         raise DataError(f"{path}: no valid XML ({error})") from error
     if root.tag != "annotations" or root.find("meta") is None:
-        raise DataError(f"{path}: an XML of {root.tag!r}; understood is 'CVAT for video 1.1'; else {_SAY}")
+        raise DataError(f"{path}: an XML of {in_short(root.tag)!r}; understood is 'CVAT for video 1.1'; else {_SAY}")
     if root.find("image") is not None:
         raise DataError(f"{path}: 'CVAT for images 1.1', of single pictures; take 'CVAT for video 1.1', or {_SAY}")
     sources = {task.findtext("id", ""): task.findtext("source", "") for task in root.iter("task")}

@@ -26,7 +26,10 @@ def class_words(name: str) -> str:
 
     A hyphen separates words if the name has no spaces (``draw-a-circle``), and stays if it has ("high-five a friend").
     Accents that are separate characters, as in archives made on a Mac, are joined to their letters (Unicode NFC).
+    A number keeps its sign.
     """
+    if is_number(name):
+        return name.strip()
     name = unicodedata.normalize("NFC", name)
     joined = r"[_\s]+" if re.search(r"\S\s+\S", name) else r"[_\-\s]+"
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", re.sub(joined, " ", name))

@@ -15,9 +15,10 @@ import numpy as np
 
 from msta.data.catalog import Catalog, Clip
 from msta.data.layouts import read_layout
+from msta.data.layouts.parts import LONGEST_NAME
 from msta.data.names import notice_numbers, read_as_words
 from msta.data.storage import absolute
-from msta.errors import DataError, is_text
+from msta.errors import DataError, in_short, is_text
 from msta.notices import notice
 
 
@@ -45,9 +46,11 @@ def read_catalog(
     try:
         catalog = read_layout(path, layout, options)
     except OSError as error:
-        raise DataError(f"{error.filename or path}: {error.strerror}") from error
+        raise DataError(f"{in_short(error.filename or path)}: {error.strerror}") from error
     except UnicodeError as error:
         raise DataError(f"{path}: no UTF-8 text") from error
+    if long := next((name for name in catalog.classes if len(name) > LONGEST_NAME), None):
+        raise DataError(f"{catalog.source}: a class name of {len(long)} characters, {in_short(long)!r}; shorten it")
     if catalog.spelled or names == "given":
         classes = tuple(unicodedata.normalize("NFC", name) for name in catalog.classes)
     else:
@@ -58,7 +61,7 @@ def read_catalog(
     if catalog.missing:
         notice(
             f"{catalog.source}: {len(catalog.missing)} of {len(catalog.missing) + len(catalog.clips)} listed clips are "
-            f"not there and left out, {catalog.missing[0]} for one (msta data index lists them all)"
+            f"not there and left out, {in_short(catalog.missing[0])} for one (msta data index lists them all)"
         )
     return catalog
 

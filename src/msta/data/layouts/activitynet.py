@@ -7,7 +7,7 @@ from typing import Any
 
 from msta.data.catalog import Catalog
 from msta.data.layouts.parts import Listed, Options, gather, not_empty, places
-from msta.errors import DataError
+from msta.errors import DataError, in_short
 from msta.files import read_json
 from msta.notices import notice
 
@@ -65,7 +65,8 @@ def _entry(file: Path, video: str, entry: Any) -> tuple[str | None, float, list[
         return split, float(entry.get("duration") or 0), parts
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise DataError(
-            f"{file}: the video {video!r} lacks what ActivityNet says of one: subset, annotations of segment and label"
+            f"{file}: the video {in_short(video)!r} lacks what ActivityNet says of one: subset, annotations of segment "
+            "and label"
         ) from error
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from msta.data.catalog import Catalog
 from msta.data.layouts.parts import Listed, Options, gather, list_lines, not_empty, places
 from msta.data.names import class_words
-from msta.errors import DataError
+from msta.errors import DataError, in_short
 
 FOLDERS = ("testTrainMulti_7030_splits", "test_train_splits/testTrainMulti_7030_splits", "test_train_splits",
            "annotations", "splits")  # fmt: skip
@@ -44,7 +44,9 @@ def read(root: Path, options: Options) -> Catalog:
         not_empty(file, clips)
         for line, words in clips:
             if len(words) != 2 or words[1] not in _TAGS:
-                raise DataError(f"{file}, line {line}: expected a file and 0, 1 or 2, got {' '.join(words)!r}")
+                raise DataError(
+                    f"{file}, line {line}: expected a file and 0, 1 or 2, got {in_short(' '.join(words))!r}"
+                )
             if split := _TAGS[words[1]]:
                 listed.append(Listed((f"{name}/{words[0]}",), label, split))
     for split in ("train", "test"):

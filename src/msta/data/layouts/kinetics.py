@@ -13,7 +13,7 @@ from msta.data.decode import probe
 from msta.data.exports import table_rows
 from msta.data.layouts.parts import SPLIT_NAMES, Listed, Options, VideoFiles, gather, not_empty, places, seconds
 from msta.data.video_file import DecodeError
-from msta.errors import DataError
+from msta.errors import DataError, in_short
 from msta.notices import notice
 
 FOLDERS = ("annotations", "kinetics400", "kinetics600", "kinetics700", "k400", "k600", "csv")
@@ -43,9 +43,8 @@ def read(root: Path, options: Options) -> Catalog:
                 continue
             known = rows.setdefault((split, video, start, end), (label, place))
             if known[0] != label:
-                raise DataError(
-                    f"{place}: {video} is {label!r} here and {known[0]!r} in {known[1]}; the lists disagree"
-                )
+                here, there = in_short(f"{video} is {label!r}"), in_short(known[0])
+                raise DataError(f"{place}: {here} here and {there!r} in {known[1]}; the lists disagree")
     if not rows:
         raise DataError(f"{where[0]}: no CSV of {', '.join(_COLUMNS)} with labels; give its folder as data.annotations")
     if any(split == "val" for split, *_ in rows):
@@ -93,10 +92,12 @@ def _rows(file: Path) -> Iterator[tuple[str, str, str, str, float, float]]:
         place, cells = f"{file}, line {line}", dict(zip(columns, map(str.strip, row), strict=False))
         start, end = (seconds(place, cells.get(name, "")) for name in ("time_start", "time_end"))
         if not cells.get("youtube_id") or start is None or end is None or not 0 <= start < end:
-            raise DataError(f"{place}: expected {', '.join(_COLUMNS)} with the start before the end, got {row}")
+            raise DataError(
+                f"{place}: expected {', '.join(_COLUMNS)} with the start before the end, got {in_short(row)}"
+            )
         split = cells.get("split", "").lower()
         if split and split not in SPLIT_NAMES:
-            raise DataError(f"{place}: the split {split!r} is none of {', '.join(SPLITS)}")
+            raise DataError(f"{place}: the split {in_short(split)!r} is none of {', '.join(SPLITS)}")
         if not (split or by_name):
             raise DataError(f"{place}: no split, and none in the file's name; add a column split")
         yield place, SPLIT_NAMES.get(split, by_name), cells.get("label", ""), cells["youtube_id"], start, end

@@ -7,9 +7,9 @@ from pathlib import Path
 from msta.data.catalog import Catalog, Clip
 from msta.data.folders import is_video
 from msta.data.layouts.parts import Listed, Options, gather, given_classes, list_lines, not_empty
-from msta.data.layouts.tables import beside_table, numbers_in_order
+from msta.data.layouts.tables import Labels, beside_table, classes_of
 from msta.data.names import class_words
-from msta.errors import DataError
+from msta.errors import DataError, in_short
 
 
 def looks_like(path: Path) -> bool:
@@ -37,20 +37,17 @@ def read(path: Path, options: Options) -> Catalog:
     if options.labels is not None:
         names = given_classes(options.labels)
     else:
-        found = sorted({label for *_, label in rows}, key=numbers_in_order)
+        found = classes_of(rows[0][0], {(label, "") for *_, label in rows})
         names = {label: class_words(label) for label in found}
-    ids = {key: label for label, key in enumerate(names)}
-    for file, _, line, _, label in rows:
-        if label not in ids:
-            raise DataError(
-                f"{file}, line {line}: the label {label!r} is not among the {len(ids)} of {options.labels}; "
-                "the list and the labels file disagree"
-            )
+    labels = Labels(names, str(options.labels))
+    listed = [
+        Listed((name,), labels.of(f"{file}, line {line}", label), split) for file, split, line, name, label in rows
+    ]
     classes = tuple(names.values())
     if path.is_file():
-        clips = tuple(Clip(beside_table(path, name), ids[k]) for *_, name, k in rows)
+        clips = tuple(Clip(beside_table(path, one.names[0]), one.label) for one in listed)
         return Catalog(str(path), classes, clips, spelled=options.labels is not None)
-    return gather(path, classes, [Listed((name,), ids[label], split) for _, split, _, name, label in rows])
+    return gather(path, classes, listed)
 
 
 def _rows(file: Path) -> list[tuple[int, str, str]]:
@@ -58,7 +55,7 @@ def _rows(file: Path) -> list[tuple[int, str, str]]:
     rows = []
     for line, words in list_lines(file):
         if len(words) != 2:
-            raise DataError(f"{file}, line {line}: expected a path and a label, got {words[0]!r}")
+            raise DataError(f"{file}, line {line}: expected a path and a label, got {in_short(words[0])!r}")
         if is_video(words[0].split()[0]) and not is_video(words[0]):
             raise DataError(f"{file}, line {line}: a label of several words; write numbers, with data.labels, or a CSV")
         rows.append((line, words[0], words[1]))

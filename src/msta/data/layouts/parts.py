@@ -12,7 +12,7 @@ from pathlib import Path
 
 from msta.data.catalog import WHOLE, Catalog, Clip, Span
 from msta.data.folders import Walk
-from msta.data.names import letters
+from msta.data.names import is_number, letters
 from msta.data.splits import restrict
 from msta.data.text_tables import as_columns, csv_rows, open_text, tell_columns
 from msta.data.video_file import VIDEO_EXTENSIONS
@@ -68,32 +68,57 @@ def list_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield number, line.strip().rsplit(None, 1)
 
 
+_NAMES = (
+    "name", "spelling", "class_name", "classname", "label_name", "class", "label", "category", "action", "text",
+    "gesture", "activity", "class_label", "action_label", "names", "class_names", "classes", "labels", "categories",
+    "actions", "gestures", "activities", "klasse", "klassen",
+)  # fmt: skip
 CLASS_COLUMNS = {
-    "id": ("id", "index", "idx", "class_id", "classid", "class_index", "label_id", "labelid", "number", "key"),
-    "name": (
-        "name", "spelling", "class_name", "classname", "label_name", "class", "label", "category", "action", "text",
-    ),
+    "name": _NAMES,
+    "id": ("id", "index", "idx", "class_id", "classid", "class_index", "label_id", "labelid", "number", "key", "folder",
+           "dir", "directory", *_NAMES),
 }  # fmt: skip
-"""The columns of a file of class names, and the names that people give them."""
+"""The columns of a file of class names, and the names that people give them. A second column of names is the id."""
+
+LONGEST_NAME, LONGEST_PATH = 1000, 4096
+"""Characters. What is longer is no class name, or no path."""
+
+
+def class_table(rows: Sequence[Sequence[str]], needed: int = 2) -> tuple[dict[str, int], bool]:
+    """("id" or "name" -> position, whether the first row is a header) of a file of class names.
+
+    A header names ``needed`` columns, among them the name. Without a header the columns are id, name. Either way, if
+    the names are numbers and the ids are not, the columns are exchanged.
+    """
+    found = as_columns(rows[0], CLASS_COLUMNS) or {}
+    headed = "name" in found.values() and len(found) >= needed and (len(rows) > 1 or len(rows[0]) > 1)
+    at = {column: i for i, column in found.items()} if headed else {"id": 0, "name": 1}
+    body = rows[1:] if headed else rows
+    if len(at) == 2 and _are_numbers(body, at["name"]) and not _are_numbers(body, at["id"]):
+        at = {"id": at["name"], "name": at["id"]}
+    return at, headed
+
+
+def _are_numbers(rows: Sequence[Sequence[str]], column: int) -> bool:
+    return all(column < len(row) and is_number(row[column]) for row in rows)
 
 
 def read_classes(path: Path) -> dict[str, str] | None:
     """Read ``classes.csv``: id -> name, in its order; None if there is no file. Headers: :data:`CLASS_COLUMNS`."""
     if not path.is_file():
         return None
+    rows = list(csv_rows(path))
+    columns, headed = class_table([row for _, row in rows]) if rows else ({}, False)
+    width = len(rows[0][1]) if headed else 2
+    if headed:
+        tell_columns(path, rows[0][1], {i: column for column, i in columns.items()})
     names: dict[str, str] = {}
-    columns, width = {0: "id", 1: "name"}, 2
-    for number, (line, row) in enumerate(csv_rows(path)):
-        header = as_columns(row, CLASS_COLUMNS) if number == 0 else None
-        if header and len(header) == 2:
-            columns, width = header, len(row)
-            tell_columns(path, row, columns)
-            continue
-        cells = {column: row[i].strip() for i, column in columns.items() if i < len(row)}
+    for line, row in rows[headed:]:
+        cells = {column: row[i].strip() for column, i in columns.items() if i < len(row)}
         if len(row) > width or not (cells.get("id") and cells.get("name")):
             raise DataError(f"{path}, line {line}: expected id,name, got {in_short(','.join(row))!r}")
         if cells["id"] in names:
-            raise DataError(f"{path}, line {line}: the id {cells['id']!r} is there twice")
+            raise DataError(f"{path}, line {line}: the id {in_short(cells['id'])!r} is there twice")
         names[cells["id"]] = cells["name"]
     if not names:
         raise DataError(f"{path}: no classes in it")
@@ -137,11 +162,12 @@ def choose_classes(catalog: Catalog, labels: Path | None) -> Catalog:
         label = exact.get(name, alike.get(class_key(name)))
         if label is None:
             raise DataError(
-                f"{labels}: the class {name!r} is not among the {len(exact)} of {catalog.source}, "
-                f"{', '.join(catalog.classes[:3])} …; labels and data disagree"
+                f"{labels}: the class {in_short(name)!r} is not among the {len(exact)} of {catalog.source}, "
+                f"{in_short(', '.join(catalog.classes[:3]))} …; labels and data disagree"
             )
         if label in chosen:
-            raise DataError(f"{labels}: {names[chosen.index(label)]!r} and {name!r} are one class in {catalog.source}")
+            both = " and ".join(repr(in_short(one)) for one in (names[chosen.index(label)], name))
+            raise DataError(f"{labels}: {both} are one class in {catalog.source}")
         chosen.append(label)
     return replace(restrict(catalog, chosen), classes=tuple(names), spelled=True)
 
@@ -157,7 +183,7 @@ def seconds(where: str, text: str) -> float | None:
     except ValueError:
         time = math.nan
     if not math.isfinite(time):
-        raise DataError(f"{where}: expected a time in seconds, got {text!r}")
+        raise DataError(f"{where}: expected a time in seconds, got {in_short(text)!r}")
     return time
 
 
@@ -250,7 +276,7 @@ def gather(
             known.add(known_as)
             clips.append(Clip(path, clip.label, one.split, *one.span))
     if not clips:
-        example = f", {missing[0]} for one" if missing else ""
+        example = f", {in_short(missing[0])} for one" if missing else ""
         raise DataError(
             f"{root}: not one of the {len(missing)} clips that its lists name is there{example}; {len(files)} "
             "other video files are. Give the folder that holds the videos, and that of the lists as data.annotations"

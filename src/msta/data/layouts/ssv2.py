@@ -7,7 +7,7 @@ from typing import Any
 
 from msta.data.catalog import Catalog
 from msta.data.layouts.parts import Listed, Options, first_file, gather, not_empty, places
-from msta.errors import DataError
+from msta.errors import DataError, in_short
 from msta.files import read_any_json, read_json
 
 FOLDERS = ("labels", "annotations")
@@ -32,7 +32,7 @@ def read(root: Path, options: Options) -> Catalog:
     numbers = read_json(index, DataError)
     if not all(str(number).isdecimal() for number in numbers.values()):
         raise DataError(f"{index}: expected class -> number")
-    classes = sorted(numbers, key=lambda name: int(numbers[name]))
+    classes = sorted(numbers, key=lambda name: float(numbers[name]))
     labels = {name: label for label, name in enumerate(classes)}
     listed: list[Listed] = []
     for part, split in (("train", "train"), ("validation", "test")):
@@ -55,7 +55,9 @@ def _clip(file: Path, number: int, entry: Any, split: str, labels: dict[str, int
         raise DataError(f"{file}, entry {number}: expected id and template, got {str(entry)[:80]!r}")
     name = str(entry["template"]).replace("[", "").replace("]", "")
     if name not in labels:
-        raise DataError(f"{file}, entry {number}: the template {name!r} is not in labels.json; the files disagree")
+        raise DataError(
+            f"{file}, entry {number}: the template {in_short(name)!r} is not in labels.json; the files disagree"
+        )
     return Listed((str(entry["id"]),), labels[name], split)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from msta.data.catalog import Catalog
 from msta.data.layouts.parts import Listed, Options, class_key, first_file, gather, list_lines, not_empty, places
 from msta.data.names import class_words
-from msta.errors import DataError
+from msta.errors import DataError, in_short
 
 FOLDERS = ("ucfTrainTestlist", "UCF101TrainTestSplits-RecognitionTask/ucfTrainTestlist", "annotations", "splits")
 
@@ -26,7 +26,8 @@ def read(root: Path, options: Options) -> Catalog:
     classes: list[str] = []
     for line, words in list_lines(index):
         if len(words) != 2 or words[0] != str(len(classes) + 1):
-            raise DataError(f"{index}, line {line}: expected {len(classes) + 1} and a class, got {' '.join(words)!r}")
+            got = in_short(" ".join(words))
+            raise DataError(f"{index}, line {line}: expected {len(classes) + 1} and a class, got {got!r}")
         classes.append(words[1])
     labels = {class_key(name): label for label, name in enumerate(classes)}
     number = options.split_number or 1
@@ -48,10 +49,10 @@ def _clip(file: Path, line: int, words: list[str], split: str, labels: dict[str,
     name = words[0] if len(words) == 2 and words[1].isdecimal() else " ".join(words)
     label = labels.get(class_key(Path(name).parent.name))
     if label is None:
-        raise DataError(f"{file}, line {line}: {name!r} lies in the folder of no class of classInd.txt")
-    if name != " ".join(words) and int(words[1]) != label + 1:
+        raise DataError(f"{file}, line {line}: {in_short(name)!r} lies in the folder of no class of classInd.txt")
+    if name != " ".join(words) and float(words[1]) != label + 1:
         raise DataError(
-            f"{file}, line {line}: says class {words[1]} of the folder {classes[label]!r}, which is {label + 1} in "
-            "classInd.txt; the lists disagree"
+            f"{file}, line {line}: says class {in_short(words[1])} of the folder {in_short(classes[label])!r}, which "
+            f"is {label + 1} in classInd.txt; the lists disagree"
         )
     return Listed((name,), label, split)
