@@ -149,16 +149,18 @@ def test_clips_in_shards_and_parts_of_videos(world, job, tmp_path):
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_tables_without_labels_are_checked_row_by_row(tmp_path, form):
-    def read(path, start=None, end=None):
+    def read(path, start=None, end=None, last="end"):
         table = tmp_path / f"t.{form}"
         if form == "csv":
-            table.write_text("path,start,end\n" + ",".join("" if x is None else str(x) for x in (path, start, end)))
+            cells = ",".join("" if x is None else str(x) for x in (path, start, end))
+            table.write_text(f"path,start,{last}\n{cells}")
         else:
-            pq.write_table(pa.table({"path": [path], "start": [start], "end": [end]}), table)
+            pq.write_table(pa.table({"path": [path], "start": [start], last: [end]}), table)
         return read_clips(table, lambda: pytest.fail("it has no labels"))[0][0]
 
     assert read("a.mp4", 1.0, 2.0).path == str(tmp_path / "a.mp4")
     assert read("b\\a.mp4").path == read("b/a.mp4").path
+    assert read("a.mp4", 1.0, 2.0, "duration").span == (1.0, 3.0)
     for start, end in ((2.0, 1.0), (-3.0, None), (1.0, 1.0)):
         with pytest.raises(
             DataError, match=r"t\.\w+, (line 2|row 1): .*must begin at 0 s or later, and before it ends"

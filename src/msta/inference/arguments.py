@@ -14,10 +14,9 @@ from msta.adapters.artefact import METRICS, adapter_in
 from msta.adapters.hub import adapter_folder
 from msta.data.catalog import Catalog, Clip
 from msta.data.folders import is_system_folder, is_video, videos_in
-from msta.data.layouts.parts import seconds
-from msta.data.layouts.tables import COLUMNS, beside_table
+from msta.data.layouts.tables import beside_table, columns_of, times_in
 from msta.data.reading import check_range
-from msta.data.text_tables import as_columns, csv_rows, tell_columns
+from msta.data.text_tables import csv_rows, tell_columns
 from msta.descriptions.labels import named_classes
 from msta.errors import ConfigError, DataError, in_short
 from msta.files import read_json
@@ -27,7 +26,7 @@ from msta.notices import notice
 
 _UNITS = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0}
 UNLABELLED = -1
-_OF_CLIPS = ("path", "label", "start", "end")
+_OF_CLIPS = ("path", "label", "start", "end", "duration")
 
 
 def parse_seconds(text: str, option: str) -> float:
@@ -170,7 +169,7 @@ def _clips_from_csv(path: Path) -> list[Clip] | None:
     """None if the file has labels or no header."""
     rows = csv_rows(path)
     _, first = next(rows, (0, []))
-    columns = {i: column for i, column in (as_columns(first, COLUMNS) or {}).items() if column in _OF_CLIPS}
+    columns = {i: column for i, column in columns_of(first).items() if column in _OF_CLIPS}
     if "path" not in columns.values() or "label" in columns.values():
         return None
     tell_columns(path, first, columns)
@@ -189,7 +188,7 @@ def _clips_from_parquet(path: Path) -> list[Clip] | None:
     try:
         table = pq.ParquetFile(path)
         names = table.schema_arrow.names
-        columns = {c: names[i] for i, c in (as_columns(names, COLUMNS) or {}).items() if c in _OF_CLIPS}
+        columns = {c: names[i] for i, c in columns_of(names).items() if c in _OF_CLIPS}
         if "path" not in columns or "label" in columns:
             return None
         read = table.read(columns=list(columns.values())).to_pylist()
@@ -205,7 +204,6 @@ def _clip(table: Path, place: str, cells: Mapping[str, Any]) -> Clip:
     texts = {column: "" if cell is None else str(cell) for column, cell in cells.items()}
     if not texts.get("path", "").strip():
         raise DataError(f"{where}: no path")
-    start, end = (seconds(where, texts.get(name, "")) for name in ("start", "end"))
-    clip = Clip(beside_table(table, texts["path"]), UNLABELLED, None, start, end)
+    clip = Clip(beside_table(table, texts["path"]), UNLABELLED, None, *times_in(where, texts))
     check_range(where, clip)
     return clip

@@ -212,13 +212,17 @@ def _clip(where: str, row: dict[str, str], labels: Labels, splits: _Splits, file
     if not row["path"].strip(" \t"):
         raise DataError(f"{where}: no path")
     path = files.find(row["path"], row["label"])
-    start, end, duration = (seconds(where, row.get(name, "")) for name in ("start", "end", "duration"))
-    if duration is not None:
-        end = (start or 0.0) + duration
+    start, end = times_in(where, row)
     if "start_frame" in row or "end_frame" in row:
         frames = (seconds(where, row.get(name, "")) for name in ("start_frame", "end_frame"))
         start, end = (None if frame is None else frame / _frame_rate(path) for frame in frames)
     return Clip(path, label, split, start, end)
+
+
+def times_in(where: str, row: Mapping[str, str]) -> tuple[float | None, float | None]:
+    """Start and end of a row's clip in seconds, None for what it does not say."""
+    start, end, duration = (seconds(where, row.get(name, "")) for name in ("start", "end", "duration"))
+    return start, end if duration is None else (start or 0.0) + duration
 
 
 class _Splits:
