@@ -112,11 +112,14 @@ class Variant:
     control: bool = False
 
 
-SEEDS = (0, 1, 2, 3, 4)
-MORE_SEEDS = {
-    name: tuple(range(11)) for name in ("msta", "not shared", "not temporal", "no consistency", "lora", "full")
+SEEDS = {
+    **dict.fromkeys(("msta", "not shared", "not temporal", "no consistency"), range(9)),
+    **dict.fromkeys(("lora", "full"), range(8)),
+    **dict.fromkeys(("16 shots", "16 shots, no consistency"), range(4)),
+    "few-shot, 30 epochs: msta": range(3),
 }
-"""The seeds of a variant are SEEDS, or these: for the comparisons whose differences are small."""
+"""The seeds of a variant, if they are not USUAL_SEEDS: more for small differences, fewer for long trainings."""
+USUAL_SEEDS = range(5)
 STRENGTHS = (0.25, 0.5, 0.75, 1.25)
 RATES = {
     "lora": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2), "adaptformer": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
@@ -182,7 +185,7 @@ def main() -> None:
     if arguments.what == "run":
         chosen = arguments.only or list(variants())
         rates = tune(results, {variants()[name].method for name in chosen}, arguments.work)
-        seeds = {name: arguments.seeds or MORE_SEEDS.get(name, SEEDS) for name in chosen}
+        seeds = {name: arguments.seeds or SEEDS.get(name, USUAL_SEEDS) for name in chosen}
         for seed in sorted(set().union(*seeds.values())):
             bench = Bench(arguments.work, seed)
             for name in (name for name in chosen if seed in seeds[name]):

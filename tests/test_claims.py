@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import claims
 import claims_report as stats
 import numpy as np
@@ -99,6 +101,14 @@ def test_seeds_that_disagree_are_not_told_by_many_clips():
     low, high, _ = stats.interval_of(one, other, "base")
     assert low < 0 < high
     assert high - low > 5
+
+
+def test_the_results_have_the_seeds_that_are_measured_by_default():
+    measured: dict[str, set[int]] = {}
+    for run in json.loads((claims.RESULTS / "claims.json").read_text())["runs"]:
+        if run["seed"] not in claims.TUNING_SEEDS:
+            measured.setdefault(run["variant"], set()).add(run["seed"])
+    assert measured == {name: set(claims.SEEDS.get(name, claims.USUAL_SEEDS)) for name in claims.variants()}
 
 
 def test_the_harmonic_mean_is_that_of_the_shares():
