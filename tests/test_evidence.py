@@ -24,9 +24,11 @@ CITED = {
 74.2 = claims#Comparisons | 3 temporal, frame-wise, 128 shots | one, %
 26.6 = claims#Comparisons | 3 temporal, frame-wise, 128 shots | other, %
 7.8 = claims#Comparisons | 6 few shots: upper blocks, not all | difference
-12.9 = claims#Comparisons | 7 few shots: ahead of a linear probe | difference
-4.8 = claims#Comparisons | 7 the same, 30 epochs | difference
-3.0 = claims#Comparisons | 7 the same, video tower alone | difference
+12.9 = claims#Comparisons | 7 ahead of a linear probe, few shots | difference
+4.8 = claims#Comparisons | 7 ahead of a linear probe, 30 epochs | difference
+2.2 = claims#Comparisons | 7 ahead of LoRA | difference
+4.2 = claims#Comparisons | 7 ahead of full fine-tuning | difference
+3.0 = claims#Comparisons | 7 ahead of AdaptFormer, video alone | difference
 3.2 = claims#Comparisons | 5 scale 0.001, not 0.1 | difference
 1.8 = claims#Comparisons | 4 sentences, not templates | difference
 """,
