@@ -115,7 +115,6 @@ class Variant:
 SEEDS = {
     **dict.fromkeys(("msta", "not shared", "not temporal", "no consistency"), range(9)),
     **dict.fromkeys(("lora", "full"), range(8)),
-    **dict.fromkeys(("16 shots", "16 shots, no consistency"), range(4)),
     "few-shot, 30 epochs: msta": range(3),
 }
 """The seeds of a variant, if they are not USUAL_SEEDS: more for small differences, fewer for long trainings."""
