@@ -97,7 +97,9 @@ ROWS = (
     Row("7 ahead of ST-Adapter", "msta", "st-adapter"),
     Row("7 ahead of ST-Adapter, video alone", "video alone", "st-adapter"),
     Row("7 ahead of a linear probe, few shots", "few-shot: all blocks", "linear-probe", "all"),
-    Row("7 ahead of a linear probe, 30 epochs", "few-shot, 30 epochs: msta", "few-shot, 30 epochs: linear-probe", "all"),
+    Row(
+        "7 ahead of a linear probe, 30 epochs", "few-shot, 30 epochs: msta", "few-shot, 30 epochs: linear-probe", "all"
+    ),
     Row("(adapted, not zero-shot)", "msta", "zero-shot"),
     Row("(start at zero, not after Kaiming)", "msta", "kaiming"),
     Row("(width) r 16, not 8", "msta", "r 8"),
