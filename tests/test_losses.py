@@ -156,11 +156,12 @@ def test_what_takes_long_is_computed_once_whatever_the_order(joint_backbone, tmp
     monkeypatch.setattr(anchors_module, "WORTH_KEEPING", 0.0)
     notice.cache_clear()
     with caplog.at_level(logging.WARNING, "msta"):
-        assert torch.equal(embed(joint_backbone, texts, batch=16, cache=tmp_path), plain)
+        kept = embed(joint_backbone, texts, batch=16, cache=tmp_path)
+    torch.testing.assert_close(kept, plain)  # some processors round differently in other batches
     assert "Reading 40 descriptions: about 0:00:0" in caplog.text
     (file,) = tmp_path.iterdir()
     monkeypatch.setattr(type(joint_backbone), "encode_text", None)  # nothing more may be computed
-    assert torch.equal(embed(joint_backbone, texts[::-1], cache=tmp_path), plain.flip(0))
+    assert torch.equal(embed(joint_backbone, texts[::-1], cache=tmp_path), kept.flip(0))
     with pytest.raises(TypeError):
         embed(joint_backbone, texts[1:39], cache=tmp_path)
     with pytest.raises(TypeError):
