@@ -23,9 +23,8 @@ from msta.motionworld.figures import (
     shoulder_of,
 )
 from msta.motionworld.paths import Rng, smooth
-from msta.motionworld.raster import MAIN, OTHER, Layer
+from msta.motionworld.raster import MAIN, OTHER, Layer, Vectors
 
-Vectors = NDArray[np.float64]
 Numbers = NDArray[np.float64]
 
 

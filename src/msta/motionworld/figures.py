@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msta.motionworld.paths import Rng
-from msta.motionworld.raster import NOBODY, Array, Capsule, Layer, Texture, f32, limb
+from msta.motionworld.raster import NOBODY, Array, Capsule, Layer, Texture, Vectors, f32, limb
 from msta.motionworld.things import any_colour, any_skin, near
 
-Vectors = NDArray[np.float64]
 Numbers = NDArray[np.float64]
 
 # Shares of the body's height

@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from msta.motionworld.paths import Rng
-from msta.motionworld.raster import MAIN, NOBODY, Array, Layer, Texture, f32, limb
+from msta.motionworld.raster import MAIN, NOBODY, Array, Layer, Texture, Vectors, f32, limb
 from msta.motionworld.things import TEXTURES, any_colour, any_skin
-
-Vectors = NDArray[np.float64]
 
 # Where the elbow lies, (x from..to, y from..to) in frames, and how often: mostly below, the right hand more often.
 _ELBOWS = {

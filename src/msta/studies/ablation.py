@@ -156,13 +156,8 @@ def points(
     kinds = {kind: bank.sentences(kind) or {} for kind in KINDS if bank.sentences(kind)} if bank else {}
     longest = max((len(s) for sentences in kinds.values() for s in sentences.values()), default=0)
     template = config.data.template
-    own = (
-        template
-        if isinstance(template, str)
-        else "ensemble"
-        if template == ENSEMBLE
-        else f"{len(template)} of your own"
-    )
+    own = "ensemble" if template == ENSEMBLE else f"{len(template)} of your own"
+    own = template if isinstance(template, str) else own
     counts = [*(n for n in (1, 2, 4, 8, 16) if n < longest), longest]
     dims = [r for r in (8, 16, 32, 64, 128, 256, 512) if method.temporal_kernel in (None, 0, 1) or width % r == 0]
     every: dict[str, dict[str, dict[str, Any]]] = {

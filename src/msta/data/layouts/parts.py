@@ -19,15 +19,17 @@ from msta.data.video_file import VIDEO_EXTENSIONS
 from msta.errors import DataError, in_short
 from msta.notices import notice
 
-SPLIT_NAMES = {
-    f"{word}{end}": split
-    for word, split in zip(
-        ("train", "training", "val", "valid", "validate", "validation", "test", "testing"),
-        ("train", "train", "val", "val", "val", "val", "test", "test"),
-        strict=True,
-    )
-    for end in ("", "set", "_set", "-set", " set")
+_SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "validation": "val",
+    "validate": "val",
+    "valid": "val",
+    "test": "test",
+    "testing": "test",
 }
+SPLIT_NAMES = {word + end: split for word, split in _SPLIT_WORDS.items() for end in ("", "set", "_set", "-set", " set")}
 
 
 @dataclass(frozen=True)
