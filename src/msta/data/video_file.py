@@ -349,6 +349,8 @@ def video_stream(path: str, container: InputContainer) -> VideoStream:
     videos.sort(key=lambda s: chosen is None or s.index != chosen.index)
     if not videos:
         kinds = sorted({"cover picture" if s.type == "video" else s.type for s in container.streams})
+        if kinds == ["subtitle"]:  # which is also what FFmpeg takes one file of noise in 200 for
+            raise DecodeError(path, "not a video file: FFmpeg reads subtitles in it, and nothing else")
         raise DecodeError(path, f"no video stream ({' and '.join(kinds) or 'nothing'} only)")
     if videos[0].codec_context is None:
         raise DecodeError(path, "its video codec is one FFmpeg cannot decode")
