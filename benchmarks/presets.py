@@ -40,12 +40,13 @@ class Recipe(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What recipes are tried on: few-shot or base-to-novel, with so many training clips per class, on these seeds."""
+    """What recipes are tried on: a task of claims.py, with so many training clips per class, on these seeds."""
 
-    few_shot: bool
+    task: str
     shots: int
     seeds: tuple[int, ...]
     recipes: tuple[Recipe, ...]
+    backbone: str = "toy"
 
 
 USUAL = Recipe(0, 0, 0)[3:]
@@ -55,26 +56,37 @@ FORMER = Recipe(30, 1e-2, 10)
 """What small was before."""
 STARTS = ((0.1, "kaiming"), (0.05, "kaiming"), (0.02, "kaiming"), (0.02, "zero"))
 """Scale and start."""
-TASKS: dict[str, Task] = {
+SMALL = Recipe(30, 2e-2, 1)
+"""What it is now."""
+TASKS = {
     BASE_TO_NOVEL: Task(
-        False, 4, TUNING_SEEDS,
+        "base-to-novel", 4, TUNING_SEEDS,
         (
-            *(Recipe(EPOCHS, lr, alpha) for lr in (1e-2, 2e-2, 4e-2) for alpha in (0, 1, 3, 10)), FORMER,
-            Recipe(30, 2e-2, 1), *(Recipe(EPOCHS, 2e-2, 1, *start) for start in STARTS),
+            *(Recipe(EPOCHS, lr, alpha) for lr in (1e-2, 2e-2, 4e-2) for alpha in (0, 1, 3, 10)), FORMER, SMALL,
+            *(Recipe(EPOCHS, 2e-2, 1, *start) for start in STARTS),
         ),
     ),
     **{
         f"few-shot, {shots} shots": Task(
-            True, shots, TUNING_SEEDS[:1],
+            "few-shot", shots, TUNING_SEEDS[:1],
             (
                 *(Recipe(EPOCHS, lr, 1) for lr in (1e-2, 2e-2, 4e-2)), Recipe(EPOCHS, 2e-2, 10), FORMER,
-                Recipe(30, 1e-2, 1), Recipe(30, 2e-2, 1),
+                Recipe(30, 1e-2, 1), SMALL,
             ),
         )
         for shots in (2, 5)
     },
-    "few-shot, 8 shots": Task(True, 8, TUNING_SEEDS[:1], (Recipe(EPOCHS, 2e-2, 1), Recipe(30, 2e-2, 1))),
+    **{
+        f"few-shot, {shots} shots": Task("few-shot", shots, TUNING_SEEDS[:1], (Recipe(EPOCHS, 2e-2, 1), SMALL))
+        for shots in (8, 16)
+    },
+    "toy-frames, four swipes, 128 shots": Task(
+        "swipes", 128, TUNING_SEEDS[:1],
+        (Recipe(EPOCHS, 2e-2, 1), FORMER, Recipe(30, 1e-2, 1), SMALL, Recipe(30, 4e-2, 1)), "toy-frames",
+    ),
 }  # fmt: skip
+FIGURES = {"base-to-novel": ("base", "novel", "harmonic mean"), "few-shot": ("all",), "swipes": ("swipes",)}
+"""Of each task of claims.py; recipes are judged by the last."""
 
 TRIALS, CLASSES, VALIDATION, TESTED = 3, 10, 3, 20
 """Of the checkpoints: trials per seed; of each its classes, and validation and test clips per class."""
@@ -112,7 +124,7 @@ def name(task: str, recipe: Recipe) -> str:
 def variant(recipe: Recipe, task: Task) -> Variant:
     settings = {"train.epochs": recipe.epochs, "train.lr": recipe.lr, "descriptions.alpha": recipe.alpha}
     settings |= {"method.scale": recipe.scale, "method.init": recipe.init} if recipe[3:] != USUAL else {}
-    return Variant(settings, task="few-shot" if task.few_shot else "base-to-novel", shots=task.shots)
+    return Variant(settings, backbone=task.backbone, task=task.task, shots=task.shots)
 
 
 # ---------------------------------------------------------------- which epoch's weights
@@ -150,18 +162,17 @@ def report(runs: list[dict[str, Any]]) -> str:
     """A table per task, and that of the checkpoints, as Markdown."""
     texts = []
     for heading, task in TASKS.items():
-        figure = "all" if task.few_shot else "harmonic mean"
+        figures = FIGURES[task.task]
         lines = []
         for recipe in task.recipes:
             own = [run for run in runs if run["variant"] == name(heading, recipe)]
             if own:
-                shown = [name for name in ("base", "novel", "harmonic mean", "all") if name in own[0]["top1"]]
-                means = {name: statistics.mean(run["top1"][name] for run in own) for name in shown}
-                each = ", ".join(f"{run['top1'][figure]:.1f}" for run in sorted(own, key=lambda run: run["seed"]))
+                means = {name: statistics.mean(run["top1"][name] for run in own) for name in figures}
+                each = ", ".join(f"{run['top1'][figures[-1]]:.1f}" for run in sorted(own, key=lambda run: run["seed"]))
                 lines.append(recipe._asdict() | means | {"each": each})
         columns = [Column("epochs", "epochs", "d"), Column("learning rate", "lr", "g"), Column("alpha", "alpha", "g")]
         columns += [Column("scale", "scale", "g"), Column("start", "init")]
-        columns += [Column(n, n, ".1f") for n in (("all",) if task.few_shot else ("base", "novel", "harmonic mean"))]
+        columns += [Column(n, n, ".1f") for n in figures]
         texts += [f"## {heading}\n", Table((*columns, Column("its seeds", "each")), lines).markdown()] if lines else []
     trials = [run["top1"] for run in runs if run["variant"] == "checkpoints"]
     if trials:

@@ -193,6 +193,21 @@ def test_kinetics_own_json(tmp_path, videos, given):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("layout", ["ucf101", "hmdb51", "kinetics", "ssv2", "activitynet"])
+def test_official_lists_saved_by_windows_programs(tmp_path, videos, layout, encoding):
+    if layout == "kinetics":
+        root = kinetics(tmp_path)
+        put(videos[".mp4"], *(root / "train" / f"{c}_000010_000020.mp4" for c in ("-abcdefghij", "_bcdefghijk")))
+    else:
+        root = {"ucf101": ucf, "hmdb51": hmdb, "ssv2": ssv2, "activitynet": activitynet}[layout](tmp_path, videos)
+    expected = told(read_catalog(root))
+    for file in root.rglob("*"):
+        if file.suffix in (".txt", ".csv", ".json"):
+            file.write_text(file.read_text(encoding="utf-8"), encoding=encoding)
+    assert told(read_catalog(root)) == expected
+
+
 def ssv2(root: Path, videos, prefix: str = "") -> Path:
     root.mkdir(exist_ok=True)
     names = {"Holding something next to something": "1", "Approaching something with your camera": "0"}

@@ -212,6 +212,8 @@ def test_keys_are_read_and_needed(tmp_path, monkeypatch, folder, backbone):
     file = tmp_path / "keys"
     file.write_text(f"# mine\n{KEY}\n\nanother-key-of-mine\n")
     assert read_keys(file) == [KEY, "another-key-of-mine"]
+    file.write_text(f"{KEY}\nanother-key-of-mine\n", encoding="utf-16")  # by a Windows shell
+    assert read_keys(file) == [KEY, "another-key-of-mine"]
     monkeypatch.setenv("MSTA_API_KEYS", f"{KEY}, another-key-of-mine")
     assert read_keys(None) == [KEY, "another-key-of-mine"]
     for content in ("", "# none\n", "short\n", "with a space in the middle\n", "ümlaute-sind-kein-ascii\n"):

@@ -174,11 +174,13 @@ def read_config(path: Path) -> RunConfig:
         ConfigError: it cannot be read, or is not valid.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: no valid YAML") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: holds no settings")
     return _validate(tree)
 
 

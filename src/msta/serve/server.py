@@ -11,7 +11,8 @@ from types import FrameType
 import uvicorn
 
 from msta.backbone.dual_encoder import DualEncoder
-from msta.errors import ConfigError, MSTAError
+from msta.data.text_tables import open_text
+from msta.errors import ConfigError, DataError, MSTAError
 from msta.inference.serving import is_loopback, listen
 from msta.notices import notice
 from msta.serve.app import create_app
@@ -40,8 +41,9 @@ def read_keys(file: Path | None) -> list[str]:
         keys = [key.strip() for key in os.environ.get(KEYS_VARIABLE, "").split(",") if key.strip()]
     else:
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except (OSError, ValueError) as error:
+            with open_text(file) as stream:
+                lines = stream.read().splitlines()
+        except (OSError, ValueError, DataError) as error:
             raise MSTAError(f"{file}: cannot be read as a file of keys ({error})") from error
         keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         if not keys:

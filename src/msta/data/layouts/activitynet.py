@@ -77,6 +77,6 @@ def _annotations(where: list[Path]) -> Path | None:
             with file.open("rb") as stream:
                 head = stream.read(1000)
                 stream.seek(max(0, file.stat().st_size - 1000))
-                if b'"database"' in head + stream.read():
+                if b'"database"' in (head + stream.read()).replace(b"\0", b""):  # of UTF-16
                     return file
     return None
