@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from measuring import spread
 
 from msta.backbone.attention import attend
 from msta.training.cost import alternate
@@ -43,9 +44,7 @@ def main() -> None:
 
             kernels = {"torch": F.scaled_dot_product_attention, "ours": attend}
             seconds = alternate({n: lambda k=k, step=step: step(k) for n, k in kernels.items()}, rounds)
-            cells = [
-                f"{1e3 * statistics.median(x):.0f} ({1e3 * min(x):.0f}..{1e3 * max(x):.0f})" for x in seconds.values()
-            ]
+            cells = [spread([1e3 * s for s in each], 0) for each in seconds.values()]
             ratio = statistics.median(seconds["torch"]) / statistics.median(seconds["ours"])
             lines.append(
                 f"| {name}, {'fp32' if dtype == torch.float32 else 'bf16'} | {' | '.join(cells)} | {ratio:.2f} |"

@@ -23,9 +23,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import psutil
+from measuring import write_video
 
 RESULTS = Path(__file__).parent / "results"
 CLASSES = 400
@@ -51,14 +51,8 @@ def make(folder: Path, clips: int, per_file: int) -> None:
             context_length=16,
         )
     ).save(folder / "backbone")
-    with av.open(str(folder / "video.mp4"), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=25, options={"preset": "ultrafast", "g": "12"})
-        stream.width = stream.height = 64
-        stream.pix_fmt = "yuv420p"
-        for i in range(250):
-            picture = np.full((64, 64, 3), i % 250, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
+    pictures = (np.full((64, 64, 3), i, np.uint8) for i in range(250))
+    write_video(folder / "video.mp4", pictures, preset="ultrafast", g="12")
     (folder / "videos").mkdir()
     classes = min(CLASSES, clips // per_file // 25)  # a class has 25 videos, of which two validate and two test
     with (folder / "clips.csv").open("w") as csv:

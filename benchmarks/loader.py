@@ -24,9 +24,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import torch
+from measuring import spread, write_video
 
 from msta.data.augment import Augmentation
 from msta.data.catalog import Clip
@@ -49,18 +49,14 @@ def write(path: Path, width: int, height: int, seed: int) -> None:
     """Ten seconds of a pattern of blocks that drifts, with a little noise: some 1 Mbit/s at 340x256."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (height // 16, width // 16, 3), np.uint8).repeat(16, 0).repeat(16, 1)
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=25, options={"preset": "veryfast", "g": "50"})
-        stream.width, stream.height, stream.pix_fmt = width // 2 * 2, height // 2 * 2, "yuv420p"
-        for i in range(250):
-            picture = np.zeros((height, width, 3), np.uint8)
-            moved = np.roll(coarse, (2 * i, 3 * i), (0, 1))
-            picture[: moved.shape[0], : moved.shape[1]] = moved
-            picture += rng.integers(0, 8, picture.shape, np.uint8)
-            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
-                container.mux(packet)
-        for packet in stream.encode():
-            container.mux(packet)
+
+    def picture(i: int) -> np.ndarray:
+        drawn = np.zeros((height, width, 3), np.uint8)
+        moved = np.roll(coarse, (2 * i, 3 * i), (0, 1))
+        drawn[: moved.shape[0], : moved.shape[1]] = moved
+        return drawn + rng.integers(0, 8, drawn.shape, np.uint8)
+
+    write_video(path, map(picture, range(250)), preset="veryfast", g="50")
 
 
 def rates(files: list[Path], rounds: int) -> Iterator[tuple[int, list[float]]]:
@@ -184,9 +180,7 @@ def free(rounds: int) -> dict[str, list[float]]:
 
 
 def cell(measured: Sequence[float]) -> str:
-    """Median (smallest..largest)."""
-    digits = 1 if statistics.median(measured) < 100 else 0
-    return f"{statistics.median(measured):.{digits}f} ({min(measured):.{digits}f}..{max(measured):.{digits}f})"
+    return spread(measured, 1 if statistics.median(measured) < 100 else 0)
 
 
 def tables(result: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 import peft
 import torch
 import transformers
+from measuring import spread
 from torch import Tensor, nn
 
 import msta
@@ -131,7 +132,7 @@ def main() -> None:
         "|---|---|---|---|",
     ]
     for name, seconds in result["seconds"].items():
-        cells = [f"{statistics.median(s):.2f} ({min(s):.2f}..{max(s):.2f})" for s in seconds.values()]
+        cells = [spread(each) for each in seconds.values()]
         ratio = statistics.median(seconds["transformers"]) / statistics.median(seconds["msta"])
         lines.append(f"| {name} | {' | '.join(cells)} | {ratio:.2f} |")
     (RESULTS / "peers.md").write_text("\n".join(lines) + "\n")

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from measuring import spread
 from torch import Tensor
 
 import msta
@@ -265,7 +266,7 @@ def markdown(result: dict[str, Any]) -> str:
         for variant, times in part["seconds"].items():
             median, work, peak = statistics.median(times), part["flops"][variant], part.get("peak", {}).get(variant)
             lines.append(
-                f"| {LABELS[variant]} | {median:.2f} ({min(times):.2f}..{max(times):.2f}) | {plain / median:.2f} "
+                f"| {LABELS[variant]} | {spread(times)} | {plain / median:.2f} "
                 f"| {work / 1e12:.2f} | {f'{work / product / 1e9:.2f}' if product else ''} "
                 + (f"| {peak / 1e9:.2f} | {100 * peak / part['peak']['reference']:.0f} % |" if peak else "| | |")
             )

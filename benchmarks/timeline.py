@@ -23,9 +23,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import torch
+from measuring import write_video
 
 import msta
 from msta.backbone.architecture import Architecture
@@ -47,14 +47,8 @@ SMALL_CLIP = Architecture(
 def write(path: Path, seconds: float, width: int, height: int, fps: int = 25) -> Path:
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (height // 8, width // 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast", "g": "50"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for i in range(round(seconds * fps)):
-            picture = np.ascontiguousarray(np.roll(coarse, (i % height, 2 * i % width), (0, 1)))
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    return path
+    pictures = (np.roll(coarse, (i % height, 2 * i % width), (0, 1)) for i in range(round(seconds * fps)))
+    return write_video(path, pictures, fps=fps, preset="ultrafast", g="50")
 
 
 def brute_force(predictor: Predictor, video: Path, count: int) -> np.ndarray:
