@@ -82,7 +82,7 @@ TASKS = {
     },
     "toy-frames, four swipes, 128 shots": Task(
         "swipes", 128, TUNING_SEEDS[:1],
-        (Recipe(EPOCHS, 2e-2, 1), FORMER, Recipe(30, 1e-2, 1), SMALL, Recipe(30, 4e-2, 1)), "toy-frames",
+        (Recipe(EPOCHS, 2e-2, 1), Recipe(30, 1e-2, 1), SMALL, Recipe(30, 4e-2, 1)), "toy-frames",
     ),
 }  # fmt: skip
 FIGURES = {"base-to-novel": ("base", "novel", "harmonic mean"), "few-shot": ("all",), "swipes": ("swipes",)}
