@@ -283,3 +283,12 @@ def test_a_method_that_trains_the_first_layers_goes_without_the_cache(asked, tmp
         (tmp_path / method).mkdir()
         comparison._settings(cached, request, method, tmp_path / method, QUIET)
     assert (seen["msta"].cache.views, seen["full"].cache.views) == (1, 0)
+
+
+def test_costs_are_measured_again_for_other_settings_of_a_method(asked, tmp_path, monkeypatch):
+    measured = []
+    monkeypatch.setattr(comparison, "measure_costs", lambda config: measured.append(config.method["name"]) or {})
+    request = next(comparison._requests(asked))[2]
+    for own in ((), (), (("msta", ("method.dim=4",)),)):
+        comparison._costs(asked, replace(request, own=own), tmp_path, QUIET)
+    assert measured == ["linear-probe", "mma", "msta", "msta"]

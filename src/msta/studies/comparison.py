@@ -171,14 +171,17 @@ def _first_cell(request: Request, out: Path) -> Cell:
 
 
 def _costs(asked: Comparison, request: Request, out: Path, console: Console) -> dict[str, Any]:
-    """Method -> its costs on the first data set, measured once."""
+    """Method -> its costs on the first data set, measured once for its settings."""
     costs = {}
     for method in asked.methods:
         file = out / "costs" / f"{method}.json"
-        if not file.exists():
+        config = _first_cell(replace(request, methods=(method,)), out / "costs").config
+        settings = json.loads(json.dumps(config.flat(), default=str))
+        known = read_json(file, MSTAError) if file.exists() else {}
+        if known.get("settings") != settings:
             console.print(f"measuring what {method} costs", highlight=False)
-            config = _first_cell(replace(request, methods=(method,)), out / "costs").config
+            known = {"settings": settings, "costs": {**measure_costs(config), "environment": environment()}}
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(file, {**measure_costs(config), "environment": environment()})
-        costs[method] = read_json(file, MSTAError)
+            write_json(file, known)
+        costs[method] = known["costs"]
     return costs
