@@ -11,7 +11,9 @@ sentences (on the CPU), reading the losses and the gradient's norm (after the ba
 from __future__ import annotations
 
 import copy
+import sys
 import traceback
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
@@ -193,16 +195,21 @@ libraries: list[torch.library.Library] = []
 """Held, since a library that is collected takes its kernels back."""
 
 
+def combinations(every: bool) -> Iterator[tuple[str, str, bool, bool]]:
+    """(kind, method, exact, bf16): all of them, or every kind with msta and every other method with one kind."""
+    for i, method in enumerate(METHODS):
+        kinds = [kind for kind in KINDS if not refused(method, kind)]
+        for kind in kinds if every or method == "msta" else [kinds[i % len(kinds)]]:
+            for exact, bf16 in ((False, False), (True, False), (False, True)):
+                yield kind, method, exact, bf16
+
+
 if __name__ == "__main__":
     register_gpu()
-    for kind in KINDS:
-        for method in METHODS:
-            for exact, bf16 in ((False, False), (True, False), (False, True)):
-                if refused(method, kind):
-                    continue
-                try:
-                    use(kind, method, "gpu", exact=exact, bf16=bf16)
-                except Exception as error:
-                    frames = [f for f in traceback.extract_tb(error.__traceback__) if "/torch/" not in f.filename]
-                    where = f"{frames[-1].filename}:{frames[-1].lineno}"
-                    print(kind, method, f"{exact=} {bf16=}:", type(error).__name__, str(error)[:200], where)
+    for kind, method, exact, bf16 in combinations("--every" in sys.argv):
+        try:
+            use(kind, method, "gpu", exact=exact, bf16=bf16)
+        except Exception as error:
+            frames = [f for f in traceback.extract_tb(error.__traceback__) if "/torch/" not in f.filename]
+            where = f"{frames[-1].filename}:{frames[-1].lineno}"
+            print(kind, method, f"{exact=} {bf16=}:", type(error).__name__, str(error)[:200], where)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import fake_devices
 import pytest
@@ -21,9 +20,10 @@ from msta.methods import METHODS
 from msta.training.processes import set_tf32
 
 
-def test_whole_steps_of_every_method_stay_on_one_device():
-    script = Path(fake_devices.__file__)
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=600)
+@pytest.mark.parametrize("options", [(), pytest.param(("--every",), marks=pytest.mark.slow)])
+def test_whole_steps_of_every_method_stay_on_one_device(options):
+    command = [sys.executable, fake_devices.__file__, *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
 

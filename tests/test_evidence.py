@@ -174,6 +174,6 @@ def test_accuracy_is_of_todays_weights(file):
         return
     if isinstance(weights := content.get("backbone"), str) and re.fullmatch("[0-9a-f]{64}", weights):
         assert weights == msta.load_backbone("toy").fingerprint()
-    for run in content.get("runs", []):
-        if isinstance(run, dict) and "weights" in run:
-            assert run["weights"] == msta.load_backbone(run["backbone"]).fingerprint()
+    runs = [run for run in content.get("runs", []) if isinstance(run, dict) and "weights" in run]
+    for name, weights in {(run["backbone"], run["weights"]) for run in runs}:
+        assert weights == msta.load_backbone(name).fingerprint()
