@@ -113,7 +113,7 @@ class Variant:
 
 
 SEEDS = {
-    **dict.fromkeys(("msta", "not shared", "not temporal", "no consistency"), range(9)),
+    **dict.fromkeys(("msta", "not shared", "not temporal", "no consistency"), range(12)),
     **dict.fromkeys(("lora", "full"), range(8)),
     "few-shot, 30 epochs: msta": range(3),
 }
