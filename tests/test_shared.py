@@ -47,7 +47,7 @@ def alone(member: Predictor, clip: torch.Tensor) -> torch.Tensor:
         return member.model.encode_video(clip[None])[0]
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     attention=st.sampled_from(sorted(BACKBONES)),
     kinds=st.lists(

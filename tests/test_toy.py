@@ -67,7 +67,7 @@ def test_they_come_with_their_settings_and_their_log(name):
 
 def test_frame_wise_it_knows_motions_and_not_their_order():
     backbone = msta.load_backbone("toy-frames")
-    found = synthetic.measure(backbone, 120, seed=77)
+    found = synthetic.measure(backbone, 60, seed=77)
     assert found["twenty"] >= 18  # of a chance of 5
     assert 30 <= found["reversed"] <= 70
     video = torch.rand(2, 8, 3, 64, 64)
@@ -138,7 +138,7 @@ def test_the_official_descriptions_are_read_whole():
 
 
 def test_it_knows_motions_and_their_order_in_time(toy):
-    found = synthetic.measure(toy, 120, seed=77)
+    found = synthetic.measure(toy, 60, seed=77)
     assert found["twenty"] >= 60  # of a chance of 5; benchmarks/toy.py has the full figures
     assert found["reversed"] >= 85
     assert 30 <= found["shuffled"] <= 70
@@ -148,7 +148,7 @@ def test_it_knows_motions_and_their_order_in_time(toy):
 def test_the_measure_is_at_chance_without_training(toy):
     random = msta.random_backbone(toy.architecture)
     random.tokenizer = toy.tokenizer
-    found = synthetic.measure(random, 120, seed=77)
+    found = synthetic.measure(random, 60, seed=77)
     assert found["twenty"] <= 15
     assert 25 <= found["reversed"] <= 75
     assert found["video_to_text"] <= 10
@@ -179,25 +179,35 @@ def test_wide_frames_are_seen_whole(toy, tmp_path):
 # ---------------------------------------------------------------- the demo
 
 
-@pytest.fixture
-def quick(monkeypatch):
+@pytest.fixture(scope="module")
+def quick_demo():
     """The demo with few clips and one epoch."""
     real = msta.demo.make_config
-    monkeypatch.setattr(msta.demo, "CLIPS_PER_CLASS", 4)
-    monkeypatch.setattr(msta.demo, "make_config", lambda *a, **k: real(*a, ["train.epochs=1"], **k))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(msta.demo, "CLIPS_PER_CLASS", 4)
+        patch.setattr(msta.demo, "make_config", lambda *a, **k: real(*a, ["train.epochs=1"], **k))
+        yield lambda out: msta.demo.demo(out, QUIET, shots=2, seed=5)
 
 
-def test_the_demo_twice_is_the_same(quick, tmp_path):
-    results = [msta.demo.demo(tmp_path / name, QUIET, shots=2, seed=5) for name in ("one", "two")]
-    files = [(tmp_path / name / "results.json").read_bytes() for name in ("one", "two")]
-    assert files[0] == files[1]
-    assert json.loads(files[0]) == results[0]
-    assert str(tmp_path) not in files[0].decode()
+@pytest.fixture(scope="module")
+def demonstrated(quick_demo, tmp_path_factory):
+    """What a demo returned, and its folder."""
+    out = tmp_path_factory.mktemp("demo") / "out"
+    return quick_demo(out), out
 
 
-def test_what_the_demo_leaves(quick, tmp_path):
-    results = msta.demo.demo(tmp_path / "out", QUIET, shots=2)
-    page = (tmp_path / "out" / "report.html").read_text()
+def test_the_demo_twice_is_the_same(quick_demo, demonstrated, tmp_path):
+    results, out = demonstrated
+    again = quick_demo(tmp_path / "again")
+    content = (out / "results.json").read_bytes()
+    assert content == (tmp_path / "again" / "results.json").read_bytes()
+    assert json.loads(content) == results == again
+    assert str(out.parent) not in content.decode()
+
+
+def test_what_the_demo_leaves(demonstrated):
+    results, out = demonstrated
+    page = (out / "report.html").read_text()
     assert "<html" in page
     assert page.count("data:image/png;base64,") == 1
     assert 'src="http' not in page
@@ -207,13 +217,13 @@ def test_what_the_demo_leaves(quick, tmp_path):
     assert both["harmonic_mean"] == pytest.approx(harmonic_mean(both["base"], both["novel"]))
     assert sum(results["prediction"]["msta"].values()) == pytest.approx(1, abs=0.01)
     truth = results["prediction"]["truth"].removeprefix("draw a ").replace(" ", "_")
-    assert (tmp_path / "out" / results["prediction"]["clip"]).parent.name == truth
+    assert (out / results["prediction"]["clip"]).parent.name == truth
     # novel classes are never trained on
-    trained = read_catalog(tmp_path / "out" / "base-to-novel" / "split.csv")
+    trained = read_catalog(out / "base-to-novel" / "split.csv")
     assert set(trained.classes) == set(results["classes"]["base"])
-    tested = read_catalog(tmp_path / "out" / "splits" / "novel" / "split.csv")
+    tested = read_catalog(out / "splits" / "novel" / "split.csv")
     assert not {c.path for c in trained.clips} & {c.path for c in tested.clips}
-    assert msta.load_adapter(tmp_path / "out" / "few-shot" / "adapter").task.descriptions
+    assert msta.load_adapter(out / "few-shot" / "adapter").task.descriptions
 
 
 def test_the_demo_does_not_touch_what_is_there(tmp_path):
