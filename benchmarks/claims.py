@@ -115,7 +115,7 @@ class Variant:
 SEEDS = {
     **dict.fromkeys(("msta", "not shared", "not temporal", "no consistency"), range(12)),
     **dict.fromkeys(("lora", "full"), range(8)),
-    "few-shot, 30 epochs: msta": range(3),
+    "few-shot, 30 epochs: msta": range(4),
 }
 """The seeds of a variant, if they are not USUAL_SEEDS: more for small differences, fewer for long trainings."""
 USUAL_SEEDS = range(5)
