@@ -96,7 +96,7 @@ def stage(name: str, folder: Path) -> None:
 
         loop.lr_factor = first  # type: ignore[assignment]
         settings = {"data.path": str(folder / "split" / "split.csv"), "backbone": str(folder / "backbone")}
-        config = make_config("upper", settings, ["train.epochs=1", "data.workers=1"])
+        config = make_config("small", settings, ["train.epochs=1", "data.workers=1"])
         try:
             loop.train(config, folder / "run", quiet, resume=resume)
         except Interrupted as stopped:
