@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import msta
+from msta.config import make_config
 from msta.motionworld.motions import OVERLAPS, backwards
 
 
@@ -121,6 +122,13 @@ def test_every_recipe_has_a_name_and_settings_of_its_own():
         assert len({presets.name(name, recipe) for recipe in task.recipes}) == len(task.recipes)
         settings = [presets.variant(recipe, task).settings for recipe in task.recipes]
         assert all(one not in settings[:i] for i, one in enumerate(settings))
+
+
+def test_the_recipe_of_small_is_the_presets():
+    config = make_config("small", {"data.path": "."})
+    method = config.method_config()
+    recipe = (config.train.epochs, config.train.lr, config.descriptions.alpha, method.scale, method.init)
+    assert recipe == presets.SMALL
 
 
 def test_a_checkpoint_is_chosen_by_top1_first_or_by_likelihood_alone():

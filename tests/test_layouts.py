@@ -198,7 +198,10 @@ def test_kinetics_own_json(tmp_path, videos, given):
 def test_official_lists_saved_by_windows_programs(tmp_path, videos, layout, encoding):
     if layout == "kinetics":
         root = kinetics(tmp_path)
-        put(videos[".mp4"], *(root / "train" / f"{c}_000010_000020.mp4" for c in ("-abcdefghij", "_bcdefghijk")))
+        put(
+            videos[".mp4"],
+            *(root / "train" / f"{c}.mp4" for c in ("-abcdefghij_000010_000020", "_bcdefghijk_000000_000010")),
+        )
     else:
         root = {"ucf101": ucf, "hmdb51": hmdb, "ssv2": ssv2, "activitynet": activitynet}[layout](tmp_path, videos)
     expected = told(read_catalog(root))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import msta
-from msta.config import make_config, presets, read_preset
+from msta.config import make_config, presets, read_config, read_preset
 from msta.errors import ConfigError
 
 TABLE = {  # protocol -> (blocks, r, epochs, clips per step, rate, parameters on ViT-B/16)
@@ -90,3 +90,18 @@ def test_a_preset_that_is_not_there_is_one_clear_line(preset, protocol, message)
 
 def test_there_are_four():
     assert presets() == ["paper", "paper-logs", "small", "upper"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_settings_are_read_back_in_any_encoding(tmp_path, encoding):
+    config, file = make_config("small", {"data.path": "Küche"}), tmp_path / "config.yaml"
+    file.write_text(config.to_yaml(), encoding=encoding)
+    assert read_config(file) == config
+
+
+@pytest.mark.parametrize("content", [b"", b"- a\n", b"\xff\xfe\xff", b"a: \xe9\n", b"a: [\n"])
+def test_a_file_without_settings_is_named(tmp_path, content):
+    file = tmp_path / "config.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match="config.yaml: "):
+        read_config(file)

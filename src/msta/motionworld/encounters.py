@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from msta.motionworld.figures import (
     ARM,
@@ -23,9 +22,7 @@ from msta.motionworld.figures import (
     shoulder_of,
 )
 from msta.motionworld.paths import Rng, smooth
-from msta.motionworld.raster import MAIN, OTHER, Layer, Vectors
-
-Numbers = NDArray[np.float64]
+from msta.motionworld.raster import MAIN, OTHER, Layer, Numbers, Vectors
 
 
 @dataclass

@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from msta.motionworld.paths import Rng
-from msta.motionworld.raster import NOBODY, Array, Capsule, Layer, Texture, Vectors, f32, limb
+from msta.motionworld.raster import NOBODY, Array, Capsule, Layer, Numbers, Texture, Vectors, f32, limb
 from msta.motionworld.things import any_colour, any_skin, near
-
-Numbers = NDArray[np.float64]
 
 # Shares of the body's height
 LEG, TORSO, ARM, HEAD = 0.48, 0.31, 0.42, 0.075

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 Vectors = NDArray[np.float64]
+Numbers = NDArray[np.float64]
 
 Bounds = tuple[float, float, float, float]
 """Left, top, right, bottom in frames."""

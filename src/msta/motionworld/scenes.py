@@ -12,11 +12,9 @@ from msta.motionworld import encounters, surroundings
 from msta.motionworld.hands import choose_hand, hand_layers
 from msta.motionworld.motions import PAIRS, PEOPLE
 from msta.motionworld.paths import COMPOSED, MOVES, SHAPES, Path, Points, Rng, draw, smooth
-from msta.motionworld.raster import MAIN, OTHER, Array, Canvas, Layer, f32, move
+from msta.motionworld.raster import MAIN, OTHER, Array, Canvas, Layer, Numbers, f32, move
 from msta.motionworld.surroundings import Camera
 from msta.motionworld.things import Looks, choose_looks, sprite
-
-Numbers = NDArray[np.float64]
 
 
 @dataclass

@@ -176,11 +176,10 @@ def _costs(asked: Comparison, request: Request, out: Path, console: Console) -> 
     for method in asked.methods:
         file = out / "costs" / f"{method}.json"
         config = _first_cell(replace(request, methods=(method,)), out / "costs").config
-        settings = json.loads(json.dumps(config.flat(), default=str))
         known = read_json(file, MSTAError) if file.exists() else {}
-        if known.get("settings") != settings:
+        if known.get("settings") != config.flat():
             console.print(f"measuring what {method} costs", highlight=False)
-            known = {"settings": settings, "costs": {**measure_costs(config), "environment": environment()}}
+            known = {"settings": config.flat(), "costs": {**measure_costs(config), "environment": environment()}}
             file.parent.mkdir(parents=True, exist_ok=True)
             write_json(file, known)
         costs[method] = known["costs"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from msta.data.catalog import Catalog
 from msta.data.layouts.parts import Listed, Options, gather, not_empty, places
+from msta.data.text_tables import as_utf8
 from msta.errors import DataError, in_short
 from msta.files import read_json
 from msta.notices import notice
@@ -77,6 +78,6 @@ def _annotations(where: list[Path]) -> Path | None:
             with file.open("rb") as stream:
                 head = stream.read(1000)
                 stream.seek(max(0, file.stat().st_size - 1000))
-                if b'"database"' in (head + stream.read()).replace(b"\0", b""):  # of UTF-16
+                if b'"database"' in as_utf8(head + stream.read()):
                     return file
     return None

@@ -12,7 +12,7 @@ from msta.data.catalog import SPLITS, Catalog
 from msta.data.decode import probe
 from msta.data.exports import table_rows
 from msta.data.layouts.parts import SPLIT_NAMES, Listed, Options, VideoFiles, gather, not_empty, places, seconds
-from msta.data.text_tables import open_text
+from msta.data.text_tables import as_utf8
 from msta.data.video_file import DecodeError
 from msta.errors import DataError, in_short
 from msta.notices import notice
@@ -73,11 +73,8 @@ def _annotation_files(where: list[Path]) -> Iterator[Path]:
     for file in itertools.chain.from_iterable(every):
         if file.suffix.lower() not in (".csv", ".json"):
             continue
-        try:
-            with open_text(file) as stream:
-                head = stream.read(1000)
-        except DataError:  # a binary file
-            continue
+        with file.open("rb") as stream:
+            head = as_utf8(stream.read(2000)).decode(errors="replace")
         first = head.partition("\n")[0].lower()
         of_csv = file.suffix.lower() == ".csv" and all(column in first for column in _COLUMNS) and "path" not in first
         if of_csv or (file.suffix.lower() == ".json" and _JSON.search(head)):
